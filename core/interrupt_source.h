@@ -1,0 +1,15 @@
+// The CPU's side of the INTR/INTA handshake.
+#pragma once
+
+#include <cstdint>
+
+namespace penumbra {
+
+class InterruptSource {
+ public:
+  virtual ~InterruptSource() = default;
+  virtual bool pending() const = 0;       // level of INTR
+  virtual uint8_t acknowledge() = 0;      // INTA: the vector; a spurious one when nothing is pending any more
+};
+
+}  // namespace penumbra

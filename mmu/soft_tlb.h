@@ -1,0 +1,116 @@
+// The software TLB: what translated code searches inline, and what C++ uses for guest memory.
+//
+// Fast path of an access of `size` bytes at linear address `a`, as translated code does it:
+//     entry = view + ((a >> 12) & (kEntries - 1))
+//     if (entry->read_tag != ((a + size - 1) & ~0xfff)) goto miss     (write_tag for writes)
+//     host  = a + entry->addend
+// The tag of the last byte's page is compared with the entry of the first byte's page, so an access that
+// crosses a page always misses. Only RAM and readable ROM pages have entries; MMIO always misses. A write tag is
+// present only when the page is dirty already and holds no translated code.
+//
+// Entries live in address spaces (one per recently used PCID, so that a CR3 change with PCID keeps them), each
+// with one view per privilege. Flush rules: SDM vol. 3, 4.10.4.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "mmu/address.h"
+#include "mmu/page_walker.h"
+#include "mmu/physical_map.h"
+
+namespace penumbra {
+
+struct TlbEntry {
+  static constexpr uint64_t kInvalid = ~uint64_t{0};  // not page aligned: equals no page
+  uint64_t read_tag = kInvalid;
+  uint64_t write_tag = kInvalid;
+  uint64_t addend = 0;  // host address minus linear address, modulo 2^64
+  uint64_t info = 0;    // page frame number << 12 | kGlobal | kFetch
+
+  static constexpr uint64_t kGlobal = 1;  // survives a CR3 change
+  static constexpr uint64_t kFetch = 2;   // this view may execute the page
+  PageFrame frame() const { return {info >> kPageShift}; }
+};
+static_assert(sizeof(TlbEntry) == 32);
+
+// Who accesses memory: selects the permissions that were checked when an entry was filled.
+enum class TlbView : uint8_t { User, Supervisor, SupervisorAc };  // Ac: SMAP lifted by EFLAGS.AC
+inline constexpr unsigned kTlbViews = 3;
+
+constexpr Privilege privilege_of(TlbView view) {
+  return {.user = view == TlbView::User, .ac = view == TlbView::SupervisorAc};
+}
+
+struct TlbStats {
+  uint64_t fills = 0;
+  uint64_t page_flushes = 0;
+  uint64_t space_flushes = 0;
+  uint64_t full_flushes = 0;
+};
+
+// Told when linear-to-physical mappings of code may have changed, so that caches of host code keyed by linear
+// address (jump cache) follow. Called for every flush.
+class MappingListener {
+ public:
+  virtual ~MappingListener() = default;
+  virtual void page_unmapped(LinearAddr page) = 0;          // in every address space
+  virtual void space_flushed(unsigned space) = 0;           // non-global mappings of one address space
+  virtual void all_flushed() = 0;
+};
+
+class SoftTlb {
+ public:
+  static constexpr unsigned kEntries = 8192;  // per view
+  static constexpr unsigned kSpaces = 8;      // address spaces kept, least recently used goes first
+
+  explicit SoftTlb(PhysicalMap& map);
+
+  // The entries of one view of the current address space; translated code indexes them.
+  TlbEntry* view(TlbView view) { return spaces_[current_]->views[static_cast<unsigned>(view)].data(); }
+  unsigned current_space() const { return current_; }
+
+  static unsigned index_of(LinearAddr address) { return (address.value >> kPageShift) & (kEntries - 1); }
+  TlbEntry& entry(TlbView view_kind, LinearAddr address) { return view(view_kind)[index_of(address)]; }
+
+  // Records a successful walk of `address` for `view`. MMIO and unclaimed pages are not recorded.
+  void fill(TlbView view, LinearAddr address, const Translation& translation);
+
+  // MOV CR3 and mode changes. `pcid` 0 to 4095; keep: CR3 bit 63 was set (or the space is being re-entered
+  // without a flush), else non-global entries of that PCID are flushed.
+  void switch_space(uint16_t pcid, bool keep);
+  void flush_page(LinearAddr address);              // INVLPG: every space, global entries too
+  void flush_pcid_page(uint16_t pcid, LinearAddr);  // INVPCID 0: not global entries
+  void flush_pcid(uint16_t pcid);                   // INVPCID 1: not global entries
+  void flush_all();                                 // INVPCID 2, CR0/CR4/EFER changes
+  void flush_all_non_global();                      // INVPCID 3
+
+  // A frame starts to hold translated code: direct writes to it end.
+  void stop_writes_to(PageFrame frame);
+
+  void set_listener(MappingListener* listener) { listener_ = listener; }
+  const TlbStats& stats() const { return stats_; }
+
+ private:
+  struct Space {
+    uint16_t pcid = 0;
+    bool used = false;
+    uint64_t last_use = 0;
+    std::array<std::array<TlbEntry, kEntries>, kTlbViews> views;
+    // Indices filled since the last flush, so that a flush costs what was used; overflow means "all".
+    std::array<std::vector<uint16_t>, kTlbViews> filled;
+    std::array<bool, kTlbViews> filled_overflow = {};
+  };
+  void flush_space(Space& space, bool keep_global);
+
+  PhysicalMap& map_;
+  std::array<std::unique_ptr<Space>, kSpaces> spaces_;
+  unsigned current_ = 0;
+  uint64_t use_counter_ = 0;
+  MappingListener* listener_ = nullptr;
+  TlbStats stats_;
+};
+
+}  // namespace penumbra
