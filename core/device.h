@@ -1,4 +1,5 @@
-// What every chip of the machine can do. Chips know registers; only the board knows ports, lines and addresses.
+// What every chip of the machine can do. Chips know registers; only the board knows ports, lines and
+// addresses.
 #pragma once
 
 #include <cstdint>

@@ -8,8 +8,8 @@ namespace penumbra {
 class InterruptSource {
  public:
   virtual ~InterruptSource() = default;
-  virtual bool pending() const = 0;       // level of INTR
-  virtual uint8_t acknowledge() = 0;      // INTA: the vector; a spurious one when nothing is pending any more
+  virtual bool pending() const = 0;   // level of INTR
+  virtual uint8_t acknowledge() = 0;  // INTA: the vector; a spurious one when nothing is pending any more
 };
 
 }  // namespace penumbra

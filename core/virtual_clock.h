@@ -1,7 +1,7 @@
 // The machine's one clock, and the timers on it. Devices never read wall time.
 //
-// In normal mode it follows host time (CLOCK_MONOTONIC) from the machine's start. Not thread safe except where
-// said: everything runs on the vCPU thread.
+// In normal mode it follows host time (CLOCK_MONOTONIC) from the machine's start. Not thread safe except
+// where said: everything runs on the vCPU thread.
 #pragma once
 
 #include <cstdint>

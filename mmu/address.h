@@ -38,7 +38,9 @@ struct PhysAddr {
   constexpr auto operator<=>(const PhysAddr&) const = default;
 };
 
-constexpr PhysAddr start_of(PageFrame frame) { return {frame.number << kPageShift}; }
+constexpr PhysAddr start_of(PageFrame frame) {
+  return {frame.number << kPageShift};
+}
 
 // True when an access of `size` bytes (at least 1) touches two pages.
 constexpr bool crosses_page(LinearAddr address, uint64_t size) {

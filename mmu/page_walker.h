@@ -30,15 +30,15 @@ enum class PagingMode : uint8_t { None, Bits32, Pae, Levels4 };
 // The control-register state that a walk reads. A value, so that a walk has no hidden inputs.
 struct PagingState {
   PagingMode mode = PagingMode::None;
-  uint64_t root = 0;              // CR3 without PCID and flag bits
-  uint64_t pdpte[4] = {};         // PAE: loaded by MOV CR3 (SDM vol. 3, 4.4.1)
-  bool write_protect = false;     // CR0.WP
-  bool page_size_ext = false;     // CR4.PSE (32-bit paging)
-  bool global_pages = false;      // CR4.PGE
-  bool no_execute = false;        // EFER.NXE
-  bool smep = false;              // CR4.SMEP
-  bool smap = false;              // CR4.SMAP
-  uint8_t physical_bits = 40;     // MAXPHYADDR, 32 to 52
+  uint64_t root = 0;           // CR3 without PCID and flag bits
+  uint64_t pdpte[4] = {};      // PAE: loaded by MOV CR3 (SDM vol. 3, 4.4.1)
+  bool write_protect = false;  // CR0.WP
+  bool page_size_ext = false;  // CR4.PSE (32-bit paging)
+  bool global_pages = false;   // CR4.PGE
+  bool no_execute = false;     // EFER.NXE
+  bool smep = false;           // CR4.SMEP
+  bool smap = false;           // CR4.SMAP
+  uint8_t physical_bits = 40;  // MAXPHYADDR, 32 to 52
 };
 
 // Who asks: user is CPL 3 (implicit supervisor accesses to descriptor tables pass false);
@@ -50,8 +50,8 @@ struct Privilege {
 
 // What a walk allows. The rights say what the given Privilege may do with the page without another walk.
 struct Translation {
-  PhysAddr physical;        // of the access itself, not of the page
-  bool may_write = false;   // and the dirty bit is set already
+  PhysAddr physical;       // of the access itself, not of the page
+  bool may_write = false;  // and the dirty bit is set already
   bool may_fetch = false;
   bool global = false;
   uint64_t page_bytes = kPageSize;  // 4 KiB, 2 MiB, 4 MiB or 1 GiB

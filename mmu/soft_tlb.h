@@ -5,11 +5,11 @@
 //     if (entry->read_tag != ((a + size - 1) & ~0xfff)) goto miss     (write_tag for writes)
 //     host  = a + entry->addend
 // The tag of the last byte's page is compared with the entry of the first byte's page, so an access that
-// crosses a page always misses. Only RAM and readable ROM pages have entries; MMIO always misses. A write tag is
-// present only when the page is dirty already and holds no translated code.
+// crosses a page always misses. Only RAM and readable ROM pages have entries; MMIO always misses. A write tag
+// is present only when the page is dirty already and holds no translated code.
 //
-// Entries live in address spaces (one per recently used PCID, so that a CR3 change with PCID keeps them), each
-// with one view per privilege. Flush rules: SDM vol. 3, 4.10.4.
+// Entries live in address spaces (one per recently used PCID, so that a CR3 change with PCID keeps them),
+// each with one view per privilege. Flush rules: SDM vol. 3, 4.10.4.
 #pragma once
 
 #include <array>
@@ -56,8 +56,8 @@ struct TlbStats {
 class MappingListener {
  public:
   virtual ~MappingListener() = default;
-  virtual void page_unmapped(LinearAddr page) = 0;          // in every address space
-  virtual void space_flushed(unsigned space) = 0;           // non-global mappings of one address space
+  virtual void page_unmapped(LinearAddr page) = 0;  // in every address space
+  virtual void space_flushed(unsigned space) = 0;   // non-global mappings of one address space
   virtual void all_flushed() = 0;
 };
 
