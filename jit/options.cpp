@@ -1,0 +1,35 @@
+#include "jit/options.h"
+
+#include <stdexcept>
+
+namespace penumbra::jit {
+
+std::span<const TranslatorSwitch> translator_switches() {
+  static constexpr TranslatorSwitch kSwitches[] = {
+      {"chain", &TranslatorOptions::chain, "patch direct jumps within a page to their target block"},
+      {"jump-cache", &TranslatorOptions::jump_cache, "find other jump targets without leaving translated code"},
+      {"flag-liveness", &TranslatorOptions::flag_liveness, "clobber arithmetic flags that are dead"},
+      {"soft-tlb", &TranslatorOptions::soft_tlb, "inline TLB lookup (off: callout for every memory operand)"},
+      {"long-blocks", &TranslatorOptions::long_blocks, "blocks of many instructions (off: one a block)"},
+  };
+  return kSwitches;
+}
+
+void apply_switches(TranslatorOptions& options, std::string_view list) {
+  while (!list.empty()) {
+    const size_t comma = list.find(',');
+    const std::string_view word = list.substr(0, comma);
+    list = comma == std::string_view::npos ? std::string_view{} : list.substr(comma + 1);
+    const bool on = !word.starts_with("no-");
+    const std::string_view name = on ? word : word.substr(3);
+    bool known = false;
+    for (const TranslatorSwitch& candidate : translator_switches()) {
+      if (candidate.name != name) continue;
+      options.*candidate.member = on;
+      known = true;
+    }
+    if (!known) throw std::invalid_argument("--jit: unknown switch '" + std::string(word) + "'");
+  }
+}
+
+}  // namespace penumbra::jit

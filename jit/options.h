@@ -1,0 +1,39 @@
+// Run-time switches of the translator. Each optimisation can be turned off on its own, to bisect a misbehaving
+// guest: `--jit no-chain,no-flag-liveness`.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace penumbra::jit {
+
+struct TranslatorOptions {
+  bool chain = true;          // patch direct jumps within a page to jump straight to the target block
+  bool jump_cache = true;     // find targets of indirect and cross-page jumps without leaving translated code
+  bool flag_liveness = true;  // clobber arithmetic flags where no later instruction reads them
+  bool soft_tlb = true;       // inline TLB lookup; off: every memory operand in callout form
+  bool long_blocks = true;    // off: one guest instruction a block
+
+  uint64_t code_cache_bytes = 64ull << 20;  // 1 MiB to 1 GiB
+
+  // Trace what is translated and run (-d); see core/trace_log.h for where it goes.
+  bool trace_guest_code = false;  // in_asm
+  bool trace_host_code = false;   // out_asm
+  bool trace_execution = false;   // exec
+};
+
+// One switch as the command line names it: NAME turns it on, no-NAME off.
+struct TranslatorSwitch {
+  std::string_view name;
+  bool TranslatorOptions::*member;
+  std::string_view help;
+};
+std::span<const TranslatorSwitch> translator_switches();
+
+// Applies a comma-separated list of switches. Throws std::invalid_argument naming an unknown one.
+void apply_switches(TranslatorOptions& options, std::string_view list);
+
+}  // namespace penumbra::jit
