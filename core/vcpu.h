@@ -4,6 +4,7 @@
 // registers, which hold the guest's, alone; calls that leave the core (devices) go through HostVectorScope.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "core/cpu_model.h"
@@ -48,6 +49,16 @@ struct EventRecord {
   uint64_t cs, rip, rsp, cr2;
 };
 
+// Told at the end of every Vcpu::update_mode(): state().mode and tlb_view may have changed. Light code.
+class ModeListener {
+ public:
+  virtual ~ModeListener() = default;
+  virtual void mode_changed() = 0;
+};
+
+struct Descriptor;  // core/descriptor.h
+enum class TaskSwitchSource : uint8_t { Jump, Call, Iret };
+
 class Vcpu {
  public:
   // `host_tsc_hz`: rate of the guest's TSC, told to the guest through CPUID.
@@ -60,6 +71,12 @@ class Vcpu {
   const CpuModel& model() const { return model_; }
   VcpuStats& stats() { return stats_; }
   void set_interrupt_source(InterruptSource* source) { interrupt_source_ = source; }
+  void set_mode_listener(ModeListener* listener) { mode_listener_ = listener; }
+
+  // The last exceptions and interrupts delivered; age 0 is the latest. At most kEventRecords.
+  static constexpr unsigned kEventRecords = 16;
+  unsigned event_count() const;
+  const EventRecord& event(unsigned age) const;
 
   // Power-on or INIT state (SDM vol. 3, table 9-1): real mode, CS:IP = F000:FFF0 with base FFFF0000.
   void reset();
@@ -80,6 +97,12 @@ class Vcpu {
   // Takes a pending NMI or INTR if the flags allow one now; true if one was delivered.
   bool take_interrupt();
   void request_nmi();
+  // EFLAGS.IF went from 0 to 1, the interrupt shadow ended or NMIs were unblocked: asks for take_interrupt()
+  // when something is known to wait. Whoever raises INTR sets attention::kInterrupt, so that a request that
+  // take_interrupt() could not deliver is known here without asking the device.
+  void interrupts_opened() {
+    if (interrupt_waiting_ || nmi_pending_) attend(attention::kInterrupt);
+  }
   bool triple_fault() const { return triple_fault_; }
 
   // Recomputes state().mode, tlb_view and everything else derived from CR0, CR4, EFER, segments, flags and
@@ -132,6 +155,59 @@ class Vcpu {
   Result<Outcome> execute_string(const SystemInstruction& insn);       // string.cpp
   Result<Outcome> execute_legacy(const SystemInstruction& insn);       // legacy.cpp: PUSHA, BOUND, BCD, ENTER
 
+  // --- memory_access.cpp
+  Result<void> read_slow(LinearAddr address, std::byte* to, unsigned size, TlbView view);
+  Result<void> write_slow(LinearAddr address, const std::byte* from, unsigned size, TlbView view);
+  LinearAddr wrap(uint64_t linear) const { return {long_mode() ? linear : linear & 0xffff'ffff}; }
+  // Stack of the current privilege. push() leaves RSP alone on failure; pop() is read_stack() and drop().
+  Result<void> push(uint64_t value, unsigned bytes);
+  Result<uint64_t> read_stack(uint64_t offset, unsigned bytes);  // at SP + offset
+  void drop(uint64_t bytes) { set_sp(state_.gpr[kRsp] + bytes); }
+  void set_sp(uint64_t value);  // only the bits of stack_mask()
+
+  // --- segment.cpp
+  Result<uint16_t> read_operand16(const SystemInstruction& insn);  // r/m16
+  Result<Descriptor> read_descriptor(uint16_t selector, uint8_t vector, uint32_t external = 0);
+  Result<void> set_accessed(Descriptor& descriptor);
+  Result<Segment> check_data_segment(SegmentIndex index, uint16_t selector);
+  Result<Segment> check_stack_segment(uint16_t selector, unsigned cpl, uint8_t vector, uint32_t external);
+  Result<void> load_segment(SegmentIndex index, uint16_t selector);
+  static Segment real_segment(const Segment& old, uint16_t selector);
+  static Segment v8086_segment(uint16_t selector);
+  void load_v8086_segment(SegmentIndex index, uint16_t selector);
+  void drop_privileged_segments();  // data segments that the new, outer CPL may not use become null
+
+  // --- far_transfer.cpp
+  Result<Segment> check_code_segment(Descriptor& descriptor, uint16_t selector, unsigned cpl);
+  Result<void> check_code_offset(const Segment& cs, uint64_t offset) const;
+  Result<Outcome> jump_far(uint16_t selector, uint64_t offset, const SystemInstruction& insn);
+  Result<Outcome> call_far(uint16_t selector, uint64_t offset, const SystemInstruction& insn);
+  Result<Outcome> call_gate(const Descriptor& gate, uint16_t selector, bool call,
+                            const SystemInstruction& insn);
+  Result<Outcome> return_far(const SystemInstruction& insn);
+  Result<Outcome> iret(const SystemInstruction& insn);
+  Result<Outcome> iret_real(const SystemInstruction& insn);
+  Result<Outcome> iret_protected(const SystemInstruction& insn);
+  Result<Outcome> iret_to_v8086(uint64_t eip, uint16_t cs, uint64_t eflags);
+  void load_flags(uint64_t value, uint64_t mask);
+  void finish_transfer(uint64_t rip);
+
+  // --- exception.cpp
+  struct Event;
+  Result<void> inject(const Event& event);
+  Result<void> inject_real(const Event& event);
+  Result<void> inject_protected(const Event& event);
+  Result<void> inject_long(const Event& event);
+  Result<Outcome> software_interrupt(const SystemInstruction& insn, uint8_t vector);
+  void deliver_event(Event event);
+  void record(const Event& event);
+  Result<uint64_t> read_tss_stack(unsigned cpl, uint16_t& selector, uint32_t external);
+  Result<uint64_t> read_tss64_stack(unsigned slot, uint32_t external);
+
+  // --- task_switch.cpp. `error_code`: pushed on the new task's stack (interrupts only).
+  Result<void> switch_task(uint16_t selector, TaskSwitchSource source, uint32_t external, bool has_error_code,
+                           uint32_t error_code);
+
   VcpuState& state_;
   PhysicalMap& map_;
   SoftTlb& tlb_;
@@ -142,6 +218,11 @@ class Vcpu {
   VcpuStats stats_;
   bool triple_fault_ = false;
   bool nmi_pending_ = false;
+  bool interrupt_waiting_ = false;  // INTR was pending when take_interrupt() last looked
+  bool amd_ = false;                // the CPU model calls itself AMD: SYSCALL works outside 64-bit mode
+  ModeListener* mode_listener_ = nullptr;
+  std::array<EventRecord, kEventRecords> events_{};
+  uint64_t event_total_ = 0;
 };
 
 }  // namespace penumbra

@@ -131,6 +131,7 @@ struct alignas(64) VcpuState {
   Segment ldtr{}, tr{};
   TableRegister gdtr{}, idtr{};
   uint64_t cr0 = 0, cr2 = 0, cr3 = 0, cr4 = 0, cr8 = 0, efer = 0, xcr0 = 1;
+  std::array<uint64_t, 4> pdpte{};  // PAE paging: loaded with CR3 (SDM vol. 3, 4.4.1)
   std::array<uint64_t, 8> dr{};
   uint8_t cpl = 0;
   ModeBits mode;
