@@ -164,17 +164,36 @@ class Vcpu {
   Result<uint64_t> read_stack(uint64_t offset, unsigned bytes);  // at SP + offset
   void drop(uint64_t bytes) { set_sp(state_.gpr[kRsp] + bytes); }
   void set_sp(uint64_t value);  // only the bits of stack_mask()
+  // Items of `bytes` each from SP + offset up, as that many pops would read them.
+  static constexpr unsigned kMaxFrameItems = 36;  // call gate: SS, SP, 31 parameters, CS, IP
+  Result<void> read_stack_frame(uint64_t offset, uint64_t* values, unsigned count, unsigned bytes);
+  // Pushes `values` in order on a stack that need not be the current one; returns the new SP (masked).
+  struct StackTarget {
+    Segment segment;
+    uint64_t mask;
+    TlbView view;
+    uint32_t error_code;  // of the #SS when there is no room
+  };
+  Result<uint64_t> write_frame(const StackTarget& stack, uint64_t sp, const uint64_t* values, unsigned count,
+                               unsigned bytes);
 
   // --- segment.cpp
   Result<uint16_t> read_operand16(const SystemInstruction& insn);  // r/m16
+  Result<void> write_operand16(const SystemInstruction& insn, uint16_t value);  // m16; register: zero-extended
+  void write_gpr(unsigned reg, uint64_t value, unsigned bytes);  // 4 bytes zero-extend, 1 and 2 merge
+  bool find_descriptor(uint16_t selector, unsigned bytes, LinearAddr& address) const;  // false: beyond the limit
+  // Raises `vector` (#GP or #TS) with the selector when it is beyond its table.
   Result<Descriptor> read_descriptor(uint16_t selector, uint8_t vector, uint32_t external = 0);
+  Result<uint64_t> read_descriptor_upper(uint16_t selector, uint8_t vector);  // of a 16-byte one, long mode
   Result<void> set_accessed(Descriptor& descriptor);
+  Result<void> set_descriptor_type(const Descriptor& descriptor, unsigned type);
   Result<Segment> check_data_segment(SegmentIndex index, uint16_t selector);
   Result<Segment> check_stack_segment(uint16_t selector, unsigned cpl, uint8_t vector, uint32_t external);
   Result<void> load_segment(SegmentIndex index, uint16_t selector);
   static Segment real_segment(const Segment& old, uint16_t selector);
   static Segment v8086_segment(uint16_t selector);
-  void load_v8086_segment(SegmentIndex index, uint16_t selector);
+  Result<Outcome> examine_selector(const SystemInstruction& insn);  // LAR, LSL, VERR, VERW
+  Outcome advance(const SystemInstruction& insn);                   // RIP to the next instruction: Next
   void drop_privileged_segments();  // data segments that the new, outer CPL may not use become null
 
   // --- far_transfer.cpp
