@@ -196,6 +196,16 @@ class Vcpu {
   Outcome advance(const SystemInstruction& insn);                   // RIP to the next instruction: Next
   void drop_privileged_segments();  // data segments that the new, outer CPL may not use become null
 
+  // --- table_register.cpp
+  Result<Outcome> store_table_register(const SystemInstruction& insn);
+  Result<Outcome> load_table_register(const SystemInstruction& insn);
+  Result<Outcome> load_system_segment(const SystemInstruction& insn);  // LLDT, LTR
+  Result<Segment> check_ldt(uint16_t selector, uint8_t vector);
+
+  // --- control_register.cpp: what MOV CR0 and MOV CR3 do, for LMSW and task switches too
+  Result<void> write_cr0(uint64_t value);
+  Result<void> write_cr3(uint64_t value);
+
   // --- far_transfer.cpp
   Result<Segment> check_code_segment(Descriptor& descriptor, uint16_t selector, unsigned cpl);
   Result<void> check_code_offset(const Segment& cs, uint64_t offset) const;
