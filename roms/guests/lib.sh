@@ -79,3 +79,19 @@ check_guest_name() {
     *) die "no such guest: $1 (amd64 or i686)" ;;
   esac
 }
+
+# Sets $vmm, the command to boot with (a list of words), and builds it unless PENUMBRA_VMM names another.
+build_vmm() {
+  vmm=${PENUMBRA_VMM:-}
+  [ -z "$vmm" ] || return 0
+  vmm="$repo_dir/build/release/penumbra run"
+  local log
+  log=$(mktemp)
+  say "building the release binary"
+  if ! (cd "$repo_dir" && cmake --preset release && cmake --build --preset release --target penumbra) >"$log" 2>&1; then
+    cat "$log" >&2
+    rm -f "$log"
+    die "the build failed"
+  fi
+  rm -f "$log"
+}

@@ -1,0 +1,129 @@
+"""What is wrong with the command line or its files is said in one line, with exit status 2 and no core dump."""
+
+import os
+import pathlib
+import resource
+import tempfile
+import unittest
+
+import machine
+
+KERNEL_OPTIONS = ("-append", "console=ttyS0", "-m", "256M", "-nographic", "-no-reboot")
+
+
+@unittest.skipUnless(machine.IS_PENUMBRA, "the wording and the exit status are Penumbra's own")
+class BadInput(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(cls.folder.cleanup)
+        cls.path = pathlib.Path(cls.folder.name)
+        cls.kernel = machine.kernel("amd64")
+        cls.image = cls.kernel.read_bytes()
+
+    def file(self, name, content):
+        path = self.path / name
+        path.write_bytes(content)
+        return path
+
+    def refused(self, *options, naming, cpu="max"):
+        status, output, errors = machine.run(
+            machine.command_line(*options, cpu=cpu),
+            30,
+            cwd=self.path,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY,) * 2),
+        )
+        self.assertEqual(status, 2, errors + output[-500:])
+        self.assertEqual(len(errors.splitlines()), 1, errors)
+        self.assertIn(str(naming), errors)
+        self.assertEqual(output, "")
+        self.assertEqual([name for name in os.listdir(self.path) if name.startswith("core")], [])
+
+    def kernel_refused(self, path):
+        self.refused("-kernel", path, *KERNEL_OPTIONS, naming=path)
+
+    def test_missing_kernel(self):
+        self.kernel_refused(self.path / "absent")
+
+    def test_empty_kernel(self):
+        self.kernel_refused(self.file("empty", b""))
+
+    def test_kernel_truncated_in_the_boot_sector(self):
+        self.kernel_refused(self.file("tiny", self.image[:300]))
+
+    def test_kernel_truncated_in_the_header(self):
+        self.kernel_refused(self.file("header", self.image[:0x210]))
+
+    def test_kernel_truncated_in_the_setup_code(self):
+        self.kernel_refused(self.file("setup", self.image[:5000]))
+
+    def test_kernel_truncated_in_the_middle(self):
+        self.kernel_refused(self.file("half", self.image[: len(self.image) // 2]))
+
+    def test_text_file_as_kernel(self):
+        self.kernel_refused(self.file("text", b"This is no kernel.\n" * 5000))
+
+    def test_truncated_elf_kernel(self):
+        elf = (machine.CACHE / "guests" / "amd64" / "vmlinux").read_bytes()
+        self.kernel_refused(self.file("elf", elf[:100000]))
+
+    def test_folder_as_kernel(self):
+        self.kernel_refused(self.path)
+
+    def test_missing_initrd(self):
+        initrd = self.path / "absent"
+        self.refused("-kernel", self.kernel, "-initrd", initrd, *KERNEL_OPTIONS, naming=initrd)
+
+    def test_initrd_larger_than_ram(self):
+        initrd = self.path / "huge"
+        with open(initrd, "wb") as file:
+            file.truncate(300 << 20)
+        self.refused("-kernel", self.kernel, "-initrd", initrd, *KERNEL_OPTIONS, naming=initrd)
+
+    def test_memory_sizes(self):
+        for size in ("0", "10T", "-5", "12Q", "many", "", "99999999999999999999G"):
+            with self.subTest(size=size):
+                self.refused("-kernel", self.kernel, "-nographic", "-m", size, naming="-m")
+
+    def test_memory_too_small_for_the_kernel(self):
+        self.refused("-kernel", self.kernel, "-nographic", "-m", "4M", naming=self.kernel)
+
+    def test_unknown_option(self):
+        for option in ("-frobnicate", "--frobnicate"):
+            with self.subTest(option=option):
+                self.refused("-kernel", self.kernel, option, naming="frobnicate")
+
+    def test_option_without_its_value(self):
+        self.refused("-kernel", self.kernel, "-m", naming="-m")
+
+    def test_more_than_one_processor(self):
+        self.refused("-kernel", self.kernel, "-smp", "4", "-nographic", naming="-smp")
+
+    def test_unknown_cpu_model(self):
+        self.refused("-kernel", self.kernel, "-cpu", "z80", "-nographic", naming="z80", cpu=None)
+
+    def test_unknown_device(self):
+        self.refused("-kernel", self.kernel, "-device", "flux-capacitor", "-nographic", naming="flux-capacitor")
+
+    def test_unknown_serial(self):
+        self.refused("-kernel", self.kernel, "-serial", "carrier-pigeon", naming="carrier-pigeon")
+
+    def test_serial_file_that_cannot_be_made(self):
+        target = self.path / "absent" / "log"
+        self.refused("-kernel", self.kernel, "-serial", f"file:{target}", naming=target)
+
+    def test_debug_console_without_its_chardev(self):
+        self.refused(
+            *("-kernel", self.kernel, "-nographic", "-device", "isa-debugcon,iobase=0xe9,chardev=nowhere"),
+            naming="nowhere",
+        )
+
+    def test_missing_rom(self):
+        self.refused("-bios", self.path / "absent", "-nographic", naming=self.path / "absent")
+
+    def test_empty_rom(self):
+        rom = self.file("rom", b"")
+        self.refused("-bios", rom, "-nographic", naming=rom)
+
+    def test_nothing_to_boot(self):
+        self.refused("-m", "64M", "-nographic", naming="-kernel")
