@@ -144,7 +144,7 @@ struct SystemInstruction {
   uint8_t base = kNoRegister, index = kNoRegister, scale = 1;
   int64_t displacement = 0;
   uint64_t immediate = 0;  // far pointer: offset
-  uint16_t selector = 0;   // far pointer: selector; ENTER: nesting level
+  uint16_t selector = 0;   // far pointer: selector; ENTER: nesting level; LoadFarPointer: the SegmentIndex
   uint64_t rip = 0;        // of this instruction: offset in CS
 
   uint64_t next_rip() const { return rip + length; }  // callers truncate to the code size

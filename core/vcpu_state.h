@@ -156,7 +156,7 @@ struct alignas(64) VcpuState {
   std::array<uint64_t, 8> scratch{};
   uint64_t spilled_overflow = 0;  // OF while the flags are spilled: 0 or 1 in the low byte
   uint64_t site = 0;              // the callout or exit in progress
-  std::array<uint64_t, 4> spare{};
+  uint64_t callout_linear = 0;         // where callout_buffer goes back to
   uint64_t guest_instructions = 0;  // where counted
   alignas(64) std::array<std::byte, kXsaveAreaBytes> callout_buffer{};
   alignas(64) std::array<std::byte,

@@ -7,7 +7,8 @@ namespace penumbra::jit {
 std::span<const TranslatorSwitch> translator_switches() {
   static constexpr TranslatorSwitch kSwitches[] = {
       {"chain", &TranslatorOptions::chain, "patch direct jumps within a page to their target block"},
-      {"jump-cache", &TranslatorOptions::jump_cache, "find other jump targets without leaving translated code"},
+      {"jump-cache", &TranslatorOptions::jump_cache,
+       "find other jump targets without leaving translated code"},
       {"flag-liveness", &TranslatorOptions::flag_liveness, "clobber arithmetic flags that are dead"},
       {"soft-tlb", &TranslatorOptions::soft_tlb, "inline TLB lookup (off: callout for every memory operand)"},
       {"long-blocks", &TranslatorOptions::long_blocks, "blocks of many instructions (off: one a block)"},

@@ -1,5 +1,5 @@
-// Run-time switches of the translator. Each optimisation can be turned off on its own, to bisect a misbehaving
-// guest: `--jit no-chain,no-flag-liveness`.
+// Run-time switches of the translator. Each optimisation can be turned off on its own, to bisect a
+// misbehaving guest: `--jit no-chain,no-flag-liveness`.
 #pragma once
 
 #include <cstddef>

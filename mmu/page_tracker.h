@@ -21,6 +21,7 @@ class PageTracker {
  public:
   // `frames`: number of 4 KiB frames tracked, from physical 0 up. Frames above are never code.
   void resize(uint64_t frames) { frames_.assign(frames, {}); }
+  uint64_t frame_count() const { return frames_.size(); }
   void set_listener(CodeWriteListener* listener) { listener_ = listener; }
 
   bool holds_code(PageFrame frame) const {

@@ -1,0 +1,98 @@
+// A translated basic block and what names it.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "core/system_instruction.h"
+#include "core/vcpu_state.h"
+#include "mmu/address.h"
+#include "mmu/page_walker.h"
+
+namespace penumbra::jit {
+
+// What a block was translated for. Equal keys and equal bytes give the same host code: the translator sees
+// nothing else.
+struct BlockKey {
+  PhysAddr physical;        // of the first byte
+  uint64_t rip = 0;         // offset in CS of the first byte
+  uint32_t cs_base = 0;     // zero with ModeBits::kFlatCs
+  uint32_t cs_limit = ~0u;  // all ones with ModeBits::kFlatCs
+  ModeBits mode;
+
+  constexpr bool operator==(const BlockKey&) const = default;
+  LinearAddr linear() const { return {mode.has(ModeBits::kCode64) ? rip : (rip + cs_base) & 0xffff'ffff}; }
+  uint64_t hash() const {
+    const uint64_t mixed =
+        physical.value * 0x9e37'79b9'7f4a'7c15 ^ (rip + mode.value) * 0xc2b2'ae3d'27d4'eb4f;
+    return mixed ^ mixed >> 29;
+  }
+};
+
+// A SiteRecord::rip: the RIP is in kLinear.
+inline constexpr uint64_t kPollRipInRegister = ~uint64_t{0};
+
+// Where the arithmetic flags are.
+enum class FlagHome : uint8_t {
+  Host,     // in the host's RFLAGS
+  Spilled,  // in VcpuState::rflags (low byte) and spilled_overflow
+  Dead,     // clobbered: no later instruction reads them
+};
+
+// From `host_offset` on, a host fault belongs to the guest instruction at `rip`.
+struct SiteRecord {
+  uint32_t host_offset = 0;
+  FlagHome flags = FlagHome::Host;
+  bool poll = false;  // interrupt poll: RIP is where the guest goes next
+  uint64_t rip = 0;
+};
+
+// A memory operand, for the callout path.
+struct MemoryAccess {
+  SegmentIndex segment = kDs;
+  AccessKind kind = AccessKind::Read;
+  bool reads = false;  // a write that reads first
+  bool push = false;   // stack-relative by instruction, for fault priorities
+  uint16_t size = 0;
+  uint64_t rip = 0;
+};
+
+// AVX2 gather: where its vectors are in the callout buffer, and how to read the elements.
+struct GatherAccess {
+  static constexpr unsigned kDestination = 0, kIndex = 32, kMask = 64;  // offsets in the callout buffer
+  SystemInstruction address;  // base, scale, displacement and segment; the index is an element
+  uint8_t element_bytes = 4;  // 4 or 8
+  uint8_t index_bytes = 4;    // 4 or 8
+  uint8_t elements = 4;
+};
+
+struct Block;
+
+// A direct jump that can be patched to its target.
+struct BlockLink {
+  Block* from = nullptr;
+  uint32_t patch_offset = 0;  // of the 32-bit displacement, from the block's host code
+  uint32_t stub_offset = 0;   // where it points while unlinked
+  uint64_t target_rip = 0;
+};
+
+struct Block {
+  BlockKey key;
+  uint64_t host = 0;  // executable address of the entry
+  uint32_t host_bytes = 0;
+  uint32_t guest_bytes = 0;
+  uint32_t guest_instructions = 0;
+  bool dead = false;
+  bool crosses_page = false;  // the only instruction continues on the page at `second_page`
+  PageFrame second_frame;
+  Block* next_in_bucket = nullptr;
+  std::vector<SiteRecord> sites;         // sorted by host_offset
+  std::deque<BlockLink> links;           // stable addresses: host code points at them
+  std::deque<SystemInstruction> system;  // likewise
+  std::deque<MemoryAccess> accesses;     // likewise
+  std::deque<GatherAccess> gathers;      // likewise
+};
+
+}  // namespace penumbra::jit

@@ -1,0 +1,291 @@
+#include "jit/block_translator.h"
+
+#include <algorithm>
+#include <cassert>
+
+namespace penumbra::jit {
+
+BlockTranslator::BlockTranslator(const TranslatorOptions& options, HostEnvironment environment)
+    : options_(options), environment_(environment) {
+  instructions_.reserve(kMaxBlockInstructions);
+}
+
+uint64_t BlockTranslator::code_mask() const {
+  if (code64()) return ~uint64_t{0};
+  return key_.mode.has(ModeBits::kCode32) ? 0xffff'ffff : 0xffff;
+}
+
+unsigned BlockTranslator::stack_bytes() const {
+  if (code64()) return 8;
+  return key_.mode.has(ModeBits::kStack32) ? 4 : 2;
+}
+
+bool BlockTranslator::one_instruction() const {
+  return (key_.mode.value & (ModeBits::kOneInstruction | ModeBits::kSingleStep | ModeBits::kCallout)) != 0;
+}
+
+unsigned BlockTranslator::first_length(const BlockKey& key, std::span<const uint8_t> code) {
+  GuestInstruction insn;
+  if (Decoder(key.mode).decode(code, key.rip, insn) == Decoder::Status::Truncated) return 0;
+  return insn.zydis.length;
+}
+
+void BlockTranslator::decode(std::span<const uint8_t> code) {
+  const Decoder decoder(key_.mode);
+  const size_t limit =
+      one_instruction() || block_->crosses_page || !options_.long_blocks ? 1 : kMaxBlockInstructions;
+  instructions_.clear();
+  size_t offset = 0;
+  uint64_t rip = key_.rip;
+  while (instructions_.size() < limit) {
+    if (offset >= code.size()) break;
+    if (!key_.mode.has(ModeBits::kFlatCs) && rip > key_.cs_limit) break;
+    if (!code64() && offset > 0 && rip != (rip & code_mask())) break;
+    GuestInstruction& insn = instructions_.emplace_back();
+    const Decoder::Status status = decoder.decode(code.subspan(offset), rip, insn);
+    if (status == Decoder::Status::Truncated) {
+      instructions_.pop_back();
+      break;
+    }
+    const bool beyond_limit =
+        !key_.mode.has(ModeBits::kFlatCs) && rip + insn.zydis.length - 1 > key_.cs_limit;
+    if (beyond_limit && instructions_.size() > 1) {
+      instructions_.pop_back();  // the fetch of the next block raises #GP
+      break;
+    }
+    if (status == Decoder::Status::Invalid) ++stats_.unknown_opcodes;
+    offset += insn.zydis.length;
+    rip += insn.zydis.length;
+    if (insn.ends_block()) break;
+  }
+  block_->guest_bytes = offset;
+}
+
+void BlockTranslator::analyse_flags() {
+  live_.resize(instructions_.size());
+  uint32_t live = flag::kArithmetic;
+  for (size_t i = instructions_.size(); i-- > 0;) {
+    const GuestInstruction& insn = instructions_[i];
+    live_[i].after = live;
+    live = insn.flags_read | (live & ~insn.flags_killed);
+    if (!options_.flag_liveness) live = flag::kArithmetic;
+    live_[i].before = live;
+  }
+}
+
+void BlockTranslator::need_flags_in_host() {
+  if (flags_ == FlagHome::Spilled) emit_restore_flags(a_);
+  flags_ = FlagHome::Host;
+}
+
+void BlockTranslator::give_up_flags(bool live_after) {
+  if (flags_ != FlagHome::Host) return;
+  if (live_after) {
+    emit_spill_flags(a_);
+    flags_ = FlagHome::Spilled;
+  } else {
+    flags_ = FlagHome::Dead;
+  }
+}
+
+void BlockTranslator::record_site(uint64_t rip, bool poll) {
+  block_->sites.push_back({static_cast<uint32_t>(a_.offset()), flags_, poll, rip});
+}
+
+std::unique_ptr<Block> BlockTranslator::translate(const BlockKey& key, std::span<const uint8_t> code,
+                                                  bool crosses_page, uint64_t host_address) {
+  auto block = std::make_unique<Block>();
+  block_ = block.get();
+  block_->key = key;
+  block_->crosses_page = crosses_page;
+  key_ = key;
+  decode(code);
+  assert(!instructions_.empty());
+  analyse_flags();
+
+  code_.reset();
+  code_.init(asmjit::Environment(asmjit::Arch::kX64), host_address);
+  code_.attach(&a_);
+  flags_ = FlagHome::Host;
+  block_ended_ = false;
+  slow_paths_.clear();
+  link_stubs_.clear();
+  instruction_offsets_.clear();
+
+  for (current_ = 0; current_ < instructions_.size() && !block_ended_; ++current_) {
+    instruction_offsets_.push_back(static_cast<uint32_t>(a_.offset()));
+    emit_instruction(current_);
+  }
+  block_->guest_instructions = current_;
+  if (!block_ended_) {
+    const GuestInstruction& last = instructions_[current_ - 1];
+    exit_to(last.next_rip() & code_mask(), last.rip);
+  }
+  instruction_offsets_.push_back(static_cast<uint32_t>(a_.offset()));
+  emit_out_of_line();
+  while (a_.offset() < kEntryPatchBytes) a_.int3();
+
+  code_.flatten();
+  block_->host = host_address;
+  block_->host_bytes = host_code().size();
+  stats_.blocks++;
+  stats_.guest_instructions += block_->guest_instructions;
+  stats_.guest_bytes += block_->guest_bytes;
+  stats_.host_bytes += block_->host_bytes;
+  return block;
+}
+
+std::span<const std::byte> BlockTranslator::host_code() const {
+  const asmjit::CodeBuffer& buffer = code_.sectionById(0)->buffer();
+  return std::as_bytes(std::span(buffer.data(), buffer.size()));
+}
+
+void BlockTranslator::emit_instruction(size_t index) {
+  const GuestInstruction& insn = instructions_[index];
+  record_site(insn.rip);
+  const FpuNeed fpu = fpu_need(insn);
+  if (fpu.needs && !fpu_available(fpu.fpu_class, key_.mode)) {
+    SystemInstruction trap = make_system_instruction(insn, SystemOp::FpuUnavailable);
+    trap.reg = static_cast<uint8_t>(fpu.fpu_class);
+    emit_system(insn, trap, true);
+    return;
+  }
+  switch (insn.row.action) {
+    case Action::None:
+      emit_system(insn, make_system_instruction(insn, SystemOp::Ud), true);
+      break;
+    case Action::System:
+      emit_system(insn, make_system_instruction(insn, insn.row.system_op), insn.ends_block());
+      break;
+    case Action::Generic:
+    case Action::Mov:
+      emit_generic(insn);
+      break;
+    case Action::Lea:
+      emit_lea(insn);
+      break;
+    case Action::Push:
+      emit_push(insn);
+      break;
+    case Action::Pop:
+      emit_pop(insn);
+      break;
+    case Action::Leave:
+      emit_leave(insn);
+      break;
+    case Action::Call:
+      emit_call(insn);
+      break;
+    case Action::Jmp:
+      emit_jmp(insn);
+      break;
+    case Action::Jcc:
+      emit_jcc(insn);
+      break;
+    case Action::Loop:
+      emit_loop(insn);
+      break;
+    case Action::Ret:
+      emit_ret(insn);
+      break;
+    case Action::Xlat:
+      emit_xlat(insn);
+      break;
+    case Action::MaskMove:
+      emit_mask_move(insn);
+      break;
+    case Action::BitTest:
+      emit_bit_test(insn);
+      break;
+    case Action::Gather:
+      emit_gather(insn);
+      break;
+    case Action::Hint:
+      break;
+  }
+}
+
+void BlockTranslator::emit_out_of_line() {
+  for (const SlowPath& slow : slow_paths_) {
+    a_.bind(slow.entry);
+    a_.lea(kHostAddend, x86::ptr(slow.retry));
+    a_.mov(kTemp.r32(), slow.detail);
+    a_.jmp(asmjit::Imm(environment_.thunks->tlb_miss));
+  }
+  for (const LinkStub& stub : link_stubs_) {
+    stub.link->stub_offset = static_cast<uint32_t>(a_.offset());
+    a_.bind(stub.entry);
+    a_.mov(kLinear, asmjit::Imm(stub.link->target_rip));
+    a_.mov(kTemp, asmjit::Imm(reinterpret_cast<uint64_t>(stub.link)));
+    a_.jmp(asmjit::Imm(environment_.thunks->link));
+  }
+}
+
+FpuNeed fpu_need(const GuestInstruction& insn) {
+  if (insn.row.action == Action::System || insn.row.action == Action::None ||
+      insn.row.action == Action::Hint) {
+    return {};
+  }
+  switch (insn.zydis.meta.isa_ext) {
+    case ZYDIS_ISA_EXT_X87:
+      return {true, insn.zydis.mnemonic == ZYDIS_MNEMONIC_FWAIT ? FpuClass::Wait : FpuClass::X87};
+    case ZYDIS_ISA_EXT_MMX:
+    case ZYDIS_ISA_EXT_SSE:
+    case ZYDIS_ISA_EXT_SSE2:
+    case ZYDIS_ISA_EXT_SSE3:
+    case ZYDIS_ISA_EXT_SSSE3:
+    case ZYDIS_ISA_EXT_SSE4:
+    case ZYDIS_ISA_EXT_AES:
+    case ZYDIS_ISA_EXT_PCLMULQDQ:
+    case ZYDIS_ISA_EXT_SHA:
+    case ZYDIS_ISA_EXT_GFNI:
+      switch (insn.zydis.mnemonic) {
+        case ZYDIS_MNEMONIC_SFENCE:
+        case ZYDIS_MNEMONIC_LFENCE:
+        case ZYDIS_MNEMONIC_MFENCE:
+        case ZYDIS_MNEMONIC_MOVNTI:
+        case ZYDIS_MNEMONIC_CRC32:
+        case ZYDIS_MNEMONIC_POPCNT:
+          return {};
+        default:
+          break;
+      }
+      break;
+    case ZYDIS_ISA_EXT_AVX:
+    case ZYDIS_ISA_EXT_AVX2:
+    case ZYDIS_ISA_EXT_AVX2GATHER:
+    case ZYDIS_ISA_EXT_AVXAES:
+    case ZYDIS_ISA_EXT_AVX_VNNI:
+    case ZYDIS_ISA_EXT_F16C:
+    case ZYDIS_ISA_EXT_FMA:
+      return {true, FpuClass::Avx};
+    default:
+      return {};
+  }
+  if (insn.zydis.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) return {true, FpuClass::Avx};
+  bool mmx = insn.zydis.mnemonic == ZYDIS_MNEMONIC_EMMS;
+  bool xmm = false;
+  for (unsigned i = 0; i < insn.zydis.operand_count; ++i) {
+    if (insn.operands[i].type != ZYDIS_OPERAND_TYPE_REGISTER) continue;
+    const ZydisRegisterClass register_class = ZydisRegisterGetClass(insn.operands[i].reg.value);
+    mmx |= register_class == ZYDIS_REGCLASS_MMX;
+    xmm |= register_class == ZYDIS_REGCLASS_XMM;
+  }
+  return {true, mmx && !xmm ? FpuClass::Mmx : FpuClass::Sse};
+}
+
+bool fpu_available(FpuClass fpu_class, ModeBits mode) {
+  switch (fpu_class) {
+    case FpuClass::X87:
+    case FpuClass::Wait:
+    case FpuClass::Mmx:
+      return mode.has(ModeBits::kX87);
+    case FpuClass::Sse:
+      return mode.has(ModeBits::kSse);
+    case FpuClass::Avx:
+      return mode.has(ModeBits::kAvx);
+  }
+  return false;
+}
+
+}  // namespace penumbra::jit

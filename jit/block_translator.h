@@ -1,0 +1,162 @@
+// Guest bytes to host code: one basic block. Sees a BlockKey, the bytes and the options, nothing of the vCPU.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "jit/block.h"
+#include "jit/code_cache.h"
+#include "jit/decoder.h"
+#include "jit/emitter.h"
+#include "jit/options.h"
+#include "jit/runtime.h"
+
+namespace penumbra::jit {
+
+// Addresses that host code has baked in.
+struct HostEnvironment {
+  const Thunks* thunks = nullptr;
+  uint64_t callout_buffer = 0;  // VcpuState::callout_buffer
+  uint64_t poll_page = 0;
+};
+
+inline constexpr unsigned kMaxBlockInstructions = 64;
+inline constexpr size_t kMaxBlockHostBytes = 64 * 1024;
+// Room at a block's entry for the jump that replaces it when the block dies.
+inline constexpr size_t kEntryPatchBytes = 15;
+
+struct TranslationStats {
+  uint64_t blocks = 0, guest_instructions = 0, guest_bytes = 0, host_bytes = 0;
+  uint64_t unknown_opcodes = 0;
+};
+
+class BlockTranslator {
+ public:
+  BlockTranslator(const TranslatorOptions& options, HostEnvironment environment);
+
+  // Number of bytes of `code` that the first instruction of a block needs, 0 if more than there are.
+  static unsigned first_length(const BlockKey& key, std::span<const uint8_t> code);
+
+  // Translates the block at `key` from `code`: the guest's bytes from there to the end of the page, or, when
+  // the first instruction continues on the next page (crosses_page), at least that instruction, which then is
+  // all of the block. The host code is for `host_address`.
+  std::unique_ptr<Block> translate(const BlockKey& key, std::span<const uint8_t> code, bool crosses_page,
+                                   uint64_t host_address);
+
+  // Host code of the last translate().
+  std::span<const std::byte> host_code() const;
+  // Guest instructions of the last translate(), and where the host code of each starts.
+  std::span<const GuestInstruction> instructions() const { return instructions_; }
+  std::span<const uint32_t> instruction_offsets() const { return instruction_offsets_; }
+
+  const TranslationStats& stats() const { return stats_; }
+
+ private:
+  struct SlowPath {
+    asmjit::Label entry, retry;
+    uint32_t detail;
+  };
+  struct LinkStub {
+    asmjit::Label entry;
+    BlockLink* link;
+  };
+
+  void decode(std::span<const uint8_t> code);
+  void analyse_flags();
+  void emit_instruction(size_t index);
+  void emit_out_of_line();
+  bool code64() const { return key_.mode.has(ModeBits::kCode64); }
+  uint64_t code_mask() const;
+  unsigned stack_bytes() const;  // 8, 4 or 2
+
+  // --- emit_flags: where the arithmetic flags are while a block is emitted
+  void need_flags_in_host();            // before an instruction that reads them or keeps some
+  void give_up_flags(bool live_after);  // before host code that clobbers them
+  void record_site(uint64_t rip, bool poll = false);
+
+  // --- emit_memory.cpp: the memory path. After begin_access() the operand is at [kHostAddend + kLinear].
+  void emit_offset(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn);  // into kLinear
+  void begin_access(MemoryAccess access);  // kLinear: offset in the segment; may clobber kTemp
+  void end_access();                       // after the instruction, with the flags it left
+  bool is_inline(const MemoryAccess& access) const;
+  void emit_tlb_lookup(const MemoryAccess& access);
+  void emit_callout(uint64_t thunk, uint64_t detail);
+  MemoryAccess access_of(const ZydisDecodedOperand& operand) const;
+  static x86::Mem host_operand(uint32_t size) { return x86::ptr(kHostAddend, kLinear, 0, 0, size); }
+
+  // --- emit_generic.cpp
+  void emit_generic(const GuestInstruction& insn);
+  void emit_lea(const GuestInstruction& insn);
+  void emit_bit_test(const GuestInstruction& insn);
+  void emit_xlat(const GuestInstruction& insn);
+  void emit_mask_move(const GuestInstruction& insn);
+  void emit_gather(const GuestInstruction& insn);
+  enum class MemoryForm : uint8_t { None, AddendPlusLinear, Linear, Rdi };
+  struct RegisterMap {
+    int reg = -1, rm = -1, vvvv = -1,
+        opcode = -1;  // host register numbers where they differ from the guest's
+  };
+  void embed_reencoded(const GuestInstruction& insn, MemoryForm form, const RegisterMap& map);
+  void set_gpr(unsigned gpr, const x86::Gp& from, unsigned bytes);  // from must be a scratch register
+  x86::Gp read_gpr(unsigned gpr, const x86::Gp& scratch);           // the host register, or `scratch` loaded
+
+  // --- emit_stack.cpp
+  void emit_stack_offset(int64_t displacement);  // (RSP + displacement) into kLinear
+  void adjust_stack(int64_t bytes);
+  void emit_push(const GuestInstruction& insn);
+  void emit_push_value(const x86::Gp& value, unsigned bytes);  // value: not kHostAddend or kLinear
+  void emit_push_slot(unsigned bytes);                         // value in Scratch::Operand
+  void emit_pop(const GuestInstruction& insn);
+  void emit_leave(const GuestInstruction& insn);
+
+  // --- emit_control.cpp
+  void emit_call(const GuestInstruction& insn);
+  void emit_jmp(const GuestInstruction& insn);
+  void emit_jcc(const GuestInstruction& insn);
+  void emit_loop(const GuestInstruction& insn);
+  void emit_ret(const GuestInstruction& insn);
+  void load_indirect_target(const GuestInstruction& insn);  // into kTemp
+  void exit_to(uint64_t rip, uint64_t from_rip);            // direct
+  void exit_indirect();                                     // to the RIP in kLinear
+  void emit_jump_cache_jump();
+  void emit_poll(uint64_t resume_rip);
+  bool can_link(uint64_t rip) const;
+  bool one_instruction() const;
+
+  // --- emit_system.cpp
+  void emit_system(const GuestInstruction& insn, SystemInstruction system, bool ends);
+
+  const TranslatorOptions& options_;
+  HostEnvironment environment_;
+  TranslationStats stats_;
+
+  // The block being translated.
+  BlockKey key_;
+  Block* block_ = nullptr;
+  std::vector<GuestInstruction> instructions_;
+  std::vector<uint32_t> instruction_offsets_;
+  struct Liveness {
+    uint32_t before, after;
+  };
+  std::vector<Liveness> live_;
+  bool block_ended_ = false;
+  asmjit::CodeHolder code_;
+  x86::Assembler a_;
+  FlagHome flags_ = FlagHome::Host;
+  size_t current_ = 0;                         // index of the instruction being emitted
+  const MemoryAccess* open_access_ = nullptr;  // callout form, between begin and end
+  bool access_is_inline_ = true;
+  std::vector<SlowPath> slow_paths_;
+  std::vector<LinkStub> link_stubs_;
+};
+
+// Which FPU state an instruction needs, and whether the mode lets it run; see ModeBits::kX87 and on.
+struct FpuNeed {
+  bool needs = false;
+  FpuClass fpu_class = FpuClass::X87;
+};
+FpuNeed fpu_need(const GuestInstruction& insn);
+bool fpu_available(FpuClass fpu_class, ModeBits mode);
+
+}  // namespace penumbra::jit

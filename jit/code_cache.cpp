@@ -1,0 +1,63 @@
+#include "jit/code_cache.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cassert>
+#include <cerrno>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "mmu/address.h"
+
+namespace penumbra::jit {
+
+CodeCache::CodeCache(size_t bytes) : size_(bytes) {
+  const auto fail = [](const char* what) {
+    throw std::runtime_error(std::string("code cache: ") + what + ": " + std::strerror(errno));
+  };
+  const int fd = memfd_create("penumbra-code", MFD_CLOEXEC);
+  if (fd < 0) fail("memfd_create");
+  if (ftruncate(fd, static_cast<off_t>(bytes)) != 0) {
+    close(fd);
+    fail("ftruncate");
+  }
+  // The poll page precedes the executable view, so that translated code reaches it with a 32-bit
+  // displacement.
+  void* reserved =
+      mmap(nullptr, bytes + kPageSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (reserved == MAP_FAILED) {
+    close(fd);
+    fail("mmap");
+  }
+  poll_page_ = static_cast<std::byte*>(reserved);
+  executable_ = poll_page_ + kPageSize;
+  const void* poll = mmap(poll_page_, kPageSize, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+  const void* rx = mmap(executable_, bytes, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0);
+  void* rw = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  close(fd);
+  if (poll == MAP_FAILED || rx == MAP_FAILED || rw == MAP_FAILED) fail("mmap");
+  writable_ = static_cast<std::byte*>(rw);
+}
+
+CodeCache::~CodeCache() {
+  munmap(poll_page_, size_ + kPageSize);
+  munmap(writable_, size_);
+}
+
+uint64_t CodeCache::append(std::span<const std::byte> code) {
+  assert(code.size() <= free_bytes());
+  const uint64_t address = next_address();
+  std::memcpy(writable_ + used_, code.data(), code.size());
+  used_ += (code.size() + 15) & ~size_t{15};
+  if (used_ > size_) used_ = size_;
+  return address;
+}
+
+void CodeCache::patch(uint64_t address, std::span<const std::byte> code) {
+  assert(contains(address));
+  std::memcpy(writable_ + (address - reinterpret_cast<uint64_t>(executable_)), code.data(), code.size());
+}
+
+}  // namespace penumbra::jit

@@ -1,0 +1,342 @@
+#include "jit/decoder.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace penumbra::jit {
+
+namespace {
+
+struct RowTable {
+  std::array<InstructionRow, ZYDIS_MNEMONIC_MAX_VALUE + 1> rows;
+  constexpr RowTable() {
+#define ROW(mnemonic, class_name, action_name) \
+  rows[ZYDIS_MNEMONIC_##mnemonic] = {Action::action_name, InstructionClass::class_name, SystemOp::Ud};
+#define SYSTEM_ROW(mnemonic, class_name, op_name) \
+  rows[ZYDIS_MNEMONIC_##mnemonic] = {Action::System, InstructionClass::class_name, SystemOp::op_name};
+#include "jit/instructions.inc"
+#undef ROW
+#undef SYSTEM_ROW
+  }
+};
+constexpr RowTable kRows;
+
+bool is_segment_register(const ZydisDecodedOperand& operand) {
+  return operand.type == ZYDIS_OPERAND_TYPE_REGISTER &&
+         ZydisRegisterGetClass(operand.reg.value) == ZYDIS_REGCLASS_SEGMENT;
+}
+
+bool is_register_of(const ZydisDecodedOperand& operand, ZydisRegisterClass register_class) {
+  return operand.type == ZYDIS_OPERAND_TYPE_REGISTER &&
+         ZydisRegisterGetClass(operand.reg.value) == register_class;
+}
+
+InstructionRow system_row(InstructionClass instruction_class, SystemOp op) {
+  return {Action::System, instruction_class, op};
+}
+
+// Rows are by mnemonic; some mnemonics cover forms of another class.
+InstructionRow classify(const GuestInstruction& insn) {
+  const ZydisDecodedInstruction& zydis = insn.zydis;
+  if (zydis.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+      zydis.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX) {
+    return {};
+  }
+  InstructionRow row = instruction_row(zydis.mnemonic);
+  switch (row.action) {
+    case Action::System:
+      // MOVSD and CMPSD are also SSE2 instructions.
+      if (row.instruction_class == InstructionClass::String && zydis.meta.isa_ext != ZYDIS_ISA_EXT_BASE &&
+          zydis.meta.isa_ext != ZYDIS_ISA_EXT_LONGMODE) {
+        return {Action::Generic, InstructionClass::Innocuous, SystemOp::Ud};
+      }
+      break;
+    case Action::Mov:
+      if (is_segment_register(insn.operands[0]))
+        return system_row(InstructionClass::Critical, SystemOp::MovToSreg);
+      if (is_segment_register(insn.operands[1]))
+        return system_row(InstructionClass::Critical, SystemOp::MovFromSreg);
+      if (is_register_of(insn.operands[0], ZYDIS_REGCLASS_CONTROL))
+        return system_row(InstructionClass::Privileged, SystemOp::MovToCr);
+      if (is_register_of(insn.operands[1], ZYDIS_REGCLASS_CONTROL))
+        return system_row(InstructionClass::Privileged, SystemOp::MovFromCr);
+      if (is_register_of(insn.operands[0], ZYDIS_REGCLASS_DEBUG))
+        return system_row(InstructionClass::Privileged, SystemOp::MovToDr);
+      if (is_register_of(insn.operands[1], ZYDIS_REGCLASS_DEBUG))
+        return system_row(InstructionClass::Privileged, SystemOp::MovFromDr);
+      if (is_register_of(insn.operands[0], ZYDIS_REGCLASS_TEST) ||
+          is_register_of(insn.operands[1], ZYDIS_REGCLASS_TEST)) {
+        return {};
+      }
+      break;
+    case Action::Push:
+      if (is_segment_register(insn.operands[0]))
+        return system_row(InstructionClass::Critical, SystemOp::PushSreg);
+      break;
+    case Action::Pop:
+      if (is_segment_register(insn.operands[0]))
+        return system_row(InstructionClass::Critical, SystemOp::PopSreg);
+      break;
+    case Action::Call:
+      if (zydis.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
+        return system_row(InstructionClass::Critical, SystemOp::CallFar);
+      break;
+    case Action::Jmp:
+      if (zydis.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
+        return system_row(InstructionClass::Critical, SystemOp::JmpFar);
+      break;
+    case Action::Ret:
+      if (zydis.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
+        return system_row(InstructionClass::Critical, SystemOp::RetFar);
+      break;
+    default:
+      break;
+  }
+  return row;
+}
+
+// Shifts and rotates by a count that may be zero leave all flags alone then.
+bool count_may_be_zero(const GuestInstruction& insn) {
+  const auto category = insn.zydis.meta.category;
+  if (insn.zydis.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) return false;
+  if (category != ZYDIS_CATEGORY_SHIFT && category != ZYDIS_CATEGORY_ROTATE) return false;
+  for (unsigned i = 1; i < insn.zydis.operand_count_visible; ++i) {
+    const ZydisDecodedOperand& operand = insn.operands[i];
+    if (operand.type == ZYDIS_OPERAND_TYPE_REGISTER && operand.reg.value == ZYDIS_REGISTER_CL) return true;
+    if (operand.type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+      return (operand.imm.value.u & 0x1f) == 0 || insn.zydis.operand_width < 32;
+  }
+  return false;
+}
+
+void set_flags(GuestInstruction& insn) {
+  const ZydisAccessedFlags* flags = insn.zydis.cpu_flags;
+  if (flags) {
+    const uint32_t changed = flags->modified | flags->set_0 | flags->set_1;
+    insn.flags_read = flags->tested & flag::kArithmetic;
+    insn.flags_killed = changed & ~flags->undefined & flag::kArithmetic;
+    insn.flags_touched = (changed | flags->undefined) & flag::kArithmetic;
+  }
+  if (count_may_be_zero(insn)) insn.flags_killed = 0;
+  // POPF, SYSCALL and the like are the core's: it sees and sets all flags.
+  if (insn.row.action == Action::System || insn.row.action == Action::None) {
+    insn.flags_read = flag::kArithmetic;
+    insn.flags_killed = 0;
+    insn.flags_touched = flag::kArithmetic;
+  }
+}
+
+uint8_t system_segment(const GuestInstruction& insn) {
+  for (unsigned i = 0; i < insn.zydis.operand_count; ++i) {
+    const ZydisDecodedOperand& operand = insn.operands[i];
+    if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY) continue;
+    const ZydisRegister base = operand.mem.base;
+    const bool destination =
+        base == ZYDIS_REGISTER_RDI || base == ZYDIS_REGISTER_EDI || base == ZYDIS_REGISTER_DI;
+    if (insn.row.instruction_class == InstructionClass::String && destination) continue;
+    if (operand.mem.segment == ZYDIS_REGISTER_NONE) continue;
+    return segment_index(operand.mem.segment);
+  }
+  return kDs;
+}
+
+}  // namespace
+
+const InstructionRow& instruction_row(ZydisMnemonic mnemonic) {
+  return kRows.rows[mnemonic];
+}
+
+std::string_view name_of(InstructionClass instruction_class) {
+  static constexpr std::string_view kNames[] = {"innocuous", "memory", "control", "privileged",
+                                                "critical",  "string", "legacy"};
+  return kNames[static_cast<unsigned>(instruction_class)];
+}
+
+std::string_view name_of(Action action) {
+  static constexpr std::string_view kNames[] = {"none",  "generic",  "mov",     "lea",    "push", "pop",
+                                                "leave", "call",     "jmp",     "jcc",    "loop", "ret",
+                                                "xlat",  "maskmove", "bittest", "gather", "hint", "system"};
+  return kNames[static_cast<unsigned>(action)];
+}
+
+bool GuestInstruction::ends_block() const {
+  switch (row.action) {
+    case Action::None:
+    case Action::Call:
+    case Action::Jmp:
+    case Action::Jcc:
+    case Action::Loop:
+    case Action::Ret:
+      return true;
+    case Action::System:
+      switch (row.system_op) {
+        case SystemOp::CallFar:
+        case SystemOp::JmpFar:
+        case SystemOp::RetFar:
+        case SystemOp::Int:
+        case SystemOp::Int1:
+        case SystemOp::Int3:
+        case SystemOp::Iret:
+        case SystemOp::Syscall:
+        case SystemOp::Sysret:
+        case SystemOp::Sysenter:
+        case SystemOp::Sysexit:
+        case SystemOp::Ud:
+        case SystemOp::FpuUnavailable:
+        case SystemOp::Hlt:
+        case SystemOp::Mwait:
+          return true;
+        default:
+          return false;
+      }
+    default:
+      return false;
+  }
+}
+
+const ZydisDecodedOperand* GuestInstruction::memory_operand() const {
+  for (unsigned i = 0; i < zydis.operand_count_visible; ++i) {
+    if (operands[i].type == ZYDIS_OPERAND_TYPE_MEMORY && operands[i].mem.type != ZYDIS_MEMOP_TYPE_AGEN) {
+      return &operands[i];
+    }
+  }
+  return nullptr;
+}
+
+Decoder::Decoder(ModeBits mode) {
+  if (mode.has(ModeBits::kCode64)) {
+    ZydisDecoderInit(&decoder_, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+  } else {
+    const ZydisStackWidth stack = mode.has(ModeBits::kStack32) ? ZYDIS_STACK_WIDTH_32 : ZYDIS_STACK_WIDTH_16;
+    if (mode.has(ModeBits::kCode32)) {
+      ZydisDecoderInit(&decoder_, ZYDIS_MACHINE_MODE_LEGACY_32, stack);
+    } else {
+      ZydisDecoderInit(&decoder_, ZYDIS_MACHINE_MODE_LEGACY_16, stack);
+    }
+  }
+}
+
+Decoder::Status Decoder::decode(std::span<const uint8_t> bytes, uint64_t rip, GuestInstruction& out) const {
+  const size_t length = std::min<size_t>(bytes.size(), kMaxInstructionBytes);
+  const ZyanStatus status = ZydisDecoderDecodeFull(&decoder_, bytes.data(), length, &out.zydis, out.operands);
+  out.rip = rip;
+  out.flags_read = out.flags_killed = out.flags_touched = 0;
+  if (!ZYAN_SUCCESS(status)) {
+    if (status == ZYDIS_STATUS_NO_MORE_DATA && length < kMaxInstructionBytes) return Status::Truncated;
+    std::memset(&out.zydis, 0, sizeof(out.zydis));
+    out.zydis.length = 1;
+    out.row = {};
+    set_flags(out);
+    return Status::Invalid;
+  }
+  std::memcpy(out.bytes.data(), bytes.data(), out.zydis.length);
+  out.row = classify(out);
+  set_flags(out);
+  return out.row.action == Action::None ? Status::Invalid : Status::Ok;
+}
+
+unsigned gpr_number(ZydisRegister reg) {
+  if (is_high_byte(reg)) return 4 + (reg - ZYDIS_REGISTER_AH);
+  if (reg >= ZYDIS_REGISTER_SPL && reg <= ZYDIS_REGISTER_R15B) return 4 + (reg - ZYDIS_REGISTER_SPL);
+  if (reg >= ZYDIS_REGISTER_AL && reg <= ZYDIS_REGISTER_BL) return reg - ZYDIS_REGISTER_AL;
+  return static_cast<unsigned>(ZydisRegisterGetId(reg));
+}
+
+bool is_high_byte(ZydisRegister reg) {
+  return reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH;
+}
+
+SegmentIndex segment_index(ZydisRegister reg) {
+  switch (reg) {
+    case ZYDIS_REGISTER_ES:
+      return kEs;
+    case ZYDIS_REGISTER_CS:
+      return kCs;
+    case ZYDIS_REGISTER_SS:
+      return kSs;
+    case ZYDIS_REGISTER_FS:
+      return kFs;
+    case ZYDIS_REGISTER_GS:
+      return kGs;
+    default:
+      return kDs;
+  }
+}
+
+SystemInstruction make_system_instruction(const GuestInstruction& insn, SystemOp op) {
+  const ZydisDecodedInstruction& zydis = insn.zydis;
+  SystemInstruction out;
+  out.op = op;
+  out.rip = insn.rip;
+  out.length = zydis.length;
+  if (insn.row.action == Action::None) return out;
+
+  out.operand_bytes = zydis.operand_width / 8;
+  out.address_bytes = zydis.address_width / 8;
+  out.rex_w = zydis.attributes & ZYDIS_ATTRIB_HAS_REX && zydis.raw.rex.W;
+  out.segment = static_cast<SegmentIndex>(system_segment(insn));
+  if (zydis.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE)) {
+    out.repeat = SystemInstruction::Repeat::Repe;
+  } else if (zydis.attributes & ZYDIS_ATTRIB_HAS_REPNE) {
+    out.repeat = SystemInstruction::Repeat::Repne;
+  }
+
+  if (zydis.attributes & ZYDIS_ATTRIB_HAS_MODRM) {
+    const bool rex = zydis.attributes & ZYDIS_ATTRIB_HAS_REX;
+    out.reg = zydis.raw.modrm.reg | (rex && zydis.raw.rex.R ? 8 : 0);
+    // MOV to and from CR and DR ignore ModRM.mod.
+    const bool always_register = op == SystemOp::MovToCr || op == SystemOp::MovFromCr ||
+                                 op == SystemOp::MovToDr || op == SystemOp::MovFromDr;
+    if (zydis.raw.modrm.mod == 3 || always_register) {
+      out.rm = zydis.raw.modrm.rm | (rex && zydis.raw.rex.B ? 8 : 0);
+    }
+  }
+  if (op == SystemOp::PushSreg || op == SystemOp::PopSreg)
+    out.reg = segment_index(insn.operands[0].reg.value);
+  if (op == SystemOp::LoadFarPointer) {
+    switch (zydis.mnemonic) {
+      case ZYDIS_MNEMONIC_LES:
+        out.selector = kEs;
+        break;
+      case ZYDIS_MNEMONIC_LSS:
+        out.selector = kSs;
+        break;
+      case ZYDIS_MNEMONIC_LFS:
+        out.selector = kFs;
+        break;
+      case ZYDIS_MNEMONIC_LGS:
+        out.selector = kGs;
+        break;
+      default:
+        out.selector = kDs;
+        break;
+    }
+  }
+  if (const ZydisDecodedOperand* operand = insn.memory_operand()) {
+    const ZydisDecodedOperandMem& mem = operand->mem;
+    if (mem.base == ZYDIS_REGISTER_RIP || mem.base == ZYDIS_REGISTER_EIP) {
+      out.base = SystemInstruction::kRipBase;
+    } else if (mem.base != ZYDIS_REGISTER_NONE) {
+      out.base = gpr_number(mem.base);
+    }
+    if (mem.index != ZYDIS_REGISTER_NONE) {
+      out.index = gpr_number(mem.index);
+      out.scale = mem.scale;
+    }
+    out.displacement = mem.disp.has_displacement ? mem.disp.value : 0;
+  }
+  if (zydis.raw.imm[0].size) {
+    out.immediate_present = true;
+    out.immediate = zydis.raw.imm[0].value.u;
+    if (op == SystemOp::Enter) out.selector = static_cast<uint16_t>(zydis.raw.imm[1].value.u);
+  }
+  for (unsigned i = 0; i < zydis.operand_count_visible; ++i) {
+    if (insn.operands[i].type != ZYDIS_OPERAND_TYPE_POINTER) continue;
+    out.immediate_present = true;
+    out.selector = insn.operands[i].ptr.segment;
+    out.immediate = insn.operands[i].ptr.offset;
+  }
+  return out;
+}
+
+}  // namespace penumbra::jit

@@ -1,0 +1,246 @@
+// The light half of the translator: finding blocks, following mapping and code changes.
+#include <cassert>
+
+#include "core/host_vector_scope.h"
+#include "jit/translator.h"
+
+namespace penumbra::jit {
+
+void Translator::collect_flags() noexcept {
+  state_.rflags = (state_.rflags & ~flag::kOf) | (state_.spilled_overflow & 1 ? flag::kOf : 0);
+}
+
+BlockKey Translator::key_at_rip(ModeBits extra_mode) const {
+  BlockKey key;
+  key.rip = state_.rip;
+  key.mode = {state_.mode.value | extra_mode.value};
+  if (!key.mode.has(ModeBits::kFlatCs)) {
+    key.cs_base = static_cast<uint32_t>(state_.segments[kCs].base);
+    key.cs_limit = state_.segments[kCs].limit;
+  }
+  return key;
+}
+
+Block* Translator::find_block(const BlockKey& key) const {
+  for (Block* block = buckets_[key.hash() % kBuckets]; block; block = block->next_in_bucket) {
+    if (block->key == key) return block;
+  }
+  return nullptr;
+}
+
+Result<Block*> Translator::block_for(BlockKey key) noexcept {
+  const auto physical = vcpu_.translate_fetch(key.linear());
+  if (!physical) return std::unexpected(physical.error());
+  key.physical = *physical;
+  Block* block = find_block(key);
+  if (block && block->crosses_page) {
+    const auto second = vcpu_.translate_fetch(key.linear().page() + kPageSize);
+    if (!second) return std::unexpected(second.error());
+    if (second->frame() != block->second_frame) {
+      kill_block(*block);
+      block = nullptr;
+    }
+  }
+  if (block) return block;
+  const HostVectorScope scope(state_);
+  return translate_block(key);
+}
+
+uint64_t Translator::next_host_code() noexcept {
+  while (true) {
+    const bool shadow = state_.interrupt_shadow;
+    if (state_.attention.load(std::memory_order_relaxed) && !shadow) break;
+    ModeBits extra;
+    if (shadow) {
+      // Exactly one instruction runs before interrupts are looked at again (SDM vol. 3, 6.8.3).
+      state_.interrupt_shadow = false;
+      extra.value = ModeBits::kOneInstruction;
+    } else if (options_.jump_cache) {
+      if (const uint64_t host = current_jump_cache().find(state_.rip)) {
+        state_.spilled_overflow = (state_.rflags & flag::kOf) != 0;
+        return host;
+      }
+    }
+    const auto block = block_for(key_at_rip(extra));
+    if (!block) {
+      vcpu_.deliver(block.error());
+      continue;
+    }
+    if (!shadow && options_.jump_cache) {
+      const LinearAddr linear = (*block)->key.linear();
+      const uint64_t page = linear.value >> kPageShift;
+      const TlbEntry& entry = vcpu_.tlb().entry(vcpu_.current_view(), linear);
+      const bool global = entry.read_tag == linear.page().value && entry.info & TlbEntry::kGlobal;
+      current_jump_cache().insert(state_.rip, (*block)->host, page, page + (*block)->crosses_page, global);
+    }
+    state_.spilled_overflow = (state_.rflags & flag::kOf) != 0;
+    return (*block)->host;
+  }
+  state_.spilled_overflow = (state_.rflags & flag::kOf) != 0;
+  return thunks_.leave;
+}
+
+uint64_t Translator::callout_host_code() noexcept {
+  const auto block = block_for(key_at_rip({ModeBits::kCallout | ModeBits::kOneInstruction}));
+  if (!block) {
+    vcpu_.deliver(block.error());
+    return next_host_code();
+  }
+  ++counters_.callout_blocks;
+  state_.spilled_overflow = (state_.rflags & flag::kOf) != 0;
+  return (*block)->host;
+}
+
+uint64_t Translator::redispatch_host_code() noexcept {
+  current_jump_cache().forget(state_.rip);
+  return next_host_code();
+}
+
+uint64_t Translator::link_host_code(BlockLink& link) noexcept {
+  const uint64_t generation = generation_;
+  const uint64_t rip = state_.rip;
+  const uint64_t host = next_host_code();
+  // No patch when the run loop is wanted, a fault went elsewhere, or the block with the jump is gone.
+  if (host == thunks_.leave || generation != generation_ || state_.rip != rip || link.from->dead) return host;
+  BlockKey key = link.from->key;
+  key.rip = rip;
+  key.physical = {(key.physical.value & ~kPageOffsetMask) | key.linear().page_offset()};
+  const Block* target = find_block(key);
+  if (!target || target->crosses_page || target->host != host) return host;
+  const uint64_t site = link.from->host + link.patch_offset;
+  const auto displacement = static_cast<int32_t>(target->host - (site + 4));
+  cache_.patch(site, std::as_bytes(std::span(&displacement, 1)));
+  ++counters_.links;
+  return host;
+}
+
+const SiteRecord* Translator::site_at(uint64_t host) const noexcept {
+  size_t low = 0, high = blocks_.size();
+  while (low < high) {
+    const size_t middle = (low + high) / 2;
+    if (blocks_[middle]->host <= host) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  if (low == 0) return nullptr;
+  const Block& block = *blocks_[low - 1];
+  if (host - block.host >= block.host_bytes) return nullptr;
+  const SiteRecord* found = nullptr;
+  for (const SiteRecord& site : block.sites) {
+    if (site.host_offset > host - block.host) break;
+    found = &site;
+  }
+  return found;
+}
+
+// --- code that changes
+
+void Translator::track_block(Block& block) {
+  PageTracker& tracker = vcpu_.map().tracker();
+  const auto track = [&](PageFrame frame, uint64_t begin, uint64_t end) {
+    if (!tracker.can_hold_code(frame)) return;
+    if (!tracker.holds_code(frame)) {
+      tracker.set_holds_code(frame, true);
+      vcpu_.tlb().stop_writes_to(frame);
+    }
+    frame_nodes_.push_back(
+        {&block, frames_[frame.number], static_cast<uint16_t>(begin), static_cast<uint16_t>(end)});
+    frames_[frame.number] = &frame_nodes_.back();
+  };
+  const uint64_t begin = block.key.physical.page_offset();
+  const uint64_t end = begin + block.guest_bytes;
+  track(block.key.physical.frame(), begin, end < kPageSize ? end : kPageSize);
+  if (block.crosses_page) track(block.second_frame, 0, end - kPageSize);
+}
+
+void Translator::code_written(PageFrame frame, uint64_t offset, uint64_t size) {
+  FrameNode** at = &frames_[frame.number];
+  while (*at) {
+    FrameNode& node = **at;
+    if (!node.block->dead && node.begin < offset + size && offset < node.end) kill_block(*node.block);
+    if (node.block->dead) {
+      *at = node.next;
+    } else {
+      at = &node.next;
+    }
+  }
+  if (!frames_[frame.number]) vcpu_.map().tracker().set_holds_code(frame, false);
+}
+
+// Whoever still jumps to the block's host code lands in Thunks::redispatch.
+void Translator::kill_block(Block& block) {
+  if (block.dead) return;
+  block.dead = true;
+  Block** at = &buckets_[block.key.hash() % kBuckets];
+  while (*at != &block) at = &(*at)->next_in_bucket;
+  *at = block.next_in_bucket;
+
+  std::byte code[kEntryPatchBytes];
+  const auto put = [&code](unsigned at_byte, uint64_t value, unsigned bytes) {
+    for (unsigned i = 0; i < bytes; ++i) code[at_byte + i] = static_cast<std::byte>(value >> 8 * i);
+  };
+  put(0, 0xbb49, 2);  // mov r11, imm64
+  put(2, reinterpret_cast<uint64_t>(&block), 8);
+  put(10, 0xe9, 1);  // jmp rel32
+  put(11, static_cast<uint32_t>(thunks_.redispatch - (block.host + kEntryPatchBytes)), 4);
+  cache_.patch(block.host, code);
+  ++counters_.blocks_killed;
+}
+
+// --- mappings that change
+
+JumpCache& Translator::current_jump_cache() {
+  return *jump_caches_[vcpu_.tlb().current_space()][state_.mode.has(ModeBits::kUser)];
+}
+
+void Translator::mode_changed() {
+  std::unique_ptr<JumpCache>& cache =
+      jump_caches_[vcpu_.tlb().current_space()][state_.mode.has(ModeBits::kUser)];
+  if (!cache) {
+    const HostVectorScope scope(state_);
+    cache = std::make_unique<JumpCache>();
+  }
+  const BlockKey key = key_at_rip({});
+  const JumpCache::Signature signature{key.mode.value, key.cs_base, key.cs_limit};
+  if (cache->signature != signature) {
+    cache->clear();
+    cache->signature = signature;
+  }
+  state_.jump_cache = cache->table();
+}
+
+void Translator::page_unmapped(LinearAddr page) {
+  for (auto& space : jump_caches_) {
+    for (auto& cache : space) {
+      if (cache) cache->forget_page(page.value >> kPageShift);
+    }
+  }
+}
+
+void Translator::space_flushed(unsigned space) {
+  for (auto& cache : jump_caches_[space]) {
+    if (cache) cache->clear_non_global();
+  }
+}
+
+void Translator::all_flushed() {
+  for (auto& space : jump_caches_) {
+    for (auto& cache : space) {
+      if (cache) cache->clear();
+    }
+  }
+}
+
+void Translator::run_guest() noexcept {
+  load_guest_vector_state(state_);
+  using Enter = void (*)(uint64_t host_code);
+  // SAFETY: the thunk has the C++ calling convention, preserves what it asks for, and leaves through
+  // Thunks::leave.
+  reinterpret_cast<Enter>(thunks_.enter)(next_host_code());
+  collect_flags();
+  save_guest_vector_state(state_);
+}
+
+}  // namespace penumbra::jit

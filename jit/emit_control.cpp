@@ -1,0 +1,251 @@
+// Near control transfer: how a block ends and where host code goes next.
+#include "jit/block_translator.h"
+#include "jit/jump_cache.h"
+
+namespace penumbra::jit {
+
+namespace {
+
+x86::CondCode condition_of(const GuestInstruction& insn) {
+  // Jcc is 70+cc or 0F 80+cc; asmjit numbers conditions its own way.
+  static constexpr x86::CondCode kConditions[] = {
+      x86::CondCode::kO, x86::CondCode::kNO, x86::CondCode::kB,  x86::CondCode::kNB,
+      x86::CondCode::kZ, x86::CondCode::kNZ, x86::CondCode::kBE, x86::CondCode::kNBE,
+      x86::CondCode::kS, x86::CondCode::kNS, x86::CondCode::kP,  x86::CondCode::kNP,
+      x86::CondCode::kL, x86::CondCode::kNL, x86::CondCode::kLE, x86::CondCode::kNLE};
+  return kConditions[insn.zydis.opcode & 15];
+}
+
+}  // namespace
+
+bool BlockTranslator::can_link(uint64_t rip) const {
+  if (!options_.chain || one_instruction()) return false;
+  // Within the page of the block's first byte the mapping that led here still holds.
+  BlockKey target = key_;
+  target.rip = rip;
+  return target.linear().page() == key_.linear().page();
+}
+
+// An unreadable page makes this load fault when the run loop wants the vCPU back (design 3.11). No register
+// and no flag changes but kTemp.
+void BlockTranslator::emit_poll(uint64_t resume_rip) {
+  record_site(resume_rip, true);
+  a_.mov(kTemp.r32(), x86::ptr_rel(environment_.poll_page, 4));
+}
+
+void BlockTranslator::exit_to(uint64_t rip, uint64_t from_rip) {
+  block_ended_ = true;
+  if (key_.mode.has(ModeBits::kSingleStep)) {
+    give_up_flags(true);
+    a_.mov(kLinear, asmjit::Imm(rip));
+    a_.jmp(asmjit::Imm(environment_.thunks->single_step));
+    return;
+  }
+  need_flags_in_host();
+  if (rip <= from_rip) emit_poll(rip);
+  if (can_link(rip)) {
+    block_->links.push_back({.from = block_, .target_rip = rip});
+    BlockLink& link = block_->links.back();
+    const LinkStub stub{a_.newLabel(), &link};
+    link_stubs_.push_back(stub);
+    a_.long_().jmp(stub.entry);
+    link.patch_offset = static_cast<uint32_t>(a_.offset()) - 4;
+    return;
+  }
+  a_.mov(kLinear, asmjit::Imm(rip));
+  emit_jump_cache_jump();
+}
+
+void BlockTranslator::exit_indirect() {
+  block_ended_ = true;
+  if (key_.mode.has(ModeBits::kSingleStep)) {
+    give_up_flags(true);
+    a_.jmp(asmjit::Imm(environment_.thunks->single_step));
+    return;
+  }
+  need_flags_in_host();
+  emit_poll(kPollRipInRegister);
+  emit_jump_cache_jump();
+}
+
+// Flag-free search of the jump cache (jit/jump_cache.h) for the RIP in kLinear.
+void BlockTranslator::emit_jump_cache_jump() {
+  if (!options_.jump_cache || one_instruction()) {
+    a_.jmp(asmjit::Imm(environment_.thunks->lookup));
+    return;
+  }
+  const asmjit::Label hit = a_.newLabel();
+  a_.movzx(kTemp.r32(), kLinear.r16());
+  a_.mov(kHostAddend, state_field(offsetof(VcpuState, jump_cache), 8));
+  a_.mov(scratch_field(Scratch::Rcx), x86::rcx);
+  a_.mov(x86::rcx, x86::ptr(kHostAddend, kTemp, 3, JumpCache::kKeysOffset, 8));
+  a_.lea(x86::rcx, x86::ptr(x86::rcx, kLinear));
+  a_.jecxz(x86::rcx, hit);
+  a_.mov(x86::rcx, scratch_field(Scratch::Rcx));
+  a_.jmp(asmjit::Imm(environment_.thunks->lookup));
+  a_.bind(hit);
+  a_.mov(x86::rcx, scratch_field(Scratch::Rcx));
+  a_.jmp(x86::ptr(kHostAddend, kTemp, 3, JumpCache::kCodeOffset, 8));
+}
+
+void BlockTranslator::load_indirect_target(const GuestInstruction& insn) {
+  const ZydisDecodedOperand& operand = insn.operands[0];
+  const unsigned bytes = insn.zydis.operand_width / 8;
+  if (operand.type == ZYDIS_OPERAND_TYPE_REGISTER) {
+    const unsigned gpr = gpr_number(operand.reg.value);
+    const x86::Gp from = read_gpr(gpr, kTemp);
+    switch (bytes) {
+      case 8:
+        if (from.id() != kTemp.id()) a_.mov(kTemp, from);
+        break;
+      case 4:
+        a_.mov(kTemp.r32(), from.r32());
+        break;
+      default:
+        a_.movzx(kTemp.r32(), from.r16());
+        break;
+    }
+    return;
+  }
+  emit_offset(operand.mem, insn);
+  MemoryAccess access = access_of(operand);
+  access.size = static_cast<uint16_t>(bytes);
+  begin_access(access);
+  switch (bytes) {
+    case 8:
+      a_.mov(kTemp, host_operand(8));
+      break;
+    case 4:
+      a_.mov(kTemp.r32(), host_operand(4));
+      break;
+    default:
+      a_.movzx(kTemp.r32(), host_operand(2));
+      break;
+  }
+}
+
+void BlockTranslator::emit_call(const GuestInstruction& insn) {
+  const unsigned bytes = insn.zydis.operand_width / 8;
+  const uint64_t return_rip = insn.next_rip() & code_mask();
+  const bool direct = insn.operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+  if (!direct) {
+    load_indirect_target(insn);
+    a_.mov(scratch_field(Scratch::Target), kTemp);
+  }
+  emit_stack_offset(-static_cast<int64_t>(bytes));
+  begin_access(
+      {.segment = kSs, .kind = AccessKind::Write, .size = static_cast<uint16_t>(bytes), .rip = insn.rip});
+  a_.mov(kTemp, asmjit::Imm(return_rip));
+  a_.mov(host_operand(bytes), sized(kTemp, bytes));
+  end_access();
+  adjust_stack(-static_cast<int64_t>(bytes));
+  if (direct) {
+    uint64_t target = insn.next_rip() + static_cast<uint64_t>(insn.operands[0].imm.value.s);
+    target &= bytes == 8 ? ~uint64_t{0} : bytes == 4 ? 0xffff'ffff : 0xffff;
+    exit_to(target, insn.rip);
+  } else {
+    a_.mov(kLinear, scratch_field(Scratch::Target));
+    exit_indirect();
+  }
+}
+
+void BlockTranslator::emit_jmp(const GuestInstruction& insn) {
+  if (insn.operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+    uint64_t target = insn.next_rip() + static_cast<uint64_t>(insn.operands[0].imm.value.s);
+    if (!code64()) target &= insn.zydis.operand_width == 16 ? 0xffff : 0xffff'ffff;
+    exit_to(target, insn.rip);
+    return;
+  }
+  load_indirect_target(insn);
+  a_.mov(kLinear, kTemp);
+  exit_indirect();
+}
+
+void BlockTranslator::emit_jcc(const GuestInstruction& insn) {
+  uint64_t target = insn.next_rip() + static_cast<uint64_t>(insn.operands[0].imm.value.s);
+  if (!code64()) target &= insn.zydis.operand_width == 16 ? 0xffff : 0xffff'ffff;
+  need_flags_in_host();
+  const asmjit::Label taken = a_.newLabel();
+  a_.long_().j(condition_of(insn), taken);
+  exit_to(insn.next_rip() & code_mask(), insn.rip);
+  a_.bind(taken);
+  flags_ = FlagHome::Host;
+  exit_to(target, insn.rip);
+}
+
+// LOOP, LOOPE, LOOPNE, JCXZ, JECXZ, JRCXZ: count in rCX by address size; no flag changes.
+void BlockTranslator::emit_loop(const GuestInstruction& insn) {
+  const unsigned width = insn.zydis.address_width;
+  uint64_t target = insn.next_rip() + static_cast<uint64_t>(insn.operands[0].imm.value.s);
+  if (!code64()) target &= insn.zydis.operand_width == 16 ? 0xffff : 0xffff'ffff;
+  need_flags_in_host();
+  const ZydisMnemonic mnemonic = insn.zydis.mnemonic;
+  const bool counts = mnemonic == ZYDIS_MNEMONIC_LOOP || mnemonic == ZYDIS_MNEMONIC_LOOPE ||
+                      mnemonic == ZYDIS_MNEMONIC_LOOPNE;
+  if (counts) {
+    a_.lea(kTemp, x86::ptr(x86::rcx, -1));
+    switch (width) {
+      case 64:
+        a_.mov(x86::rcx, kTemp);
+        break;
+      case 32:
+        a_.mov(x86::ecx, kTemp.r32());
+        break;
+      default:
+        a_.mov(x86::cx, kTemp.r16());
+        break;
+    }
+  }
+  const asmjit::Label zero = a_.newLabel();
+  const asmjit::Label not_zero = a_.newLabel();
+  const asmjit::Label taken = a_.newLabel();
+  const asmjit::Label not_taken = a_.newLabel();
+  a_.mov(kTemp, x86::rcx);
+  if (width == 16) a_.movzx(x86::ecx, x86::cx);
+  if (width == 64) {
+    a_.jecxz(x86::rcx, zero);
+  } else {
+    a_.jecxz(x86::ecx, zero);
+  }
+  a_.jmp(not_zero);
+  a_.bind(zero);
+  a_.mov(x86::rcx, kTemp);
+  a_.jmp(counts ? not_taken : taken);
+  a_.bind(not_zero);
+  a_.mov(x86::rcx, kTemp);
+  if (mnemonic == ZYDIS_MNEMONIC_LOOPE) {
+    a_.jne(not_taken);
+  } else if (mnemonic == ZYDIS_MNEMONIC_LOOPNE) {
+    a_.je(not_taken);
+  } else if (!counts) {
+    a_.jmp(not_taken);
+  }
+  a_.bind(taken);
+  exit_to(target, insn.rip);
+  a_.bind(not_taken);
+  flags_ = FlagHome::Host;
+  exit_to(insn.next_rip() & code_mask(), insn.rip);
+}
+
+void BlockTranslator::emit_ret(const GuestInstruction& insn) {
+  const unsigned bytes = insn.zydis.operand_width / 8;
+  emit_stack_offset(0);
+  begin_access(
+      {.segment = kSs, .kind = AccessKind::Read, .size = static_cast<uint16_t>(bytes), .rip = insn.rip});
+  switch (bytes) {
+    case 8:
+      a_.mov(kLinear, host_operand(8));
+      break;
+    case 4:
+      a_.mov(kLinear.r32(), host_operand(4));
+      break;
+    default:
+      a_.movzx(kLinear.r32(), host_operand(2));
+      break;
+  }
+  adjust_stack(bytes +
+               (insn.zydis.raw.imm[0].size ? static_cast<int64_t>(insn.zydis.raw.imm[0].value.u) : 0));
+  exit_indirect();
+}
+
+}  // namespace penumbra::jit

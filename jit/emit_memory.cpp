@@ -1,0 +1,156 @@
+// The memory path: turns a guest memory operand into the host operand [kHostAddend + kLinear].
+//
+// Inline form (software TLB, mmu/soft_tlb.h):            Callout form (design 3.7):
+//     entry = tlb_view + (linear >> 12) % kEntries            helper reads the operand into a buffer
+//     if (entry.tag != page of the last byte) goto miss       the same instruction runs on the buffer
+//     [entry.addend + linear]                                 helper writes the buffer back
+// A miss that cannot be filled (MMIO, code page, page crossing) runs the instruction again in callout form.
+#include <bit>
+
+#include "jit/block_translator.h"
+#include "mmu/soft_tlb.h"
+
+namespace penumbra::jit {
+
+x86::Gp BlockTranslator::read_gpr(unsigned gpr, const x86::Gp& scratch) {
+  if (!lives_in_memory(gpr)) return host_gpr(gpr);
+  a_.mov(scratch, gpr_field(gpr));
+  return scratch;
+}
+
+void BlockTranslator::set_gpr(unsigned gpr, const x86::Gp& from, unsigned bytes) {
+  if (lives_in_memory(gpr)) {
+    if (bytes == 4) a_.mov(from.r32(), from.r32());
+    a_.mov(gpr_field(gpr, bytes == 4 ? 8 : bytes), sized(from, bytes == 4 ? 8 : bytes));
+  } else {
+    a_.mov(sized(host_gpr(gpr), bytes), sized(from, bytes));
+  }
+}
+
+void BlockTranslator::emit_offset(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn) {
+  const int64_t displacement = mem.disp.has_displacement ? mem.disp.value : 0;
+  const unsigned width = insn.zydis.address_width;
+  if (mem.base == ZYDIS_REGISTER_RIP || mem.base == ZYDIS_REGISTER_EIP) {
+    uint64_t address = insn.next_rip() + displacement;
+    if (width == 32) address &= 0xffff'ffff;
+    a_.mov(kLinear, asmjit::Imm(address));
+    return;
+  }
+  const bool has_base = mem.base != ZYDIS_REGISTER_NONE;
+  const bool has_index = mem.index != ZYDIS_REGISTER_NONE;
+  if (!has_base && !has_index) {
+    uint64_t address = static_cast<uint64_t>(displacement);
+    if (width == 32) address &= 0xffff'ffff;
+    if (width == 16) address &= 0xffff;
+    a_.mov(kLinear, asmjit::Imm(address));
+    return;
+  }
+  x86::Gp base, index;
+  if (has_base) base = read_gpr(gpr_number(mem.base), kLinear);
+  if (has_index) index = read_gpr(gpr_number(mem.index), kTemp);
+  const auto disp32 = static_cast<int32_t>(displacement);
+  const x86::Gp to = width == 64 ? kLinear : kLinear.r32();
+  if (has_base && !has_index && displacement == 0 && width >= 32) {
+    a_.mov(to, width == 64 ? base : base.r32());
+    return;
+  }
+  const unsigned shift = has_index ? std::countr_zero(static_cast<unsigned>(mem.scale)) : 0;
+  if (has_base && has_index) {
+    a_.lea(to, x86::ptr(base, index, shift, disp32));
+  } else if (has_base) {
+    a_.lea(to, x86::ptr(base, disp32));
+  } else {
+    x86::Mem operand = x86::ptr(static_cast<uint64_t>(static_cast<int64_t>(disp32)), index, shift);
+    a_.lea(to, operand);
+  }
+  if (width == 16) a_.movzx(kLinear.r32(), kLinear.r16());
+}
+
+MemoryAccess BlockTranslator::access_of(const ZydisDecodedOperand& operand) const {
+  const bool writes = operand.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+  const bool reads = operand.actions & ZYDIS_OPERAND_ACTION_MASK_READ;
+  return {.segment = segment_index(operand.mem.segment),
+          .kind = writes ? AccessKind::Write : AccessKind::Read,
+          // A conditional write leaves the rest of the operand as it was: the buffer needs the old bytes.
+          .reads = reads || (operand.actions & ZYDIS_OPERAND_ACTION_CONDWRITE) != 0,
+          .size = static_cast<uint16_t>(operand.size / 8),
+          .rip = instructions_[current_].rip};
+}
+
+bool BlockTranslator::is_inline(const MemoryAccess& access) const {
+  if (!options_.soft_tlb || key_.mode.value & (ModeBits::kCallout | ModeBits::kAlignment)) return false;
+  if (code64()) return true;
+  switch (access.segment) {
+    case kCs:
+      return access.kind == AccessKind::Read && key_.mode.has(ModeBits::kFlatCs);
+    case kDs:
+      return key_.mode.has(ModeBits::kFlatDs);
+    case kEs:
+      return key_.mode.has(ModeBits::kFlatEs);
+    case kSs:
+      return key_.mode.has(ModeBits::kFlatSs);
+    case kFs:
+      return key_.mode.has(ModeBits::kOpenFs);
+    case kGs:
+      return key_.mode.has(ModeBits::kOpenGs);
+  }
+  return false;
+}
+
+void BlockTranslator::begin_access(MemoryAccess access) {
+  give_up_flags(live_[current_].before != 0);
+  access_is_inline_ = is_inline(access);
+  if (access_is_inline_) {
+    if (access.segment == kFs || access.segment == kGs) {
+      a_.mov(kTemp, segment_base_field(access.segment));
+      a_.lea(code64() ? kLinear : kLinear.r32(), x86::ptr(kLinear, kTemp));
+    }
+    emit_tlb_lookup(access);
+    return;
+  }
+  block_->accesses.push_back(access);
+  open_access_ = &block_->accesses.back();
+  emit_callout(environment_.thunks->callout_begin, reinterpret_cast<uint64_t>(open_access_));
+  a_.mov(kHostAddend, asmjit::Imm(environment_.callout_buffer));
+  a_.mov(kLinear.r32(), 0);
+}
+
+void BlockTranslator::end_access() {
+  if (access_is_inline_ || open_access_->kind != AccessKind::Write) return;
+  give_up_flags(live_[current_].after != 0);
+  emit_callout(environment_.thunks->callout_end, reinterpret_cast<uint64_t>(open_access_));
+}
+
+void BlockTranslator::emit_callout(uint64_t thunk, uint64_t detail) {
+  const asmjit::Label go_on = a_.newLabel();
+  a_.mov(kTemp, asmjit::Imm(detail));
+  a_.lea(kHostAddend, x86::ptr(go_on));
+  a_.jmp(asmjit::Imm(thunk));
+  a_.bind(go_on);
+}
+
+void BlockTranslator::emit_tlb_lookup(const MemoryAccess& access) {
+  static_assert(sizeof(TlbEntry) == 32);
+  constexpr unsigned kEntryShift = 5;
+  const bool write = access.kind == AccessKind::Write;
+  const SlowPath slow{a_.newLabel(), a_.newLabel(), access.size | (write ? MissDetail::kWrite : 0)};
+  slow_paths_.push_back(slow);
+  a_.bind(slow.retry);
+  record_site(access.rip);
+  a_.mov(kHostAddend, kLinear);
+  if (access.size > 1) {
+    a_.lea(kTemp, x86::ptr(kLinear, access.size - 1));
+  } else {
+    a_.mov(kTemp, kLinear);
+  }
+  a_.shr(kHostAddend, kPageShift - kEntryShift);
+  a_.and_(kTemp, -static_cast<int32_t>(kPageSize));
+  a_.and_(kHostAddend.r32(), (SoftTlb::kEntries - 1) << kEntryShift);
+  a_.add(kHostAddend, state_field(offsetof(VcpuState, tlb_view), 8));
+  a_.cmp(kTemp,
+         x86::ptr(kHostAddend, write ? offsetof(TlbEntry, write_tag) : offsetof(TlbEntry, read_tag), 8));
+  a_.jne(slow.entry);
+  a_.mov(kHostAddend, x86::ptr(kHostAddend, offsetof(TlbEntry, addend), 8));
+}
+
+}  // namespace penumbra::jit

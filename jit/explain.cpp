@@ -1,0 +1,187 @@
+#include "jit/explain.h"
+
+#include <Zydis/Formatter.h>
+#include <capstone/capstone.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <deque>
+#include <iterator>
+#include <set>
+#include <stdexcept>
+
+#include "jit/translator.h"
+
+namespace penumbra::jit {
+
+namespace {
+
+// Names of what host code jumps to, for reading it.
+std::string_view thunk_name(const Thunks& thunks, uint64_t address) {
+  const std::pair<uint64_t, std::string_view> kNames[] = {
+      {thunks.leave, "leave"},
+      {thunks.tlb_miss, "tlb_miss"},
+      {thunks.system, "system"},
+      {thunks.callout_begin, "callout_begin"},
+      {thunks.callout_end, "callout_end"},
+      {thunks.gather, "gather"},
+      {thunks.single_step, "single_step"},
+      {thunks.lookup, "lookup"},
+      {thunks.link, "link"},
+      {thunks.redispatch, "redispatch"},
+  };
+  for (const auto& [thunk, name] : kNames) {
+    if (thunk == address) return name;
+  }
+  return {};
+}
+
+class HostDisassembler {
+ public:
+  HostDisassembler() {
+    if (cs_open(CS_ARCH_X86, CS_MODE_64, &handle_) != CS_ERR_OK)
+      throw std::runtime_error("Capstone: cs_open failed");
+  }
+  ~HostDisassembler() { cs_close(&handle_); }
+  HostDisassembler(const HostDisassembler&) = delete;
+  HostDisassembler& operator=(const HostDisassembler&) = delete;
+
+  std::vector<std::string> lines(std::span<const std::byte> code, uint64_t address,
+                                 const Thunks& thunks) const {
+    std::vector<std::string> result;
+    cs_insn* insns = nullptr;
+    const size_t count =
+        cs_disasm(handle_, reinterpret_cast<const uint8_t*>(code.data()), code.size(), address, 0, &insns);
+    for (size_t i = 0; i < count; ++i) {
+      std::string line = fmt::format("{} {}", insns[i].mnemonic, insns[i].op_str);
+      if (std::strncmp(insns[i].mnemonic, "jmp", 3) == 0) {
+        const std::string_view name = thunk_name(thunks, std::strtoull(insns[i].op_str, nullptr, 16));
+        if (!name.empty()) line = fmt::format("jmp {}", name);
+      }
+      result.push_back(std::move(line));
+    }
+    if (count) cs_free(insns, count);
+    return result;
+  }
+
+ private:
+  csh handle_ = 0;
+};
+
+std::string guest_text(const GuestInstruction& insn) {
+  if (insn.zydis.mnemonic == ZYDIS_MNEMONIC_INVALID) return "(bad)";
+  ZydisFormatter formatter;
+  ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
+  char text[128];
+  ZydisFormatterFormatInstruction(&formatter, &insn.zydis, insn.operands, insn.zydis.operand_count_visible,
+                                  text, sizeof(text), insn.rip);
+  return text;
+}
+
+std::string class_text(const GuestInstruction& insn) {
+  if (insn.row.action == Action::None) return "no row: #UD";
+  if (insn.row.action == Action::System)
+    return fmt::format("{}, callout", name_of(insn.row.instruction_class));
+  return fmt::format("{}, {}", name_of(insn.row.instruction_class), name_of(insn.row.action));
+}
+
+}  // namespace
+
+std::string describe_block(const Block& block, std::span<const GuestInstruction> instructions,
+                           std::span<const uint32_t> offsets, std::span<const std::byte> host_code,
+                           const Thunks& thunks, bool guest, bool host) {
+  std::string out = fmt::format(
+      "----------------\nblock L:{:#x} P:{:#x} mode {:#x}: {} instructions, {} guest bytes, "
+      "{} host bytes\n",
+      block.key.linear().value, block.key.physical.value, block.key.mode.value, block.guest_instructions,
+      block.guest_bytes, block.host_bytes);
+  const HostDisassembler disassembler;
+  for (size_t i = 0; i < block.guest_instructions && i < instructions.size(); ++i) {
+    const GuestInstruction& insn = instructions[i];
+    std::vector<std::string> host_lines;
+    if (host) {
+      host_lines = disassembler.lines(host_code.subspan(offsets[i], offsets[i + 1] - offsets[i]),
+                                      block.host + offsets[i], thunks);
+    }
+    const std::string left =
+        guest ? fmt::format("{:#010x}  {:<40} {:<22}", insn.rip, guest_text(insn), class_text(insn))
+              : std::string();
+    for (size_t line = 0; line < std::max<size_t>(host_lines.size(), 1); ++line) {
+      std::string row = line == 0 ? left : std::string(left.size(), ' ');
+      if (line < host_lines.size()) row += (left.empty() ? "" : " | ") + host_lines[line];
+      while (!row.empty() && row.back() == ' ') row.pop_back();
+      out += row + "\n";
+    }
+  }
+  if (host && offsets.size() > block.guest_instructions) {
+    const std::string margin = guest ? std::string(75, ' ') + " | " : "";
+    out += margin + "; out of line\n";
+    const size_t start = offsets[block.guest_instructions];
+    for (const std::string& line : disassembler.lines(host_code.subspan(start), block.host + start, thunks)) {
+      out += margin + line + "\n";
+    }
+  }
+  return out;
+}
+
+std::string explain_code(std::span<const uint8_t> code, unsigned bits, uint64_t base) {
+  ModeBits mode{ModeBits::kFlatCs | ModeBits::kFlatDs | ModeBits::kFlatEs | ModeBits::kFlatSs |
+                ModeBits::kOpenFs | ModeBits::kOpenGs | ModeBits::kX87 | ModeBits::kSse | ModeBits::kAvx |
+                ModeBits::kProtected};
+  switch (bits) {
+    case 64:
+      mode.value |= ModeBits::kCode64;
+      break;
+    case 32:
+      mode.value |= ModeBits::kCode32 | ModeBits::kStack32;
+      break;
+    case 16:
+      mode.value &= ~ModeBits::kFlatCs;
+      break;
+    default:
+      throw std::invalid_argument("explain: the mode is 16, 32 or 64");
+  }
+  // No vCPU: the thunks only have to be recognizable.
+  Thunks thunks;
+  uint64_t next = 0x1000;
+  for (uint64_t* thunk :
+       {&thunks.leave, &thunks.tlb_miss, &thunks.system, &thunks.callout_begin, &thunks.callout_end,
+        &thunks.gather, &thunks.single_step, &thunks.lookup, &thunks.link, &thunks.redispatch}) {
+    *thunk = next += 0x100;
+  }
+  const TranslatorOptions options;
+  BlockTranslator translator(options, {.thunks = &thunks, .callout_buffer = 0x10000, .poll_page = 0x8000});
+
+  // Blocks from the first byte on, then every direct target within the file, in address order.
+  std::string out;
+  std::set<uint64_t> done;
+  std::deque<uint64_t> pending{base};
+  constexpr uint64_t kHostAddress = 0x100000;
+  while (!pending.empty()) {
+    const uint64_t rip = pending.front();
+    pending.pop_front();
+    if (rip < base || rip - base >= code.size() || !done.insert(rip).second) continue;
+    BlockKey key{.physical = {rip}, .rip = rip, .cs_base = 0, .cs_limit = ~0u, .mode = mode};
+    const std::span<const uint8_t> rest = code.subspan(rip - base);
+    const size_t to_page_end = kPageSize - (rip & kPageOffsetMask);
+    const std::span<const uint8_t> page = rest.first(std::min(rest.size(), to_page_end));
+    const bool crosses = BlockTranslator::first_length(key, page) == 0;
+    if (crosses && BlockTranslator::first_length(key, rest) == 0) {
+      out += fmt::format("L:{:#x}: the file ends within an instruction\n", rip);
+      continue;
+    }
+    const auto block = translator.translate(key, crosses ? rest : page, crosses, kHostAddress);
+    out += describe_block(*block, translator.instructions(), translator.instruction_offsets(),
+                          translator.host_code(), thunks, true, true);
+    for (const BlockLink& link : block->links) pending.push_back(link.target_rip);
+    pending.push_back(rip + block->guest_bytes);
+    const GuestInstruction& last = translator.instructions().back();
+    if (last.row.action == Action::Call && last.operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+      pending.push_back(last.next_rip() + static_cast<uint64_t>(last.operands[0].imm.value.s));
+    }
+  }
+  return out;
+}
+
+}  // namespace penumbra::jit

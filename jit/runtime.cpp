@@ -1,0 +1,153 @@
+#include "jit/runtime.h"
+
+#include <span>
+
+#include "jit/emitter.h"
+#include "jit/helpers.h"
+
+namespace penumbra::jit {
+
+namespace {
+
+class ThunkBuilder {
+ public:
+  ThunkBuilder(CodeCache& cache, Translator& translator) : cache_(cache), translator_(translator) {}
+
+  template <class Body>
+  uint64_t build(Body body) {
+    asmjit::CodeHolder code;
+    code.init(asmjit::Environment(asmjit::Arch::kX64), cache_.next_address());
+    x86::Assembler a(&code);
+    body(a);
+    code.flatten();
+    const asmjit::CodeBuffer& buffer = code.sectionById(0)->buffer();
+    return cache_.append(std::as_bytes(std::span(buffer.data(), buffer.size())));
+  }
+
+  // Loads all guest state and jumps to the host address in rax. VcpuState::rflags holds the flags.
+  static void resume(x86::Assembler& a) {
+    a.mov(scratch_field(Scratch::Jump), x86::rax);
+    a.movzx(x86::eax, state_field(offsetof(VcpuState, spilled_overflow), 1));
+    a.mov(x86::ah, state_field(offsetof(VcpuState, rflags), 1));
+    a.add(x86::al, 0x7f);
+    a.sahf();
+    emit_load_gprs(a);
+    a.jmp(scratch_field(Scratch::Jump));
+  }
+
+  void call(x86::Assembler& a, Helper helper) {
+    a.mov(x86::rcx, x86::r9);
+    a.mov(x86::rsi, x86::r10);
+    a.mov(x86::rdx, x86::r11);
+    a.mov(x86::rsp, state_field(offsetof(VcpuState, host_rsp), 8));
+    a.mov(x86::rdi, asmjit::Imm(reinterpret_cast<uint64_t>(&translator_)));
+    a.mov(x86::rax, asmjit::Imm(reinterpret_cast<uint64_t>(helper)));
+    a.call(x86::rax);
+  }
+
+  // A helper that may go on where it was called: with the guest's registers as it left them.
+  uint64_t callout(Helper helper) {
+    return build([&](x86::Assembler& a) {
+      const asmjit::Label elsewhere = a.newLabel();
+      a.mov(scratch_field(Scratch::Continue), x86::r9);
+      emit_save_gprs(a);
+      call(a, helper);
+      a.test(x86::rax, x86::rax);
+      a.jnz(elsewhere);
+      emit_load_gprs(a);
+      a.jmp(scratch_field(Scratch::Continue));
+      a.bind(elsewhere);
+      resume(a);
+    });
+  }
+
+  // A helper after which the block is over.
+  uint64_t block_end(Helper helper, bool flags_in_host) {
+    return build([&](x86::Assembler& a) {
+      if (flags_in_host) emit_spill_flags(a);
+      emit_save_gprs(a);
+      call(a, helper);
+      resume(a);
+    });
+  }
+
+  uint64_t tlb_miss() {
+    return build([&](x86::Assembler& a) {
+      const asmjit::Label elsewhere = a.newLabel();
+      a.mov(scratch_field(Scratch::Continue), x86::r9);
+      a.mov(scratch_field(Scratch::Linear), x86::r10);
+      emit_save_gprs(a);
+      call(a, helper::tlb_miss);
+      a.test(x86::rax, x86::rax);
+      a.jnz(elsewhere);
+      // The helper changed no guest register: only those that C++ does not preserve come back.
+      for (const unsigned gpr : {kRax, kRcx, kRdx, kRsp, kRsi, kRdi, kR8})
+        a.mov(host_gpr(gpr), gpr_field(gpr));
+      a.mov(x86::r10, scratch_field(Scratch::Linear));
+      a.jmp(scratch_field(Scratch::Continue));
+      a.bind(elsewhere);
+      resume(a);
+    });
+  }
+
+  static constexpr x86::Gp callee_saved(unsigned i) {
+    constexpr uint32_t kIds[] = {3, 5, 12, 13, 14, 15};  // rbx rbp r12 to r15
+    return x86::gpq(kIds[i]);
+  }
+
+  uint64_t enter() {
+    return build([](x86::Assembler& a) {
+      for (unsigned i = 0; i < 6; ++i) a.push(callee_saved(i));
+      a.sub(x86::rsp, 8);  // so that helpers are called with an aligned stack
+      a.mov(state_field(offsetof(VcpuState, host_rsp), 8), x86::rsp);
+      a.mov(x86::rax, x86::rdi);
+      resume(a);
+    });
+  }
+
+  uint64_t leave() {
+    return build([](x86::Assembler& a) {
+      a.mov(x86::rsp, state_field(offsetof(VcpuState, host_rsp), 8));
+      a.add(x86::rsp, 8);
+      for (unsigned i = 6; i-- > 0;) a.pop(callee_saved(i));
+      a.ret();
+    });
+  }
+
+  uint64_t interrupted(uint64_t leave_address) {
+    return build([&](x86::Assembler& a) {
+      emit_spill_flags(a);
+      emit_save_gprs(a);
+      a.jmp(asmjit::Imm(leave_address));
+    });
+  }
+
+ private:
+  CodeCache& cache_;
+  Translator& translator_;
+};
+
+}  // namespace
+
+Thunks generate_thunks(CodeCache& cache, Translator& translator) {
+  ThunkBuilder builder(cache, translator);
+  Thunks thunks;
+  thunks.enter = builder.enter();
+  thunks.leave = builder.leave();
+  thunks.tlb_miss = builder.tlb_miss();
+  thunks.system = builder.callout(helper::system);
+  thunks.callout_begin = builder.callout(helper::callout_begin);
+  thunks.callout_end = builder.callout(helper::callout_end);
+  thunks.gather = builder.callout(helper::gather);
+  thunks.single_step = builder.block_end(helper::single_step, false);
+  thunks.lookup = builder.block_end(helper::lookup, true);
+  thunks.link = builder.block_end(helper::link, true);
+  thunks.redispatch = builder.block_end(helper::redispatch, true);
+  thunks.interrupted = builder.interrupted(thunks.leave);
+  thunks.fault = builder.block_end(helper::host_fault, true);
+  thunks.fault_spilled = builder.block_end(helper::host_fault, false);
+  cache.fix();
+  return thunks;
+}
+
+}  // namespace penumbra::jit

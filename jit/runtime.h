@@ -1,0 +1,50 @@
+// The fixed host code that surrounds translated blocks: entry and exit, and the thunks that carry a call from
+// translated code into C++ and back. Generated once, at the start of the code cache.
+#pragma once
+
+#include <cstdint>
+
+#include "core/vcpu_state.h"
+#include "jit/code_cache.h"
+
+namespace penumbra::jit {
+
+class Translator;
+
+// Signature of every C++ helper that translated code may call; they stand in jit/helpers.cpp. They are light
+// code. `linear` and `detail` are kLinear and kTemp at the call, `site` the host address where translated
+// code would go on. Returns 0 to go on there, else the host address to jump to with all guest state loaded
+// from the VcpuState.
+using Helper = uint64_t (*)(Translator& translator, uint64_t linear, uint64_t detail, uint64_t site) noexcept;
+
+// Host addresses of the thunks. Unless said otherwise a thunk expects the flags spilled or dead and
+// kHostAddend to hold the host address to go on at.
+struct Thunks {
+  uint64_t enter = 0;  // C++: void(uint64_t host_code); runs translated code until it leaves
+  uint64_t leave = 0;  // back to C++; all state is in the VcpuState
+  uint64_t tlb_miss =
+      0;  // kLinear: address; kTemp: MissDetail; goes on with kLinear kept, general registers too
+  uint64_t system = 0;         // kTemp: SystemInstruction*
+  uint64_t callout_begin = 0;  // kLinear: offset; kTemp: MemoryAccess*
+  uint64_t callout_end = 0;    // kTemp: MemoryAccess*
+  uint64_t gather = 0;         // kTemp: GatherAccess*
+  uint64_t single_step = 0;    // kLinear: RIP of the next instruction; never goes on
+  // Block ends, with the flags in the host's RFLAGS; never go on.
+  uint64_t lookup = 0;      // kLinear: RIP to go to
+  uint64_t link = 0;        // kLinear: RIP to go to; kTemp: BlockLink*
+  uint64_t redispatch = 0;  // kTemp: Block* whose translation is dead
+  // Where the host-fault handler sends the vCPU after it has set VcpuState::rip and ::site.
+  uint64_t interrupted = 0;    // flags in the host's RFLAGS
+  uint64_t fault = 0;          // flags in the host's RFLAGS
+  uint64_t fault_spilled = 0;  // flags spilled or dead
+};
+
+Thunks generate_thunks(CodeCache& cache, Translator& translator);
+
+// kTemp at Thunks::tlb_miss.
+struct MissDetail {
+  static constexpr uint32_t kWrite = 1u << 16;
+  static constexpr uint32_t size(uint32_t detail) { return detail & 0xffff; }
+};
+
+}  // namespace penumbra::jit

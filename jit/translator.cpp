@@ -1,0 +1,241 @@
+#include "jit/translator.h"
+
+#include <asm/hwcap2.h>
+#include <asm/prctl.h>
+#include <fmt/format.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstring>
+#include <stdexcept>
+
+#include "core/host_vector_scope.h"
+
+namespace penumbra::jit {
+
+namespace {
+
+// The translator whose guest code this thread runs; only the signal handler reads it.
+thread_local Translator* current_translator = nullptr;
+
+constexpr int kFaultSignals[] = {SIGSEGV, SIGFPE, SIGILL, SIGBUS};
+struct sigaction previous_actions[NSIG];
+
+void on_fault(int signal, siginfo_t* info, void* context) {
+  if (current_translator && current_translator->handle_host_fault(signal, info, context)) return;
+  // Not ours: let whoever handled it before (or the default action) see it when the instruction faults again.
+  sigaction(signal, &previous_actions[signal], nullptr);
+}
+
+void install_fault_handlers() {
+  static const bool installed = [] {
+    struct sigaction action = {};
+    action.sa_sigaction = on_fault;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+    sigfillset(&action.sa_mask);
+    for (const int signal : kFaultSignals) sigaction(signal, &action, &previous_actions[signal]);
+    return true;
+  }();
+  (void)installed;
+}
+
+// Translated code runs with the guest's RSP, so signals of this thread need a stack of their own.
+class SignalStack {
+ public:
+  SignalStack() {
+    memory_ = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory_ == MAP_FAILED) throw std::runtime_error("signal stack: mmap failed");
+    stack_t stack = {};
+    stack.ss_sp = memory_;
+    stack.ss_size = kBytes;
+    // Without autodisarm, the kernel would take a guest RSP that happens to lie within this stack for a
+    // nested signal, and write the frame there.
+    stack.ss_flags = static_cast<int>(kAutodisarm);
+    if (sigaltstack(&stack, &previous_) != 0) throw std::runtime_error("signal stack: sigaltstack failed");
+  }
+  ~SignalStack() {
+    sigaltstack(&previous_, nullptr);
+    munmap(memory_, kBytes);
+  }
+  SignalStack(const SignalStack&) = delete;
+  SignalStack& operator=(const SignalStack&) = delete;
+
+ private:
+  static constexpr size_t kBytes = 128 * 1024;
+  static constexpr unsigned kAutodisarm = 1u << 31;  // SS_AUTODISARM
+  void* memory_;
+  stack_t previous_ = {};
+};
+
+void set_gs_base(uint64_t base) {
+  if (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE) {
+    asm volatile("wrgsbase %0" : : "r"(base));
+  } else if (syscall(SYS_arch_prctl, ARCH_SET_GS, base) != 0) {
+    throw std::runtime_error("arch_prctl(ARCH_SET_GS) failed");
+  }
+}
+
+}  // namespace
+
+Translator::Translator(Vcpu& vcpu, const TranslatorOptions& options, TraceSink trace)
+    : vcpu_(vcpu),
+      state_(vcpu.state()),
+      options_(options),
+      trace_(std::move(trace)),
+      cache_(options.code_cache_bytes),
+      thunks_(generate_thunks(cache_, *this)),
+      block_translator_(options_, {.thunks = &thunks_,
+                                   .callout_buffer = reinterpret_cast<uint64_t>(state_.callout_buffer.data()),
+                                   .poll_page = reinterpret_cast<uint64_t>(cache_.poll_page())}),
+      buckets_(kBuckets) {
+  if (options_.trace_execution) options_.chain = options_.jump_cache = false;
+  frames_.resize(vcpu_.map().tracker().frame_count());
+  vcpu_.tlb().set_listener(this);
+  vcpu_.map().tracker().set_listener(this);
+  vcpu_.set_mode_listener(this);
+  mode_changed();
+}
+
+Translator::~Translator() {
+  vcpu_.tlb().set_listener(nullptr);
+  vcpu_.map().tracker().set_listener(nullptr);
+  vcpu_.set_mode_listener(nullptr);
+}
+
+void Translator::run() {
+  if (poll_closed_.exchange(false)) mprotect(cache_.poll_page(), kPageSize, PROT_READ);
+  if (state_.attention.load() && !state_.interrupt_shadow) return;
+  install_fault_handlers();
+  thread_local SignalStack signal_stack;
+  set_gs_base(reinterpret_cast<uint64_t>(&state_));
+  current_translator = this;
+  run_guest();
+  current_translator = nullptr;
+}
+
+void Translator::interrupt() {
+  // The flag follows the protection: run() may reopen the page too often, never too seldom.
+  mprotect(cache_.poll_page(), kPageSize, PROT_NONE);
+  poll_closed_.store(true);
+}
+
+void Translator::discard_translations() {
+  flush_translations();
+}
+
+bool Translator::handle_host_fault(int signal, void* info_pointer, void* context_pointer) {
+  const auto* info = static_cast<const siginfo_t*>(info_pointer);
+  greg_t* regs = static_cast<ucontext_t*>(context_pointer)->uc_mcontext.gregs;
+  const auto pc = static_cast<uint64_t>(regs[REG_RIP]);
+  if (!cache_.contains(pc)) return false;
+  const SiteRecord* site = site_at(pc);
+  if (!site) return false;
+
+  const auto fault_address = reinterpret_cast<uint64_t>(info->si_addr);
+  const auto poll_page = reinterpret_cast<uint64_t>(cache_.poll_page());
+  if (site->poll && signal == SIGSEGV && fault_address - poll_page < kPageSize) {
+    state_.rip = site->rip == kPollRipInRegister ? static_cast<uint64_t>(regs[REG_R10]) : site->rip;
+    regs[REG_RIP] = static_cast<greg_t>(thunks_.interrupted);
+    poll_closed_.store(true);  // run() reopens the page
+    ++counters_.poll_exits;
+    return true;
+  }
+  const auto trap = static_cast<uint8_t>(regs[REG_TRAPNO]);
+  // A host page fault here would mean that a host address left guest memory: that is ours to crash on.
+  if (trap == vector::kPf) return false;
+  state_.rip = site->rip;
+  state_.site = trap;
+  regs[REG_RIP] = static_cast<greg_t>(site->flags == FlagHome::Host ? thunks_.fault : thunks_.fault_spilled);
+  return true;
+}
+
+Result<Block*> Translator::translate_block(const BlockKey& key) {
+  std::array<uint8_t, 2 * kMaxInstructionBytes> bytes;
+  std::vector<uint8_t> slow_page;
+  std::span<const uint8_t> code;
+  const uint64_t offset = key.physical.page_offset();
+  const PhysicalMap::Page page = vcpu_.map().page(key.physical);
+  if (page.host) {
+    code = {reinterpret_cast<const uint8_t*>(page.host) + offset, kPageSize - offset};
+  } else {
+    slow_page.resize(kPageSize - offset);
+    vcpu_.map().read_bytes(key.physical, std::as_writable_bytes(std::span(slow_page)));
+    code = slow_page;
+  }
+
+  bool crosses = false;
+  PageFrame second_frame;
+  if (code.size() < kMaxInstructionBytes && BlockTranslator::first_length(key, code) == 0) {
+    const auto second = vcpu_.translate_fetch(key.linear().page() + kPageSize);
+    if (!second) return std::unexpected(second.error());
+    crosses = true;
+    second_frame = second->frame();
+    std::memcpy(bytes.data(), code.data(), code.size());
+    vcpu_.map().read_bytes(*second, std::as_writable_bytes(std::span(bytes).subspan(code.size())));
+    code = std::span(bytes).first(code.size() + kMaxInstructionBytes);
+  }
+
+  if (cache_.free_bytes() < kMaxBlockHostBytes) flush_translations();
+  std::unique_ptr<Block> made = block_translator_.translate(key, code, crosses, cache_.next_address());
+  made->second_frame = second_frame;
+  const std::span<const std::byte> host_code = block_translator_.host_code();
+  cache_.append(host_code);
+  Block& block = *made;
+  blocks_.push_back(std::move(made));
+  Block*& bucket = buckets_[key.hash() % kBuckets];
+  block.next_in_bucket = bucket;
+  bucket = &block;
+  track_block(block);
+  if (trace_) trace_block(block, host_code);
+  return &block;
+}
+
+void Translator::flush_translations() {
+  ++generation_;
+  ++counters_.cache_flushes;
+  PageTracker& tracker = vcpu_.map().tracker();
+  for (size_t frame = 0; frame < frames_.size(); ++frame) {
+    if (frames_[frame]) tracker.set_holds_code({frame}, false);
+  }
+  std::fill(frames_.begin(), frames_.end(), nullptr);
+  std::fill(buckets_.begin(), buckets_.end(), nullptr);
+  frame_nodes_.clear();
+  blocks_.clear();
+  all_flushed();
+  cache_.clear();
+}
+
+void Translator::trace_block(const Block& block, std::span<const std::byte> host_code) {
+  if (!options_.trace_guest_code && !options_.trace_host_code) return;
+  trace_(describe_block(block, block_translator_.instructions(), block_translator_.instruction_offsets(),
+                        host_code, thunks_, options_.trace_guest_code, options_.trace_host_code));
+}
+
+std::vector<std::pair<std::string, uint64_t>> Translator::statistics() const {
+  const TranslationStats& made = block_translator_.stats();
+  return {
+      {"blocks translated", made.blocks},
+      {"guest instructions translated", made.guest_instructions},
+      {"guest bytes translated", made.guest_bytes},
+      {"host bytes emitted", made.host_bytes},
+      {"opcodes without a translation", made.unknown_opcodes},
+      {"code cache bytes used", cache_.used()},
+      {"code cache flushes", counters_.cache_flushes},
+      {"blocks dropped (code changed)", counters_.blocks_killed},
+      {"block lookups", counters_.lookups},
+      {"jumps chained", counters_.links},
+      {"jumps to dropped blocks", counters_.redispatches},
+      {"inline TLB misses", counters_.tlb_misses},
+      {"callouts: system instructions", counters_.system_calls},
+      {"callouts: memory operands", counters_.callout_accesses},
+      {"instructions run in callout form", counters_.callout_blocks},
+      {"host faults taken as guest exceptions", counters_.host_faults},
+      {"interrupt polls taken", counters_.poll_exits},
+  };
+}
+
+}  // namespace penumbra::jit

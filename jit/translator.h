@@ -1,0 +1,124 @@
+// The engine: finds or makes the translation of what the vCPU runs next, and keeps translations true to the
+// guest's memory and mappings.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "core/engine.h"
+#include "core/vcpu.h"
+#include "jit/block.h"
+#include "jit/block_translator.h"
+#include "jit/code_cache.h"
+#include "jit/jump_cache.h"
+#include "jit/options.h"
+#include "jit/runtime.h"
+
+namespace penumbra::jit {
+
+class Translator final : public Engine,
+                         private MappingListener,
+                         private CodeWriteListener,
+                         private ModeListener {
+ public:
+  using TraceSink = std::function<void(std::string_view text)>;
+
+  // `trace` receives what the options' trace switches ask for. Throws std::runtime_error when the host
+  // refuses memory or lacks a needed feature.
+  Translator(Vcpu& vcpu, const TranslatorOptions& options, TraceSink trace = {});
+  ~Translator() override;
+
+  void run() override;
+  void interrupt() override;
+  void discard_translations() override;
+
+  // Counters for --stats, in the order to show them.
+  std::vector<std::pair<std::string, uint64_t>> statistics() const;
+
+  // --- for helpers (light code)
+  Vcpu& vcpu() { return vcpu_; }
+  // Host address of the block at the vCPU's RIP, delivering what its fetch raises; Thunks::leave when the run
+  // loop wants the vCPU. Leaves the flags where Runtime expects them.
+  uint64_t next_host_code() noexcept;
+  // The same for the one instruction at RIP in callout form.
+  uint64_t callout_host_code() noexcept;
+  // After a direct jump: as next_host_code(), and patches the jump when the target allows.
+  uint64_t link_host_code(BlockLink& link) noexcept;
+  // After a jump to a dead block: the jump cache may still lead there.
+  uint64_t redispatch_host_code() noexcept;
+  // Collects the flags that translated code spilled into VcpuState::rflags.
+  void collect_flags() noexcept;
+  // The record for a host address in translated code, or null.
+  const SiteRecord* site_at(uint64_t host) const noexcept;
+
+  struct Counters {
+    uint64_t lookups = 0, links = 0, redispatches = 0, tlb_misses = 0, callout_accesses = 0,
+             callout_blocks = 0;
+    uint64_t system_calls = 0, host_faults = 0, blocks_killed = 0, cache_flushes = 0, poll_exits = 0;
+  };
+  Counters& counters() { return counters_; }
+
+  // Called by the process-wide signal handler on the vCPU's thread; false if the fault is not from translated
+  // code.
+  bool handle_host_fault(int signal, void* info, void* context);
+
+ private:
+  // MappingListener
+  void page_unmapped(LinearAddr page) override;
+  void space_flushed(unsigned space) override;
+  void all_flushed() override;
+  // CodeWriteListener
+  void code_written(PageFrame frame, uint64_t offset, uint64_t size) override;
+  // ModeListener
+  void mode_changed() override;
+
+  void run_guest() noexcept;  // light
+  BlockKey key_at_rip(ModeBits extra_mode) const;
+  Result<Block*> block_for(BlockKey key) noexcept;
+  Block* find_block(const BlockKey& key) const;
+  Result<Block*> translate_block(const BlockKey& key);  // heavy
+  void track_block(Block& block);
+  void kill_block(Block& block);
+  void flush_translations();
+  JumpCache& current_jump_cache();
+  void trace_block(const Block& block, std::span<const std::byte> host_code);
+
+  static constexpr unsigned kBuckets = 1u << 17;
+
+  // A block's bytes in one frame.
+  struct FrameNode {
+    Block* block;
+    FrameNode* next;
+    uint16_t begin, end;
+  };
+
+  Vcpu& vcpu_;
+  VcpuState& state_;
+  TranslatorOptions options_;
+  TraceSink trace_;
+  CodeCache cache_;
+  Thunks thunks_;
+  BlockTranslator block_translator_;
+  std::vector<std::unique_ptr<Block>> blocks_;  // by rising host address
+  std::vector<Block*> buckets_;
+  std::vector<FrameNode*> frames_;  // by frame number
+  std::deque<FrameNode> frame_nodes_;
+  std::array<std::array<std::unique_ptr<JumpCache>, 2>, SoftTlb::kSpaces> jump_caches_;  // [space][user]
+  std::atomic<bool> poll_closed_{false};
+  uint64_t generation_ = 0;  // counts flush_translations()
+  Counters counters_;
+};
+
+// "block at L:..." with guest code, classes and host code side by side; shared by -d and `penumbra explain`.
+std::string describe_block(const Block& block, std::span<const GuestInstruction> instructions,
+                           std::span<const uint32_t> offsets, std::span<const std::byte> host_code,
+                           const Thunks& thunks, bool guest, bool host);
+
+}  // namespace penumbra::jit
