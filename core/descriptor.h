@@ -9,8 +9,9 @@ namespace penumbra {
 
 // Types of system descriptors (SDM vol. 3, table 3-2).
 namespace system_type {
-inline constexpr unsigned kTss16 = 1, kLdt = 2, kTss16Busy = 3, kCallGate16 = 4, kTaskGate = 5, kInterruptGate16 = 6,
-                          kTrapGate16 = 7, kTss32 = 9, kTss32Busy = 11, kCallGate32 = 12, kInterruptGate32 = 14,
+inline constexpr unsigned kTss16 = 1, kLdt = 2, kTss16Busy = 3, kCallGate16 = 4, kTaskGate = 5,
+                          kInterruptGate16 = 6, kTrapGate16 = 7, kTss32 = 9, kTss32Busy = 11,
+                          kCallGate32 = 12, kInterruptGate32 = 14,
                           kTrapGate32 = 15;  // in long mode the 32-bit numbers mean the 64-bit forms
 inline constexpr unsigned kBusy = 2;
 }  // namespace system_type
@@ -19,8 +20,12 @@ constexpr bool is_canonical(uint64_t address) {
   return static_cast<uint64_t>(static_cast<int64_t>(address << 16) >> 16) == address;
 }
 
-constexpr bool is_null(uint16_t selector) { return (selector & 0xfffc) == 0; }
-constexpr unsigned rpl_of(uint16_t selector) { return selector & 3; }
+constexpr bool is_null(uint16_t selector) {
+  return (selector & 0xfffc) == 0;
+}
+constexpr unsigned rpl_of(uint16_t selector) {
+  return selector & 3;
+}
 // Error code of a fault that a selector caused; `external` is the EXT bit (SDM vol. 3, 6.13).
 constexpr uint32_t selector_error(uint16_t selector, uint32_t external = 0) {
   return (selector & 0xfffcu) | external;
@@ -28,7 +33,7 @@ constexpr uint32_t selector_error(uint16_t selector, uint32_t external = 0) {
 
 struct Descriptor {
   uint64_t raw = 0;
-  LinearAddr address;  // where it was read
+  LinearAddr address = {};  // where it was read
 
   constexpr uint16_t attributes() const { return static_cast<uint16_t>(raw >> 40); }
   constexpr unsigned type() const { return attributes() & Segment::kTypeMask; }

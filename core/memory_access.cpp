@@ -9,9 +9,9 @@ namespace penumbra {
 
 namespace {
 
-// Powers of two up to 8 are one load and one store, as the guest expects of an aligned access. The C library's
-// memcpy uses vector registers, which hold the guest's state.
-inline void copy(std::byte* to, const std::byte* from, unsigned size) {
+// Powers of two up to 8 are one load and one store, as the guest expects of an aligned access. The C
+// library's memcpy uses vector registers, which hold the guest's state.
+inline void copy_bytes(std::byte* to, const std::byte* from, unsigned size) {
   switch (size) {
     case 1:
       *to = *from;
@@ -37,7 +37,9 @@ inline std::byte* host_of(const TlbEntry& entry, LinearAddr address) {
 }
 
 // Largest power of two up to 8 that is not more than `size`: what chips accept.
-inline unsigned piece(unsigned size) { return size >= 8 ? 8 : size >= 4 ? 4 : size >= 2 ? 2 : 1; }
+inline unsigned piece(unsigned size) {
+  return size >= 8 ? 8 : size >= 4 ? 4 : size >= 2 ? 2 : 1;
+}
 
 constexpr uint64_t last_page(LinearAddr address, unsigned size) {
   return (address + (size - 1)).page().value;
@@ -49,9 +51,9 @@ Result<PhysAddr> Vcpu::translate(LinearAddr address, AccessKind access, TlbView 
   address = wrap(address.value);
   const uint64_t page = address.page().value;
   const TlbEntry& entry = tlb_.entry(view, address);
-  const bool hit = access == AccessKind::Write
-                       ? entry.write_tag == page
-                       : entry.read_tag == page && (access == AccessKind::Read || entry.info & TlbEntry::kFetch);
+  const bool hit = access == AccessKind::Write ? entry.write_tag == page
+                                               : entry.read_tag == page && (access == AccessKind::Read ||
+                                                                            entry.info & TlbEntry::kFetch);
   if (hit) return start_of(entry.frame()) + address.page_offset();
 
   const PagingState paging = paging_state();
@@ -80,7 +82,7 @@ Result<uint64_t> Vcpu::read_linear(LinearAddr address, unsigned size, TlbView vi
   uint64_t value = 0;
   const TlbEntry& entry = tlb_.entry(view, address);
   if (entry.read_tag == last_page(address, size)) [[likely]] {
-    copy(reinterpret_cast<std::byte*>(&value), host_of(entry, address), size);
+    copy_bytes(reinterpret_cast<std::byte*>(&value), host_of(entry, address), size);
     return value;
   }
   if (auto done = read_slow(address, reinterpret_cast<std::byte*>(&value), size, view); !done) {
@@ -96,7 +98,7 @@ Result<void> Vcpu::write_linear(LinearAddr address, uint64_t value, unsigned siz
 Result<void> Vcpu::read_linear(LinearAddr address, void* to, unsigned size, TlbView view) {
   const TlbEntry& entry = tlb_.entry(view, address);
   if (entry.read_tag == last_page(address, size)) [[likely]] {
-    copy(static_cast<std::byte*>(to), host_of(entry, address), size);
+    copy_bytes(static_cast<std::byte*>(to), host_of(entry, address), size);
     return {};
   }
   return read_slow(address, static_cast<std::byte*>(to), size, view);
@@ -105,7 +107,7 @@ Result<void> Vcpu::read_linear(LinearAddr address, void* to, unsigned size, TlbV
 Result<void> Vcpu::write_linear(LinearAddr address, const void* from, unsigned size, TlbView view) {
   const TlbEntry& entry = tlb_.entry(view, address);
   if (entry.write_tag == last_page(address, size)) [[likely]] {
-    copy(host_of(entry, address), static_cast<const std::byte*>(from), size);
+    copy_bytes(host_of(entry, address), static_cast<const std::byte*>(from), size);
     return {};
   }
   return write_slow(address, static_cast<const std::byte*>(from), size, view);
@@ -126,7 +128,7 @@ Result<void> Vcpu::read_slow(LinearAddr address, std::byte* to, unsigned size, T
   while (size != 0) {
     const TlbEntry& entry = tlb_.entry(view, at);
     if (entry.read_tag == at.page().value) {
-      copy(to, host_of(entry, at), in_page);
+      copy_bytes(to, host_of(entry, at), in_page);
       to += in_page;
     } else {
       HostVectorScope scope(state_);
@@ -134,7 +136,7 @@ Result<void> Vcpu::read_slow(LinearAddr address, std::byte* to, unsigned size, T
       for (unsigned left = in_page; left != 0;) {
         const unsigned bytes = piece(left);
         const uint64_t value = map_.read(*physical, bytes);
-        copy(to, reinterpret_cast<const std::byte*>(&value), bytes);
+        copy_bytes(to, reinterpret_cast<const std::byte*>(&value), bytes);
         *physical = *physical + bytes;
         to += bytes;
         left -= bytes;
@@ -163,7 +165,7 @@ Result<void> Vcpu::write_slow(LinearAddr address, const std::byte* from, unsigne
   while (size != 0) {
     const TlbEntry& entry = tlb_.entry(view, at);
     if (entry.write_tag == at.page().value) {
-      copy(host_of(entry, at), from, in_page);
+      copy_bytes(host_of(entry, at), from, in_page);
       from += in_page;
     } else {
       // A chip, ROM, or a page that holds translated code: the map tells the page tracker, whose listener is
@@ -173,7 +175,7 @@ Result<void> Vcpu::write_slow(LinearAddr address, const std::byte* from, unsigne
       for (unsigned left = in_page; left != 0;) {
         const unsigned bytes = piece(left);
         uint64_t value = 0;
-        copy(reinterpret_cast<std::byte*>(&value), from, bytes);
+        copy_bytes(reinterpret_cast<std::byte*>(&value), from, bytes);
         map_.write(*physical, bytes, value);
         *physical = *physical + bytes;
         from += bytes;
@@ -240,19 +242,21 @@ Result<void> Vcpu::read_stack_frame(uint64_t offset, uint64_t* values, unsigned 
   if (auto done = read_linear(*address, image, count * bytes, current_view()); !done) return done;
   for (unsigned i = 0; i < count; ++i) {
     values[i] = 0;
-    copy(reinterpret_cast<std::byte*>(&values[i]), image + i * bytes, bytes);
+    copy_bytes(reinterpret_cast<std::byte*>(&values[i]), image + i * bytes, bytes);
   }
   return {};
 }
 
-Result<uint64_t> Vcpu::write_frame(const StackTarget& stack, uint64_t sp, const uint64_t* values, unsigned count,
-                                   unsigned bytes) {
+Result<uint64_t> Vcpu::write_frame(const StackTarget& stack, uint64_t sp, const uint64_t* values,
+                                   unsigned count, unsigned bytes) {
   const auto linear = [&](uint64_t offset, unsigned size) -> Result<LinearAddr> {
     if (stack.mask == ~uint64_t{0}) {
-      if (!is_canonical(offset) || !is_canonical(offset + size - 1)) return raise(vector::kSs, stack.error_code);
+      if (!is_canonical(offset) || !is_canonical(offset + size - 1))
+        return raise(vector::kSs, stack.error_code);
       return LinearAddr{offset};
     }
-    if (!within_limit(stack.segment, offset, size, state_.cr0 & cr0::kPe)) return raise(vector::kSs, stack.error_code);
+    if (!within_limit(stack.segment, offset, size, state_.cr0 & cr0::kPe))
+      return raise(vector::kSs, stack.error_code);
     return wrap(static_cast<uint32_t>(stack.segment.base + offset));
   };
   const unsigned size = count * bytes;
@@ -274,11 +278,12 @@ Result<uint64_t> Vcpu::write_frame(const StackTarget& stack, uint64_t sp, const 
   }
   std::byte image[kMaxFrameItems * 8];
   for (unsigned i = 0; i < count; ++i) {
-    copy(image + (count - 1 - i) * bytes, reinterpret_cast<const std::byte*>(&values[i]), bytes);
+    copy_bytes(image + (count - 1 - i) * bytes, reinterpret_cast<const std::byte*>(&values[i]), bytes);
   }
   auto address = linear(bottom, size);
   if (!address) return std::unexpected(address.error());
-  if (auto done = write_linear(*address, image, size, stack.view); !done) return std::unexpected(done.error());
+  if (auto done = write_linear(*address, image, size, stack.view); !done)
+    return std::unexpected(done.error());
   return bottom;
 }
 

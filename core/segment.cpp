@@ -17,7 +17,8 @@ Result<LinearAddr> Vcpu::linearize(SegmentIndex segment, uint64_t offset, unsign
   const bool checked = protected_mode();
   if (checked) {
     if (!s.present()) return raise(vector, 0);
-    if (access == AccessKind::Write ? (s.type() & 10) != 2 : access == AccessKind::Read && (s.type() & 10) == 8) {
+    if (access == AccessKind::Write ? (s.type() & 10) != 2
+                                    : access == AccessKind::Read && (s.type() & 10) == 8) {
       return raise(vector, 0);
     }
   }
@@ -98,7 +99,8 @@ bool Vcpu::find_descriptor(uint16_t selector, unsigned bytes, LinearAddr& addres
 
 Result<Descriptor> Vcpu::read_descriptor(uint16_t selector, uint8_t vector, uint32_t external) {
   Descriptor descriptor;
-  if (!find_descriptor(selector, 8, descriptor.address)) return raise(vector, selector_error(selector, external));
+  if (!find_descriptor(selector, 8, descriptor.address))
+    return raise(vector, selector_error(selector, external));
   auto raw = read_linear(descriptor.address, 8, TlbView::Supervisor);
   if (!raw) return std::unexpected(raw.error());
   descriptor.raw = *raw;
@@ -123,7 +125,8 @@ Result<void> Vcpu::set_accessed(Descriptor& descriptor) {
   return set_descriptor_type(descriptor, descriptor.type());
 }
 
-Result<Segment> Vcpu::check_stack_segment(uint16_t selector, unsigned cpl, uint8_t vector, uint32_t external) {
+Result<Segment> Vcpu::check_stack_segment(uint16_t selector, unsigned cpl, uint8_t vector,
+                                          uint32_t external) {
   if (is_null(selector)) return raise(vector, external);
   const uint32_t error = selector_error(selector, external);
   auto descriptor = read_descriptor(selector, vector, external);
@@ -146,7 +149,8 @@ Result<Segment> Vcpu::check_data_segment(SegmentIndex index, uint16_t selector) 
   if (is_null(selector)) return Segment{.selector = selector};
   auto descriptor = read_descriptor(selector, vector::kGp);
   if (!descriptor) return std::unexpected(descriptor.error());
-  if (!descriptor->is_segment() || !descriptor->is_readable()) return raise(vector::kGp, selector_error(selector));
+  if (!descriptor->is_segment() || !descriptor->is_readable())
+    return raise(vector::kGp, selector_error(selector));
   if (!(descriptor->is_code() && descriptor->conforming()) &&
       (rpl_of(selector) > descriptor->dpl() || state_.cpl > descriptor->dpl())) {
     return raise(vector::kGp, selector_error(selector));
@@ -213,7 +217,8 @@ Result<Outcome> Vcpu::examine_selector(const SystemInstruction& insn) {
 
   const bool any_privilege = d.is_code() && d.conforming();
   if (!any_privilege && (state_.cpl > d.dpl() || rpl_of(*selector) > d.dpl())) return advance(insn);
-  // System descriptor types that each instruction accepts (SDM vol. 2, LAR and LSL, "Segment and Gate Types").
+  // System descriptor types that each instruction accepts (SDM vol. 2, LAR and LSL, "Segment and Gate
+  // Types").
   const auto system = [&](uint32_t legacy, uint32_t long_types) {
     return d.is_segment() || ((long_mode() ? long_types : legacy) >> d.type()) & 1;
   };
@@ -311,8 +316,9 @@ Result<Outcome> Vcpu::execute_segment(const SystemInstruction& insn) {
       }
       uint64_t value = 0;
       for (unsigned i = insn.operand_bytes; i-- != 0;) value = value << 8 | static_cast<uint64_t>(pointer[i]);
-      const auto selector = static_cast<uint16_t>(static_cast<unsigned>(pointer[insn.operand_bytes]) |
-                                                  static_cast<unsigned>(pointer[insn.operand_bytes + 1]) << 8);
+      const auto selector =
+          static_cast<uint16_t>(static_cast<unsigned>(pointer[insn.operand_bytes]) |
+                                static_cast<unsigned>(pointer[insn.operand_bytes + 1]) << 8);
       // LSS casts no interrupt shadow: it loads both halves of the stack pointer at once.
       const auto index = static_cast<SegmentIndex>(insn.selector);
       if (auto done = load_segment(index, selector); !done) return std::unexpected(done.error());

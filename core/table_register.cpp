@@ -15,8 +15,7 @@ Result<Outcome> Vcpu::store_table_register(const SystemInstruction& insn) {
       std::byte image[10];
       __builtin_memcpy(image, &table.limit, 2);
       __builtin_memcpy(image + 2, &table.base, 8);
-      auto address =
-          linearize(insn.segment, effective_address(insn), 2 + base_bytes, AccessKind::Write);
+      auto address = linearize(insn.segment, effective_address(insn), 2 + base_bytes, AccessKind::Write);
       if (!address) return std::unexpected(address.error());
       if (auto done = write_linear(*address, image, 2 + base_bytes, current_view()); !done) {
         return std::unexpected(done.error());

@@ -98,11 +98,14 @@ TlbView Vcpu::current_view() const {
 
 namespace {
 
-constexpr bool is_flat(const Segment& segment) { return segment.base == 0 && segment.limit == 0xffff'ffff; }
+constexpr bool is_flat(const Segment& segment) {
+  return segment.base == 0 && segment.limit == 0xffff'ffff;
+}
 
 // Present, readable, writable, expand-up data.
 constexpr bool is_plain_data(const Segment& segment) {
-  return (segment.attributes & (Segment::kPresent | Segment::kS | 14)) == (Segment::kPresent | Segment::kS | 2);
+  return (segment.attributes & (Segment::kPresent | Segment::kS | 14)) ==
+         (Segment::kPresent | Segment::kS | 2);
 }
 
 constexpr uint32_t legacy_segment_bits(const VcpuState& state) {

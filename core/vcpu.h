@@ -179,9 +179,11 @@ class Vcpu {
 
   // --- segment.cpp
   Result<uint16_t> read_operand16(const SystemInstruction& insn);  // r/m16
-  Result<void> write_operand16(const SystemInstruction& insn, uint16_t value);  // m16; register: zero-extended
+  Result<void> write_operand16(const SystemInstruction& insn,
+                               uint16_t value);                  // m16; register: zero-extended
   void write_gpr(unsigned reg, uint64_t value, unsigned bytes);  // 4 bytes zero-extend, 1 and 2 merge
-  bool find_descriptor(uint16_t selector, unsigned bytes, LinearAddr& address) const;  // false: beyond the limit
+  bool find_descriptor(uint16_t selector, unsigned bytes,
+                       LinearAddr& address) const;  // false: beyond the limit
   // Raises `vector` (#GP or #TS) with the selector when it is beyond its table.
   Result<Descriptor> read_descriptor(uint16_t selector, uint8_t vector, uint32_t external = 0);
   Result<uint64_t> read_descriptor_upper(uint16_t selector, uint8_t vector);  // of a 16-byte one, long mode
@@ -207,22 +209,23 @@ class Vcpu {
   Result<void> write_cr3(uint64_t value);
 
   // --- far_transfer.cpp
-  Result<Segment> check_code_segment(Descriptor& descriptor, uint16_t selector, unsigned cpl);
-  Result<void> check_code_offset(const Segment& cs, uint64_t offset) const;
-  Result<Outcome> jump_far(uint16_t selector, uint64_t offset, const SystemInstruction& insn);
-  Result<Outcome> call_far(uint16_t selector, uint64_t offset, const SystemInstruction& insn);
-  Result<Outcome> call_gate(const Descriptor& gate, uint16_t selector, bool call,
-                            const SystemInstruction& insn);
+  Result<void> check_offset(const Descriptor& code, uint64_t offset) const;
+  Result<Descriptor> check_return_code(uint16_t selector);
+  Result<Segment> check_return_stack(uint16_t selector, const Descriptor& code, unsigned cpl);
+  Result<Outcome> transfer_real(const SystemInstruction& insn, uint16_t selector, uint64_t offset);
+  Result<Outcome> transfer_far(const SystemInstruction& insn);  // CALL and JMP
+  Result<Outcome> transfer_gate(const SystemInstruction& insn, uint16_t selector, const Descriptor& gate);
+  Result<Outcome> transfer_task(const SystemInstruction& insn, uint16_t selector);
   Result<Outcome> return_far(const SystemInstruction& insn);
   Result<Outcome> iret(const SystemInstruction& insn);
   Result<Outcome> iret_real(const SystemInstruction& insn);
-  Result<Outcome> iret_protected(const SystemInstruction& insn);
-  Result<Outcome> iret_to_v8086(uint64_t eip, uint16_t cs, uint64_t eflags);
-  void load_flags(uint64_t value, uint64_t mask);
-  void finish_transfer(uint64_t rip);
+  Result<Outcome> iret_to_v8086(const uint64_t (&frame)[9]);
+  void return_to(const Descriptor& code, uint16_t selector, uint64_t offset);
+  void load_flags(uint64_t value, uint64_t mask);  // IRET and task switch
+  void unblock_nmi();
 
   // --- exception.cpp
-  struct Event;
+  struct Event;  // core/event.h
   Result<void> inject(const Event& event);
   Result<void> inject_real(const Event& event);
   Result<void> inject_protected(const Event& event);
@@ -230,12 +233,29 @@ class Vcpu {
   Result<Outcome> software_interrupt(const SystemInstruction& insn, uint8_t vector);
   void deliver_event(Event event);
   void record(const Event& event);
-  Result<uint64_t> read_tss_stack(unsigned cpl, uint16_t& selector, uint32_t external);
-  Result<uint64_t> read_tss64_stack(unsigned slot, uint32_t external);
+  Event exception_event(const Exception& exception);
+  Result<bool> redirect_v8086_interrupt(const Event& event);
+  struct TssStack {
+    Segment segment;
+    uint64_t sp = 0;
+  };
+  Result<TssStack> read_tss_stack(unsigned cpl, uint32_t external);
+  Result<uint64_t> read_tss64_stack(unsigned offset, uint32_t external);
 
-  // --- task_switch.cpp. `error_code`: pushed on the new task's stack (interrupts only).
-  Result<void> switch_task(uint16_t selector, TaskSwitchSource source, uint32_t external, bool has_error_code,
-                           uint32_t error_code);
+  // --- task_switch.cpp
+  struct TaskSwitch {
+    uint16_t selector = 0;
+    TaskSwitchSource source = TaskSwitchSource::Jump;
+    uint32_t external = 0;  // EXT bit of error codes
+    bool has_error_code = false;
+    uint32_t error_code = 0;  // pushed on the new task's stack
+    uint64_t return_rip = 0;  // saved in the old task
+    uint64_t flags = 0;       // likewise
+  };
+  // A fault found after the point of no return is raised in the new task's context: state() is the new
+  // task's.
+  Result<void> switch_task(const TaskSwitch& request);
+  Result<void> load_task_segments(const uint16_t (&selectors)[6], uint16_t ldt, uint32_t external);
 
   VcpuState& state_;
   PhysicalMap& map_;
