@@ -22,16 +22,36 @@ class CpuModel {
   // Out-of-range leaves answer as the highest basic one does on Intel, or zero on AMD.
   CpuidLeaf leaf(uint32_t function, uint32_t index) const;
 
+  bool is_amd() const { return amd_; }
   bool has_avx() const { return avx_; }
+  bool has_xsave() const { return xsave_; }
+  bool has_xgetbv1() const { return xgetbv1_; }
+  bool has_xsavec() const { return xsavec_; }
+  bool has_monitor() const { return monitor_; }
+  bool has_smap() const { return cr4_mask_ & (1u << 21); }
+  bool has_spec_ctrl() const { return spec_ctrl_; }                  // MSRs IA32_SPEC_CTRL and IA32_PRED_CMD
+  uint64_t arch_capabilities() const { return arch_capabilities_; }  // MSR 0x10A; 0: there is none
+
   uint64_t xcr0_mask() const { return avx_ ? 7 : 3; }  // bits that XSETBV accepts
-  uint64_t cr4_mask() const;                           // bits that MOV CR4 accepts
-  uint64_t efer_mask() const;
+  uint64_t cr4_mask() const { return cr4_mask_; }      // bits that MOV CR4 accepts
+  uint64_t efer_mask() const { return efer_mask_; }
   uint8_t physical_bits() const { return 40; }
+
+  // Rate of the host's TSC, which is the guest's too. Measured once a process when CPUID does not say.
   uint64_t tsc_hz() const { return tsc_hz_; }
 
  private:
+  void make_max();
+  void make_base();
+  void add(CpuidLeaf leaf) { leaves_.push_back(leaf); }
+  void add_brand(std::string_view brand);
+  void add_hypervisor();
+  const CpuidLeaf* find(uint32_t function, uint32_t index) const;
+
   std::vector<CpuidLeaf> leaves_;
-  bool avx_ = false;
+  bool amd_ = false, avx_ = false, xsave_ = false, xgetbv1_ = false, xsavec_ = false, monitor_ = false;
+  bool spec_ctrl_ = false;
+  uint64_t cr4_mask_ = 0, efer_mask_ = 0, arch_capabilities_ = 0;
   uint64_t tsc_hz_ = 0;
 };
 

@@ -10,6 +10,7 @@
 #include "core/cpu_model.h"
 #include "core/exception.h"
 #include "core/interrupt_source.h"
+#include "core/model_registers.h"
 #include "core/system_instruction.h"
 #include "core/vcpu_state.h"
 #include "mmu/page_walker.h"
@@ -137,7 +138,15 @@ class Vcpu {
   bool v8086() const { return state_.rflags & flag::kVm; }
 
   // --- ports, through the permission check of IOPL and the I/O bitmap
+  // The guest's TSC: the host's minus VcpuState::tsc_offset.
   uint64_t read_tsc() const;
+
+  // --- model-specific registers, as RDMSR and WRMSR at CPL 0 reach them; #GP for unknown ones (counted)
+  Result<uint64_t> read_msr(uint32_t index);
+  Result<void> write_msr(uint32_t index, uint64_t value);
+  // Wall time when the guest's TSC was 0, for the paravirtual clock: nanoseconds since 1970.
+  void set_wall_clock_start(uint64_t nanoseconds) { wall_clock_start_ = nanoseconds; }
+
   void attend(uint32_t bits) { state_.attention.fetch_or(bits, std::memory_order_relaxed); }
 
  private:
@@ -207,6 +216,52 @@ class Vcpu {
   // --- control_register.cpp: what MOV CR0 and MOV CR3 do, for LMSW and task switches too
   Result<void> write_cr0(uint64_t value);
   Result<void> write_cr3(uint64_t value);
+  Result<void> write_cr4(uint64_t value);
+  Result<void> write_dr(unsigned number, uint64_t value);
+  Result<void> load_pdptes(uint64_t cr3);  // #GP for reserved bits, loading nothing
+
+  // --- flags.cpp
+  Result<Outcome> push_flags(const SystemInstruction& insn);
+  Result<Outcome> pop_flags(const SystemInstruction& insn);
+  Result<Outcome> clear_interrupt_flag(const SystemInstruction& insn);
+  Result<Outcome> set_interrupt_flag(const SystemInstruction& insn);
+
+  // --- io.cpp
+  Result<void> check_port(uint16_t port, unsigned size);  // IOPL and the I/O permission bitmap
+  uint32_t read_port(uint16_t port, unsigned size);
+  void write_port(uint16_t port, unsigned size, uint32_t value);
+  Result<Outcome> string_io(const SystemInstruction& insn);
+
+  // --- processor.cpp
+  void identify();  // CPUID
+  Result<Outcome> invalidate_pcid(const SystemInstruction& insn);
+  Result<Outcome> fpu_unavailable(const SystemInstruction& insn);
+
+  // --- msr.cpp
+  void reset_msrs();
+  std::unexpected<Exception> unknown_msr(uint32_t index, bool write);
+  Result<void> write_efer(uint64_t value);
+  Result<void> write_kvm_system_time(uint64_t value);
+  Result<void> write_kvm_wall_clock(uint64_t value);
+  void write_physical(PhysAddr address, unsigned size, uint64_t value);
+  uint64_t* stored_msr(uint32_t index);
+
+  // --- state_image.cpp
+  Result<Outcome> fxsave(const SystemInstruction& insn);
+  Result<Outcome> fxrstor(const SystemInstruction& insn);
+  Result<Outcome> xsave(const SystemInstruction& insn);
+  Result<Outcome> xrstor(const SystemInstruction& insn);
+
+  // --- string.cpp
+  struct StringRun;
+  Result<void> string_step(StringRun& run);
+  Result<unsigned> string_host(StringRun& run, bool source, unsigned wanted, AccessKind access);
+
+  // --- legacy.cpp
+  Result<Outcome> enter(const SystemInstruction& insn);
+  Result<Outcome> push_all(const SystemInstruction& insn);
+  Result<Outcome> pop_all(const SystemInstruction& insn);
+  Result<Outcome> bound(const SystemInstruction& insn);
 
   // --- far_transfer.cpp
   Result<void> check_offset(const Descriptor& code, uint64_t offset) const;
@@ -221,7 +276,7 @@ class Vcpu {
   Result<Outcome> iret_real(const SystemInstruction& insn);
   Result<Outcome> iret_to_v8086(const uint64_t (&frame)[9]);
   void return_to(const Descriptor& code, uint16_t selector, uint64_t offset);
-  void load_flags(uint64_t value, uint64_t mask);  // IRET and task switch
+  void load_flags(uint64_t value, uint64_t mask);  // IRET
   void unblock_nmi();
 
   // --- exception.cpp
@@ -270,6 +325,10 @@ class Vcpu {
   bool interrupt_waiting_ = false;  // INTR was pending when take_interrupt() last looked
   bool amd_ = false;                // the CPU model calls itself AMD: SYSCALL works outside 64-bit mode
   ModeListener* mode_listener_ = nullptr;
+  ModelRegisters msrs_;
+  uint64_t wall_clock_start_ = 0;
+  uint64_t monitored_events_ = 0;  // exceptions and interrupts delivered when MONITOR ran
+  bool monitoring_ = false;        // MONITOR ran and MWAIT did not yet
   std::array<EventRecord, kEventRecords> events_{};
   uint64_t event_total_ = 0;
 };
