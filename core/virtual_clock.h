@@ -34,6 +34,7 @@ class Timer {
   VirtualClock& clock_;
   std::function<void()> on_expiry_;
   Nanoseconds deadline_ = 0;
+  uint64_t round_ = 0;  // call of run_expired() in which it last expired
   bool armed_ = false;
 };
 
@@ -46,9 +47,9 @@ class VirtualClock {
   Nanoseconds now() const { return source_() - start_; }
 
   // Deadline of the earliest armed timer.
-  std::optional<Nanoseconds> next_deadline() const;
+  std::optional<Nanoseconds> next_deadline() const { return earliest_; }
 
-  // Calls, in order of their deadlines, every timer whose deadline has passed.
+  // Calls, in order of their deadlines, every timer whose deadline has passed; each of them once.
   void run_expired();
 
   // Called whenever the earliest deadline changes (so that a waiter can be told).
@@ -60,6 +61,8 @@ class VirtualClock {
   Source source_;
   Nanoseconds start_ = 0;
   std::vector<Timer*> timers_;
+  std::optional<Nanoseconds> earliest_;
+  uint64_t round_ = 0;
   std::function<void()> deadline_listener_;
 };
 
