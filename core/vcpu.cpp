@@ -8,9 +8,7 @@ namespace penumbra {
 
 Vcpu::Vcpu(VcpuState& state, PhysicalMap& map, SoftTlb& tlb, IoBus& io, const CpuModel& model)
     : state_(state), map_(map), tlb_(tlb), io_(io), model_(model), walker_(map) {
-  // "AuthenticAMD" and "HygonGenuine" run SYSCALL outside 64-bit mode; Intel raises #UD.
-  const uint32_t vendor = model.leaf(0, 0).ebx;
-  amd_ = vendor == 0x68747541 || vendor == 0x6f677948;
+  amd_ = model.is_amd();
   reset();
 }
 

@@ -75,7 +75,7 @@ std::string guest_text(const GuestInstruction& insn) {
   ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
   char text[128];
   ZydisFormatterFormatInstruction(&formatter, &insn.zydis, insn.operands, insn.zydis.operand_count_visible,
-                                  text, sizeof(text), insn.rip);
+                                  text, sizeof(text), insn.rip, nullptr);
   return text;
 }
 

@@ -1,0 +1,155 @@
+// A machine: one vCPU with its memory, clock and ports, the board it sits in, and the loop that runs them.
+//
+// Everything happens on the thread that calls run(), but for what is marked "any thread". A second thread, the
+// waker, sleeps until the clock's next deadline and interrupts guest code then.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "core/board.h"
+#include "core/cpu_model.h"
+#include "core/engine.h"
+#include "core/event_queue.h"
+#include "core/io_bus.h"
+#include "core/machine_control.h"
+#include "core/vcpu.h"
+#include "core/vcpu_state.h"
+#include "core/virtual_clock.h"
+#include "mmu/physical_map.h"
+#include "mmu/soft_tlb.h"
+
+namespace penumbra {
+
+struct MachineOptions {
+  uint64_t ram_bytes = uint64_t{512} << 20;  // multiple of 4 KiB, at least 1 MiB
+  std::string cpu = "max";                   // see CpuModel
+  bool reboot = true;                        // a reset starts the machine anew; else it ends run()
+  VirtualClock::Source clock_source;         // empty: the host's monotonic clock
+};
+
+// Why run() returned.
+enum class ExitReason : uint8_t {
+  Requested,    // request_exit(): see exit_code()
+  Reset,        // the guest asked for a reset and MachineOptions::reboot is off
+  TripleFault,  // shutdown (SDM vol. 3, 6.15) and MachineOptions::reboot is off
+};
+
+class Machine final : public MachineControl {
+ public:
+  // Throws std::runtime_error when the host refuses the memory, std::invalid_argument for the CPU's name.
+  explicit Machine(const MachineOptions& options);
+  ~Machine() override;
+  Machine(const Machine&) = delete;
+  Machine& operator=(const Machine&) = delete;
+
+  PhysicalMap& map() { return map_; }
+  SoftTlb& tlb() { return tlb_; }
+  Vcpu& vcpu() { return vcpu_; }
+  VirtualClock& clock() { return clock_; }
+  IoBus& io() { return io_; }
+  EventQueue& events() { return events_; }
+  const CpuModel& cpu_model() const { return cpu_model_; }
+
+  // Both must be set before reset() and run().
+  void set_engine(std::unique_ptr<Engine> engine);
+  void set_board(std::unique_ptr<Board> board);
+
+  // For the board: the INTR pin. Only the rising edge matters, the vCPU looks at InterruptSource::pending().
+  LineOutput interrupt_line();
+
+  // Called at the end of every reset: puts images into memory and sets the state in which they start.
+  void set_boot(std::function<void()> boot) { boot_ = std::move(boot); }
+  // Called before the machine sleeps because the vCPU halted.
+  void set_idle_listener(std::function<void()> listener) { idle_listener_ = std::move(listener); }
+  // Called when the vCPU shut down, before anything is reset.
+  void set_triple_fault_listener(std::function<void()> listener) { triple_fault_listener_ = std::move(listener); }
+
+  // Chips, vCPU, A20 gate and translations as after power-on, then the boot function. RAM stays.
+  void reset();
+
+  // Runs the guest from the vCPU's state.
+  ExitReason run();
+  int exit_code() const { return exit_code_.load(); }
+
+  // Any thread: makes the run loop look at its events and timers soon. The queue's posts do this.
+  void kick();
+
+  // MachineControl
+  void request_reset() override;
+  void request_exit(int exit_code) override;  // any thread; the first one counts
+  void set_a20(bool open) override;
+
+  struct Times {
+    std::chrono::nanoseconds running{0};  // in run(), halts included
+    std::chrono::nanoseconds halted{0};
+    uint64_t halts = 0;   // sleeps
+    uint64_t wakes = 0;   // kicks by the waker
+    uint64_t resets = 0;  // after the first
+  };
+  const Times& times() const { return times_; }
+
+ private:
+  using Steady = std::chrono::steady_clock;
+
+  // VcpuState in pages of its own: translated code's state shares none with other data.
+  class StatePages {
+   public:
+    StatePages();
+    ~StatePages();
+    StatePages(const StatePages&) = delete;
+    StatePages& operator=(const StatePages&) = delete;
+    VcpuState& operator*() const { return *state_; }
+
+   private:
+    size_t bytes_;
+    VcpuState* state_;
+  };
+
+  std::optional<ExitReason> stop();
+  void sleep();
+  void start_waker();
+  void stop_waker();
+  void waker();
+  void set_alarm();
+
+  const bool reboot_;
+  CpuModel cpu_model_;
+  PhysicalMap map_;
+  SoftTlb tlb_;
+  StatePages state_;
+  IoBus io_;
+  VirtualClock clock_;
+  EventQueue events_;
+  Vcpu vcpu_;
+  std::unique_ptr<Board> board_;    // its timers need the clock
+  std::unique_ptr<Engine> engine_;  // listens to vCPU, TLB and map
+
+  std::function<void()> boot_, idle_listener_, triple_fault_listener_;
+  bool reset_requested_ = false;
+  std::atomic<bool> exit_requested_{false};
+  std::atomic<int> exit_code_{0};
+  Times times_;
+
+  // The vCPU's thread sleeps here while halted.
+  std::atomic<bool> asleep_{false};
+  std::mutex sleep_mutex_;
+  std::condition_variable sleep_condition_;
+
+  std::thread waker_;
+  std::mutex alarm_mutex_;
+  std::condition_variable alarm_condition_;
+  std::optional<Steady::time_point> alarm_;  // guarded by alarm_mutex_
+  bool waker_stops_ = false;                 // guarded by alarm_mutex_
+  std::atomic<bool> alarm_rang_{false};
+};
+
+}  // namespace penumbra
