@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -37,8 +36,8 @@ class PhysicalMap {
   PhysicalMap& operator=(const PhysicalMap&) = delete;
 
   uint64_t ram_bytes() const { return ram_bytes_; }
-  uint64_t ram_below_4g() const;  // bytes of RAM at physical 0
-  uint64_t ram_above_4g() const;  // bytes of RAM at physical 4 GiB
+  uint64_t ram_below_4g() const { return ram_bytes_ < kLowRamLimit ? ram_bytes_ : kLowRamLimit; }
+  uint64_t ram_above_4g() const { return ram_bytes_ - ram_below_4g(); }  // bytes of RAM at physical 4 GiB
   int ram_fd() const { return ram_fd_; }
 
   // Regions are page aligned and cover RAM when they overlap it (ROM and video below 1 MiB).
@@ -72,14 +71,20 @@ class PhysicalMap {
   PageTracker& tracker() { return tracker_; }
 
  private:
-  struct Region;
+  struct Region {
+    uint64_t start = 0, bytes = 0;
+    HostPtr host = nullptr;           // ROM: a copy of the image
+    MmioHandler* handler = nullptr;   // MMIO
+    std::string name;
+  };
+  void add(Region region);
   const Region* region_at(uint64_t physical) const;
 
   uint64_t ram_bytes_ = 0;
   int ram_fd_ = -1;
   HostPtr ram_ = nullptr;
   uint64_t a20_mask_ = ~uint64_t{0};
-  std::vector<std::unique_ptr<Region>> regions_;  // sorted by start
+  std::vector<Region> regions_;  // sorted by start
   PageTracker tracker_;
 };
 

@@ -15,7 +15,6 @@
 #include <array>
 #include <cstdint>
 #include <memory>
-#include <vector>
 
 #include "mmu/address.h"
 #include "mmu/page_walker.h"
@@ -69,7 +68,7 @@ class SoftTlb {
   explicit SoftTlb(PhysicalMap& map);
 
   // The entries of one view of the current address space; translated code indexes them.
-  TlbEntry* view(TlbView view) { return spaces_[current_]->views[static_cast<unsigned>(view)].data(); }
+  TlbEntry* view(TlbView view) { return spaces_[current_]->views[static_cast<unsigned>(view)].entries.data(); }
   unsigned current_space() const { return current_; }
 
   static unsigned index_of(LinearAddr address) { return (address.value >> kPageShift) & (kEntries - 1); }
@@ -93,20 +92,48 @@ class SoftTlb {
   void set_listener(MappingListener* listener) { listener_ = listener; }
   const TlbStats& stats() const { return stats_; }
 
+  // For tests: every valid entry stands at its index, points into the page it names, and lets nobody write
+  // to ROM or translated code.
+  bool check_invariants() const;
+
  private:
+  // One view of a space, and the indices filled since its last flush, so that a flush costs what was used.
+  struct View {
+    static constexpr unsigned kLogged = 2048;
+    std::array<TlbEntry, kEntries> entries;
+    std::array<uint16_t, kLogged> filled;
+    unsigned filled_count = 0;  // above kLogged: any index may be in use
+
+    void note(unsigned index);
+    template <class Function>
+    void for_each_filled(Function function);
+  };
+  // Addresses in which something happened, by a hash: no false negatives.
+  struct Footprint {
+    std::array<uint64_t, 64> bits{};
+    static unsigned hash(uint64_t number) { return (number ^ (number >> 12)) & 4095; }
+    void add(uint64_t number) { bits[hash(number) >> 6] |= uint64_t{1} << (hash(number) & 63); }
+    bool has(uint64_t number) const { return bits[hash(number) >> 6] >> (hash(number) & 63) & 1; }
+  };
+  static constexpr std::array<unsigned, 3> kLargeShifts{21, 22, 30};
   struct Space {
     uint16_t pcid = 0;
     bool used = false;
     uint64_t last_use = 0;
-    std::array<std::array<TlbEntry, kEntries>, kTlbViews> views;
-    // Indices filled since the last flush, so that a flush costs what was used; overflow means "all".
-    std::array<std::vector<uint16_t>, kTlbViews> filled;
-    std::array<bool, kTlbViews> filled_overflow = {};
+    std::array<View, kTlbViews> views;
+    std::array<Footprint, kLargeShifts.size()> large;  // large pages with entries here, by page size
   };
-  void flush_space(Space& space, bool keep_global);
+  static void flush(View& view, bool keep_global);
+  static void flush(Space& space, bool keep_global);
+  static void flush_page_in(Space& space, LinearAddr page, bool keep_global);
+  unsigned space_of(uint16_t pcid) const;  // kSpaces: none
+  void flushed_page(LinearAddr page);
 
   PhysicalMap& map_;
   std::array<std::unique_ptr<Space>, kSpaces> spaces_;
+  // Where any space has global entries: by 2 MiB, and by 1 GiB for those of pages that are larger than 2 MiB.
+  Footprint global_areas_;
+  Footprint global_gigabytes_;
   unsigned current_ = 0;
   uint64_t use_counter_ = 0;
   MappingListener* listener_ = nullptr;
