@@ -1,6 +1,7 @@
 // Delivery of exceptions and interrupts (SDM vol. 3, chapter 6; vol. 2, INT n).
 #include "core/descriptor.h"
 #include "core/event.h"
+#include "core/host_vector_scope.h"
 #include "core/vcpu.h"
 
 namespace penumbra {
@@ -38,16 +39,21 @@ inline constexpr uint64_t kBreakpoints = 0xf, kAccessDetected = 1u << 13, kFixed
 }  // namespace
 
 void Vcpu::record(const Event& event) {
-  events_[event_total_ % kEventRecords] = {.vector = event.vector,
-                                           .interrupt = event.kind != Event::Kind::Exception,
-                                           .has_error_code = event.has_error_code,
-                                           .cpl = state_.cpl,
-                                           .error_code = event.error_code,
-                                           .cs = state_.segments[kCs].selector,
-                                           .rip = event.return_rip,
-                                           .rsp = state_.gpr[kRsp],
-                                           .cr2 = state_.cr2};
+  EventRecord& made = events_[event_total_ % kEventRecords];
+  made = {.vector = event.vector,
+          .interrupt = event.kind != Event::Kind::Exception,
+          .software = event.kind == Event::Kind::Software,
+          .has_error_code = event.has_error_code,
+          .cpl = state_.cpl,
+          .error_code = event.error_code,
+          .cs = state_.segments[kCs].selector,
+          .rip = event.return_rip,
+          .rsp = state_.gpr[kRsp],
+          .cr2 = state_.cr2};
   ++event_total_;
+  if (!event_listener_) return;
+  const HostVectorScope scope(state_);
+  event_listener_->event_delivered(made);
 }
 
 // Sets CR2 and DR6 as a side effect: they change even when delivery ends in a double fault.

@@ -44,6 +44,7 @@ struct VcpuStats {
 struct EventRecord {
   uint8_t vector;
   bool interrupt;
+  bool software;  // INT n, INT3, INTO; interrupt is set, too
   bool has_error_code;
   uint8_t cpl;
   uint32_t error_code;
@@ -55,6 +56,14 @@ class ModeListener {
  public:
   virtual ~ModeListener() = default;
   virtual void mode_changed() = 0;
+};
+
+// Told of every exception and interrupt before it is delivered; the vCPU's state is still the interrupted one.
+// Any code: called in a HostVectorScope.
+class EventListener {
+ public:
+  virtual ~EventListener() = default;
+  virtual void event_delivered(const EventRecord& event) = 0;
 };
 
 struct Descriptor;  // core/descriptor.h
@@ -73,6 +82,7 @@ class Vcpu {
   VcpuStats& stats() { return stats_; }
   void set_interrupt_source(InterruptSource* source) { interrupt_source_ = source; }
   void set_mode_listener(ModeListener* listener) { mode_listener_ = listener; }
+  void set_event_listener(EventListener* listener) { event_listener_ = listener; }
 
   // The last exceptions and interrupts delivered; age 0 is the latest. At most kEventRecords.
   static constexpr unsigned kEventRecords = 16;
@@ -251,10 +261,16 @@ class Vcpu {
   Result<Outcome> fxrstor(const SystemInstruction& insn);
   Result<Outcome> xsave(const SystemInstruction& insn);
   Result<Outcome> xrstor(const SystemInstruction& insn);
+  Result<Outcome> read_xcr();   // XGETBV
+  Result<Outcome> write_xcr();  // XSETBV
+  Result<LinearAddr> image_address(const SystemInstruction& insn, unsigned size, AccessKind access) const;
+  Result<void> write_image(LinearAddr address, unsigned size);  // from VcpuState::callout_buffer
 
   // --- string.cpp
   struct StringRun;
   Result<void> string_step(StringRun& run);
+  Result<void> string_element(StringRun& run);
+  Result<LinearAddr> string_address(const StringRun& run, bool source, AccessKind access) const;
   Result<unsigned> string_host(StringRun& run, bool source, unsigned wanted, AccessKind access);
 
   // --- legacy.cpp
@@ -325,6 +341,7 @@ class Vcpu {
   bool interrupt_waiting_ = false;  // INTR was pending when take_interrupt() last looked
   bool amd_ = false;                // the CPU model calls itself AMD: SYSCALL works outside 64-bit mode
   ModeListener* mode_listener_ = nullptr;
+  EventListener* event_listener_ = nullptr;
   ModelRegisters msrs_;
   uint64_t wall_clock_start_ = 0;
   uint64_t monitored_events_ = 0;  // exceptions and interrupts delivered when MONITOR ran
