@@ -10,7 +10,7 @@ namespace {
 enum Register : uint16_t { kRbrThr, kIer, kIirFcr, kLcr, kMcr, kLsr, kMsr, kScr };
 
 constexpr uint8_t kIerReceived = 0x01, kIerTransmitter = 0x02, kIerLineStatus = 0x04, kIerModemStatus = 0x08;
-// IIR (table II)
+// IIR (Interrupt Control Functions)
 constexpr uint8_t kIirModemStatus = 0x00, kIirNone = 0x01, kIirTransmitter = 0x02, kIirReceived = 0x04,
                   kIirLineStatus = 0x06, kIirTimeout = 0x0c, kIirFifos = 0xc0;
 constexpr uint8_t kFcrEnable = 0x01, kFcrResetReceiver = 0x02, kFcrDmaMode = 0x08, kFcrTrigger = 0xc0;
@@ -25,7 +25,7 @@ constexpr uint8_t kMsrTrailingEdgeRi = 0x04;
 constexpr unsigned kFifoSize = 16;
 constexpr uint64_t kBaudBase = 115'200;     // 1.8432 MHz / 16
 constexpr uint16_t kPowerOnDivisor = 12;    // 9600 baud; the chip promises nothing
-constexpr unsigned kTimeoutCharacters = 4;  // 8.11, FIFO interrupt mode operation
+constexpr unsigned kTimeoutCharacters = 4;  // FIFO Interrupt Mode Operation
 }  // namespace
 
 Uart16550a::Uart16550a(std::string name, VirtualClock& clock, LineOutput interrupt, ByteSink out)
@@ -40,7 +40,8 @@ Uart16550a::Uart16550a(std::string name, VirtualClock& clock, LineOutput interru
                      }),
       divisor_(kPowerOnDivisor) {}
 
-// Table I: what master reset does; the registers that it leaves alone start as after power-on.
+// What master reset does (UART Reset Configuration); the registers that it leaves alone start as after
+// power-on.
 void Uart16550a::reset() {
   received_.clear();
   timeout_timer_.cancel();
@@ -70,8 +71,8 @@ unsigned Uart16550a::trigger_level() const {
   return kLevels[fifo_control_ >> 6];
 }
 
-// Table II, in order of priority. IIR bit 3 is set along with bit 2 when a timeout is pending, whatever the
-// fill level is.
+// Interrupt Control Functions, in order of priority. IIR bit 3 is set along with bit 2 when a timeout is
+// pending, whatever the fill level is.
 uint8_t Uart16550a::interrupt_id() const {
   if ((interrupt_enable_ & kIerLineStatus) && line_errors_) return kIirLineStatus;
   if (interrupt_enable_ & kIerReceived) {
@@ -83,7 +84,8 @@ uint8_t Uart16550a::interrupt_id() const {
   return kIirNone;
 }
 
-// In loopback the modem control outputs are forced inactive (8.6), OUT2 too: a PC then sees no interrupt.
+// In loopback the modem control outputs are forced inactive (MCR, bit 4), OUT2 too: a PC then sees no
+// interrupt.
 bool Uart16550a::interrupt_level() const {
   return interrupt_id() != kIirNone && (modem_control_ & kMcrOut2) && !loopback();
 }
@@ -162,7 +164,7 @@ bool Uart16550a::arrive(Character character) {
   return true;
 }
 
-// 8.4, LSR bit 1: a full FIFO keeps what it holds, the receiver buffer of 16450 mode takes the new character.
+// LSR, bit 1: a full FIFO keeps what it holds, the receiver buffer of 16450 mode takes the new character.
 void Uart16550a::enqueue(Character character) {
   if (received_.size() >= (fifo_enabled() ? kFifoSize : 1)) {
     line_errors_ |= kLsrOverrun;
@@ -175,7 +177,8 @@ void Uart16550a::enqueue(Character character) {
   update();
 }
 
-// 8.4: an error "is revealed to the CPU when its associated character is at the top of the FIFO".
+// LSR, bits 2 to 4: an error "is revealed to the CPU when its associated character is at the top of the
+// FIFO".
 void Uart16550a::reveal_errors() {
   if (received_.empty()) return;
   line_errors_ |= std::exchange(received_.front().errors, uint8_t{0});
@@ -188,7 +191,8 @@ void Uart16550a::clear_receiver() {
   timeout_timer_.cancel();
 }
 
-// 8.11: a character in the FIFO, and four character times since the last one came or was read.
+// FIFO Interrupt Mode Operation: a character in the FIFO, and four character times since the last one came or
+// was read.
 void Uart16550a::restart_timeout() {
   if (!fifo_enabled() || received_.empty()) return timeout_timer_.cancel();
   if (!timeout_) timeout_timer_.arm(clock_.now() + kTimeoutCharacters * character_time());
@@ -197,7 +201,7 @@ void Uart16550a::restart_timeout() {
 Nanoseconds Uart16550a::character_time() const {
   const unsigned data_bits = 5 + (line_control_ & kLcrWordLength);
   const unsigned parity_bits = line_control_ & kLcrParity ? 1 : 0;
-  // 8.2, bit 2: one, two, or one and a half for words of five bits.
+  // LCR, bit 2: one, two, or one and a half for words of five bits.
   const unsigned stop_half_bits = !(line_control_ & kLcrStopBits) ? 2 : data_bits == 5 ? 3 : 4;
   const uint64_t half_bits = 2 * (1 + data_bits + parity_bits) + stop_half_bits;
   return half_bits * std::max<uint16_t>(divisor_, 1) * 1'000'000'000 / (2 * kBaudBase);
@@ -270,7 +274,7 @@ uint8_t Uart16550a::read_interrupt_id() {
   return fifo_enabled() ? id | kIirFifos : id;
 }
 
-// 8.5
+// FIFO Control Register
 void Uart16550a::write_fifo_control(uint8_t value) {
   const bool was_enabled = fifo_enabled();
   // Bit 0 must be set for the other bits to be programmed.
@@ -297,7 +301,7 @@ void Uart16550a::set_modem_inputs(uint8_t active) {
   update();
 }
 
-// 8.6, bit 4: in loopback DTR, RTS, OUT1 and OUT2 take the places of DSR, CTS, RI and DCD.
+// MCR, bit 4: in loopback DTR, RTS, OUT1 and OUT2 take the places of DSR, CTS, RI and DCD.
 void Uart16550a::sample_modem_lines() {
   uint8_t lines = modem_inputs_;
   if (loopback()) {

@@ -1,7 +1,7 @@
 // 16550A serial port: UART with 16-byte FIFOs, modem control and loopback.
 //
-// National Semiconductor PC16550D datasheet (June 1995), chapter 8 "Registers"; clocked with 1.8432 MHz as in
-// a PC, whose OUT2 pin also gates the interrupt line.
+// National Semiconductor PC16550D datasheet, "Registers"; clocked with 1.8432 MHz as in a PC, whose OUT2 pin
+// also gates the interrupt line.
 //
 // Bytes leave at the moment they are written and arrive when the outside has them, so that a console is as
 // fast as the host: the transmitter is always empty, and the baud rate counts only for the character timeout
