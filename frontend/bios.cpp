@@ -1,0 +1,32 @@
+// Firmware images: mapped to end at 4 GiB, with the last 128 KiB below 1 MiB too, as chip sets decode them.
+#include <algorithm>
+
+#include "frontend/boot_format.h"
+#include "frontend/host_file.h"
+
+namespace penumbra {
+
+namespace {
+
+constexpr uint64_t kUnit = 64 * 1024, kLargest = uint64_t{16} << 20, kLowCopy = 128 * 1024;
+constexpr uint64_t kFourGib = uint64_t{1} << 32, kOneMib = uint64_t{1} << 20;
+
+// The vCPU's reset leaves it at the reset vector, which is in the image.
+class BiosBoot final : public Boot {
+ public:
+  void start(Machine& machine) override {}
+};
+
+}  // namespace
+
+std::unique_ptr<Boot> make_bios_boot(const std::string& path, PhysicalMap& map) {
+  const std::vector<std::byte> image = read_host_file(path, kLargest, "a firmware image");
+  if (image.size() % kUnit != 0)
+    refuse_image(path, fmt::format("has {} bytes; a firmware image is a multiple of 64 KiB", image.size()));
+  const size_t low = std::min<size_t>(image.size(), kLowCopy);
+  map.add_rom(PhysAddr{kFourGib - image.size()}, image);
+  map.add_rom(PhysAddr{kOneMib - low}, std::span(image).last(low));
+  return std::make_unique<BiosBoot>();
+}
+
+}  // namespace penumbra

@@ -1,0 +1,40 @@
+#include "frontend/boot.h"
+
+#include <stdexcept>
+#include <utility>
+
+#include "frontend/boot_format.h"
+#include "frontend/host_file.h"
+
+namespace penumbra {
+
+namespace {
+
+std::unique_ptr<Boot> make_kernel_boot(const BootRequest& request, const PhysicalMap& map) {
+  KernelFiles files;
+  files.path = request.kernel;
+  files.image = read_host_file(request.kernel, map.ram_below_4g(), "RAM");
+  files.append = request.append;
+  for (const std::string& initrd : request.initrds)
+    files.modules.push_back({.path = initrd.substr(0, initrd.find(' ')), .command_line = initrd});
+
+  if (is_linux_image(files.image)) return make_linux_boot(std::move(files), map);
+  if (is_multiboot_image(files.image)) return make_multiboot(std::move(files), map);
+  if (is_elf_image(files.image)) return make_pvh_boot(std::move(files), map);
+  refuse_image(request.kernel, "is not a bzImage, multiboot or PVH image");
+}
+
+}  // namespace
+
+std::unique_ptr<Boot> make_boot(const BootRequest& request, PhysicalMap& map) {
+  if (request.kernel.empty()) {
+    if (request.bios.empty()) throw std::runtime_error("nothing to boot: -kernel or -bios is needed");
+    if (!request.initrds.empty()) throw std::runtime_error("-initrd needs -kernel");
+    if (!request.append.empty()) throw std::runtime_error("-append needs -kernel");
+    return make_bios_boot(request.bios, map);
+  }
+  if (!request.bios.empty()) make_bios_boot(request.bios, map);
+  return make_kernel_boot(request, map);
+}
+
+}  // namespace penumbra

@@ -1,0 +1,49 @@
+// The image formats that make_boot() knows, one file each.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "frontend/boot.h"
+
+namespace penumbra {
+
+// An initial RAM disk or a module: the file's name and the text after it.
+struct BootModule {
+  std::string path;
+  std::string command_line;  // as given: "FILE ARGUMENTS"
+};
+
+struct KernelFiles {
+  std::string path;
+  std::vector<std::byte> image;
+  std::vector<BootModule> modules;
+  std::string append;
+};
+
+[[noreturn]] inline void refuse_image(const std::string& path, std::string_view why) {
+  throw std::runtime_error(fmt::format("{}: {}", path, why));
+}
+
+// linux_boot.cpp: Documentation/x86/boot.rst of the Linux kernel
+bool is_linux_image(std::span<const std::byte> image);
+std::unique_ptr<Boot> make_linux_boot(KernelFiles files, const PhysicalMap& map);
+
+// multiboot.cpp: Multiboot Specification 0.6.96
+bool is_multiboot_image(std::span<const std::byte> image);
+std::unique_ptr<Boot> make_multiboot(KernelFiles files, const PhysicalMap& map);
+
+// pvh.cpp: Xen's docs/misc/pvh.pandoc and xen/include/public/arch-x86/hvm/start_info.h
+bool is_elf_image(std::span<const std::byte> image);
+std::unique_ptr<Boot> make_pvh_boot(KernelFiles files, const PhysicalMap& map);
+
+// bios.cpp: maps the image now; it starts at the reset vector, where the vCPU's reset leaves it.
+std::unique_ptr<Boot> make_bios_boot(const std::string& path, PhysicalMap& map);
+
+}  // namespace penumbra
