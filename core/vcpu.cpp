@@ -35,6 +35,7 @@ void Vcpu::reset() {
   s.star = s.lstar = s.cstar = s.sfmask = s.kernel_gs_base = 0;
   s.sysenter_cs = s.sysenter_esp = s.sysenter_eip = 0;
   s.tsc_adjust = s.tsc_aux = 0;
+  reset_msrs();
   s.pat = 0x0007'0406'0007'0406;
   s.interrupt_shadow = s.nmi_blocked = s.halted = false;
 
