@@ -112,7 +112,9 @@ std::unique_ptr<Block> BlockTranslator::translate(const BlockKey& key, std::span
   link_stubs_.clear();
   instruction_offsets_.clear();
 
-  for (current_ = 0; current_ < instructions_.size() && !block_ended_; ++current_) {
+  stored_by_callout_ = false;
+  // A callout may store into this very block, which then must not go on: its exit leads to what is there now.
+  for (current_ = 0; current_ < instructions_.size() && !block_ended_ && !stored_by_callout_; ++current_) {
     instruction_offsets_.push_back(static_cast<uint32_t>(a_.offset()));
     emit_instruction(current_);
   }

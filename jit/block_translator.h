@@ -147,6 +147,7 @@ class BlockTranslator {
   size_t current_ = 0;                         // index of the instruction being emitted
   const MemoryAccess* open_access_ = nullptr;  // callout form, between begin and end
   bool access_is_inline_ = true;
+  bool stored_by_callout_ = false;
   std::vector<SlowPath> slow_paths_;
   std::vector<LinkStub> link_stubs_;
 };

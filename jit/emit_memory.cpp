@@ -119,6 +119,7 @@ void BlockTranslator::end_access() {
   if (access_is_inline_ || open_access_->kind != AccessKind::Write) return;
   give_up_flags(live_[current_].after != 0);
   emit_callout(environment_.thunks->callout_end, reinterpret_cast<uint64_t>(open_access_));
+  stored_by_callout_ = true;
 }
 
 void BlockTranslator::emit_callout(uint64_t thunk, uint64_t detail) {

@@ -23,6 +23,7 @@ std::string_view thunk_name(const Thunks& thunks, uint64_t address) {
       {thunks.leave, "leave"},
       {thunks.tlb_miss, "tlb_miss"},
       {thunks.system, "system"},
+      {thunks.system_end, "system"},
       {thunks.callout_begin, "callout_begin"},
       {thunks.callout_end, "callout_end"},
       {thunks.gather, "gather"},
@@ -146,7 +147,7 @@ std::string explain_code(std::span<const uint8_t> code, unsigned bits, uint64_t 
   Thunks thunks;
   uint64_t next = 0x1000;
   for (uint64_t* thunk :
-       {&thunks.leave, &thunks.tlb_miss, &thunks.system, &thunks.callout_begin, &thunks.callout_end,
+       {&thunks.leave, &thunks.tlb_miss, &thunks.system, &thunks.system_end, &thunks.callout_begin, &thunks.callout_end,
         &thunks.gather, &thunks.single_step, &thunks.lookup, &thunks.link, &thunks.redispatch}) {
     *thunk = next += 0x100;
   }

@@ -12,6 +12,36 @@ uint64_t fault(Translator& translator, const Exception& exception) {
   return translator.next_host_code();
 }
 
+constexpr Exception single_step_trap() {
+  constexpr uint64_t kDr6SingleStep = 1u << 14;
+  return {.vector = vector::kDb, .dr6 = kDr6SingleStep, .trap = true};
+}
+
+// Executes a system instruction and what follows from it. True: the next instruction may run as translated.
+bool execute(Translator& translator, uint64_t instruction) {
+  ++translator.counters().system_calls;
+  translator.collect_flags();
+  Vcpu& vcpu = translator.vcpu();
+  VcpuState& state = vcpu.state();
+  // SAFETY: the address of a SystemInstruction that the running block owns.
+  const auto& insn = *reinterpret_cast<const SystemInstruction*>(instruction);
+  state.rip = insn.rip;
+  const bool single_step = state.mode.has(ModeBits::kSingleStep);
+  const auto outcome = vcpu.execute(insn);
+  if (!outcome) {
+    vcpu.deliver(outcome.error());
+    return false;
+  }
+  // INT n clears TF before the trap would be taken (SDM vol. 3, 17.3.1.4).
+  const bool software_interrupt = insn.op == SystemOp::Int || insn.op == SystemOp::Int1 ||
+                                  insn.op == SystemOp::Int3 || insn.op == SystemOp::Into;
+  if (single_step && state.rip != insn.rip && !software_interrupt) {
+    vcpu.deliver(single_step_trap());
+    return false;
+  }
+  return *outcome == Outcome::Next;
+}
+
 }  // namespace
 
 uint64_t tlb_miss(Translator& translator, uint64_t linear, uint64_t detail, uint64_t site) noexcept {
@@ -39,24 +69,19 @@ uint64_t tlb_miss(Translator& translator, uint64_t linear, uint64_t detail, uint
 }
 
 uint64_t system(Translator& translator, uint64_t, uint64_t instruction, uint64_t) noexcept {
-  ++translator.counters().system_calls;
-  translator.collect_flags();
-  Vcpu& vcpu = translator.vcpu();
-  VcpuState& state = vcpu.state();
-  // SAFETY: the address of a SystemInstruction that the running block owns.
-  const auto& insn = *reinterpret_cast<const SystemInstruction*>(instruction);
-  state.rip = insn.rip;
-  const bool single_step = state.mode.has(ModeBits::kSingleStep);
-  const auto outcome = vcpu.execute(insn);
-  if (!outcome) return fault(translator, outcome.error());
-  if (single_step && state.rip != insn.rip) {
-    constexpr uint64_t kDr6SingleStep = 1u << 14;
-    return fault(translator, {.vector = vector::kDb, .dr6 = kDr6SingleStep, .trap = true});
+  VcpuState& state = translator.vcpu().state();
+  const uint64_t killed = translator.counters().blocks_killed;
+  if (!execute(translator, instruction)) return translator.next_host_code();
+  // An instruction that stored into code may have changed what follows it in its own block.
+  if (state.attention.load(std::memory_order_relaxed) || translator.counters().blocks_killed != killed) {
+    return translator.next_host_code();
   }
-  if (*outcome == Outcome::Next && !state.attention.load(std::memory_order_relaxed)) {
-    state.spilled_overflow = (state.rflags & flag::kOf) != 0;
-    return 0;
-  }
+  state.spilled_overflow = (state.rflags & flag::kOf) != 0;
+  return 0;
+}
+
+uint64_t system_end(Translator& translator, uint64_t, uint64_t instruction, uint64_t) noexcept {
+  execute(translator, instruction);
   return translator.next_host_code();
 }
 
@@ -154,10 +179,9 @@ uint64_t gather(Translator& translator, uint64_t, uint64_t access_address, uint6
 }
 
 uint64_t single_step(Translator& translator, uint64_t rip, uint64_t, uint64_t) noexcept {
-  constexpr uint64_t kDr6SingleStep = 1u << 14;
   translator.collect_flags();
   translator.vcpu().state().rip = rip;
-  return fault(translator, {.vector = vector::kDb, .dr6 = kDr6SingleStep, .trap = true});
+  return fault(translator, single_step_trap());
 }
 
 uint64_t lookup(Translator& translator, uint64_t rip, uint64_t, uint64_t) noexcept {

@@ -136,6 +136,7 @@ Thunks generate_thunks(CodeCache& cache, Translator& translator) {
   thunks.leave = builder.leave();
   thunks.tlb_miss = builder.tlb_miss();
   thunks.system = builder.callout(helper::system);
+  thunks.system_end = builder.block_end(helper::system_end, false);
   thunks.callout_begin = builder.callout(helper::callout_begin);
   thunks.callout_end = builder.callout(helper::callout_end);
   thunks.gather = builder.callout(helper::gather);

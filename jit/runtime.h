@@ -25,6 +25,7 @@ struct Thunks {
   uint64_t tlb_miss =
       0;  // kLinear: address; kTemp: MissDetail; goes on with kLinear kept, general registers too
   uint64_t system = 0;         // kTemp: SystemInstruction*
+  uint64_t system_end = 0;     // likewise, when the block ends with it
   uint64_t callout_begin = 0;  // kLinear: offset; kTemp: MemoryAccess*
   uint64_t callout_end = 0;    // kTemp: MemoryAccess*
   uint64_t gather = 0;         // kTemp: GatherAccess*

@@ -6,6 +6,7 @@
 //     ; expect: rax=0x5 zf=1          registers and flags at the end; `exception=13` instead of HLT
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -143,8 +144,11 @@ class AssemblyTest : public testing::Test {
         << mode;
     EXPECT_EQ(outcome.registers.mxcsr, native.registers.mxcsr) << mode;
     const std::span<const std::byte> memory = guest.memory();
-    EXPECT_TRUE(std::equal(memory.begin(), memory.end(), native_memory.begin()))
-        << mode << ": memory differs";
+    const auto [here, there] = std::ranges::mismatch(memory, native_memory);
+    if (here != memory.end()) {
+      ADD_FAILURE() << mode << ": memory differs at offset " << std::hex << here - memory.begin() << ": "
+                    << static_cast<int>(*here) << ", natively " << static_cast<int>(*there);
+    }
   }
 
   std::filesystem::path source_;

@@ -48,8 +48,9 @@ void on_fault(int, siginfo_t* info, void* context_pointer) {
 
 struct LaunchState {
   std::array<uint64_t, 16> gpr;
-  uint64_t rflags, rip;
+  uint64_t rflags;
 };
+uint64_t launch_address;  // read when no register is free any more
 
 // Loads every register and jumps; never returns.
 [[noreturn]] __attribute__((noinline)) void launch(const LaunchState& state) {
@@ -60,9 +61,9 @@ struct LaunchState {
       "mov 40(%%r15), %%rbp\n mov 48(%%r15), %%rsi\n mov 56(%%r15), %%rdi\n mov 64(%%r15), %%r8\n"
       "mov 72(%%r15), %%r9\n mov 80(%%r15), %%r10\n mov 88(%%r15), %%r11\n mov 96(%%r15), %%r12\n"
       "mov 104(%%r15), %%r13\n mov 112(%%r15), %%r14\n mov 32(%%r15), %%rsp\n"
-      "push 136(%%r15)\n mov 120(%%r15), %%r15\n ret\n"
+      "mov 120(%%r15), %%r15\n jmp *%1\n"
       :
-      : "r"(&state)
+      : "r"(&state), "m"(launch_address)
       : "memory");
   __builtin_unreachable();
 }
@@ -111,7 +112,8 @@ BareGuest::Outcome run_natively(std::span<const uint8_t> image, const Registers&
   for (unsigned i = 0; i < 5; ++i) sigaction(kSignals[i], &action, &previous[i]);
 
   static LaunchState state;
-  state = {.gpr = start.gpr, .rflags = start.rflags & ~flag::kIf, .rip = start.rip};
+  state = {.gpr = start.gpr, .rflags = start.rflags & ~flag::kIf};
+  launch_address = start.rip;
   outcome = {};
   if (sigsetjmp(back, 1) == 0) {
     asm volatile("fninit");
