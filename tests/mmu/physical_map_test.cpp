@@ -1,0 +1,127 @@
+#include "mmu/physical_map.h"
+
+#include <gtest/gtest.h>
+
+#include <stdexcept>
+#include <vector>
+
+namespace penumbra {
+namespace {
+
+constexpr uint64_t kMiB = 1 << 20;
+
+class Registers : public MmioHandler {
+ public:
+  uint64_t mmio_read(uint64_t offset, unsigned size) override { return 0x1111'1111'1111'1111 * size + offset; }
+  void mmio_write(uint64_t offset, unsigned size, uint64_t value) override {
+    last_offset = offset;
+    last_size = size;
+    last_value = value;
+  }
+  uint64_t last_offset = 0, last_value = 0;
+  unsigned last_size = 0;
+};
+
+TEST(PhysicalMap, RamKeepsWhatIsWritten) {
+  PhysicalMap map(2 * kMiB);
+  map.write({0x1234}, 8, 0x1122334455667788);
+  EXPECT_EQ(map.read({0x1234}, 8), 0x1122334455667788u);
+  EXPECT_EQ(map.read({0x1236}, 2), 0x5566u);
+  EXPECT_EQ(map.page({0x1234}).kind, PhysicalMap::PageKind::Ram);
+}
+
+TEST(PhysicalMap, UnclaimedAddressesReadAsOnesAndSwallowWrites) {
+  PhysicalMap map(kMiB);
+  map.write({kMiB}, 4, 0);
+  EXPECT_EQ(map.read({kMiB}, 4), 0xffff'ffffu);
+  EXPECT_EQ(map.read({uint64_t{1} << 51}, 8), ~uint64_t{0});
+  std::vector<std::byte> bytes(32, std::byte{0});
+  map.read_bytes({kMiB - 16}, bytes);
+  EXPECT_EQ(bytes[15], std::byte{0});
+  EXPECT_EQ(bytes[16], std::byte{0xff});
+}
+
+TEST(PhysicalMap, RamAboveTheLowLimitContinuesAt4GiB) {
+  PhysicalMap map(PhysicalMap::kLowRamLimit + 16 * kMiB);
+  EXPECT_EQ(map.ram_below_4g(), PhysicalMap::kLowRamLimit);
+  EXPECT_EQ(map.ram_above_4g(), 16 * kMiB);
+  EXPECT_EQ(map.page({PhysicalMap::kLowRamLimit}).kind, PhysicalMap::PageKind::Unclaimed);
+  map.write({(uint64_t{1} << 32) + 8}, 4, 42);
+  EXPECT_EQ(map.read({(uint64_t{1} << 32) + 8}, 4), 42u);
+  EXPECT_EQ(map.page({(uint64_t{1} << 32) + 16 * kMiB}).kind, PhysicalMap::PageKind::Unclaimed);
+}
+
+TEST(PhysicalMap, RomCoversRamAndIgnoresWrites) {
+  PhysicalMap map(2 * kMiB);
+  const std::vector<std::byte> image(kPageSize, std::byte{0x5a});
+  map.write({0xf0000}, 1, 1);
+  map.add_rom({0xf0000}, image);
+  EXPECT_EQ(map.read({0xf0000}, 1), 0x5au);
+  map.write({0xf0000}, 1, 2);
+  const std::vector<std::byte> dma(16, std::byte{3});
+  map.write_bytes({0xf0000}, dma);
+  EXPECT_EQ(map.read({0xf0000}, 1), 0x5au);
+}
+
+TEST(PhysicalMap, MmioGetsOffsetSizeAndValue) {
+  PhysicalMap map(kMiB);
+  Registers chip;
+  map.add_mmio({0xfe00'0000}, 2 * kPageSize, chip, "chip");
+  EXPECT_EQ(map.read({0xfe00'1010}, 2), (0x2222 + 0x1010) & 0xffffu);
+  map.write({0xfe00'1020}, 4, 0xffff'ffff'1234'5678);
+  EXPECT_EQ(chip.last_offset, 0x1020u);
+  EXPECT_EQ(chip.last_size, 4u);
+  EXPECT_EQ(chip.last_value, 0x1234'5678u);
+}
+
+TEST(PhysicalMap, OverlappingOrOddRegionsAreRefused) {
+  PhysicalMap map(kMiB);
+  Registers chip;
+  map.add_mmio({0xfe00'0000}, kPageSize, chip, "first");
+  EXPECT_THROW(map.add_mmio({0xfe00'0000}, kPageSize, chip, "second"), std::invalid_argument);
+  EXPECT_THROW(map.add_mmio({0xfdff'f000}, 2 * kPageSize, chip, "second"), std::invalid_argument);
+  EXPECT_THROW(map.add_mmio({0xfe00'1800}, kPageSize, chip, "odd"), std::invalid_argument);
+  EXPECT_THROW(map.add_mmio({0xfe01'0000}, 0, chip, "empty"), std::invalid_argument);
+}
+
+TEST(PhysicalMap, AbsurdSizesAreRefused) {
+  EXPECT_THROW(PhysicalMap(0), std::runtime_error);
+  EXPECT_THROW(PhysicalMap(kMiB + 1), std::runtime_error);
+  EXPECT_THROW(PhysicalMap(uint64_t{1} << 60), std::runtime_error);
+}
+
+TEST(PhysicalMap, ClosedA20GateMasksBit20) {
+  PhysicalMap map(4 * kMiB);
+  map.write({0x500}, 1, 7);
+  map.set_a20(false);
+  EXPECT_EQ(map.read({kMiB + 0x500}, 1), 7u);
+  EXPECT_EQ(map.page({kMiB}).frame, PageFrame{0});
+  map.set_a20(true);
+  EXPECT_EQ(map.read({kMiB + 0x500}, 1), 0u);
+}
+
+class CodeWrites : public CodeWriteListener {
+ public:
+  void code_written(PageFrame frame, uint64_t offset, uint64_t size) override {
+    writes.push_back({frame.number, offset, size});
+  }
+  std::vector<std::array<uint64_t, 3>> writes;
+};
+
+TEST(PhysicalMap, WritesToCodeAreAnnouncedPageByPage) {
+  PhysicalMap map(kMiB);
+  CodeWrites listener;
+  map.tracker().set_listener(&listener);
+  map.tracker().set_holds_code({3}, true);
+  map.tracker().set_holds_code({4}, true);
+  map.write({0x2ff8}, 8, 0);
+  EXPECT_TRUE(listener.writes.empty());
+  map.write({0x3010}, 4, 0);
+  const std::vector<std::byte> dma(0x20);
+  map.write_bytes({0x3ff0}, dma);
+  const std::vector<std::array<uint64_t, 3>> expected{{3, 0x10, 4}, {3, 0xff0, 16}, {4, 0, 16}};
+  EXPECT_EQ(listener.writes, expected);
+}
+
+}  // namespace
+}  // namespace penumbra
