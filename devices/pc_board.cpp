@@ -1,0 +1,153 @@
+#include "devices/pc_board.h"
+
+#include <algorithm>
+#include <charconv>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace penumbra {
+
+namespace {
+constexpr unsigned kPitIrq = 0, kKeyboardIrq = 1, kRtcIrq = 8, kMouseIrq = 12;
+
+// Inputs of the shared lines.
+constexpr unsigned kA20Keyboard = 0, kA20Port92 = 1;
+
+constexpr struct {
+  const char* name;
+  uint16_t port;
+} kSerials[4] = {{"com1", 0x3f8}, {"com2", 0x2f8}, {"com3", 0x3e8}, {"com4", 0x2e8}};
+
+constexpr uint64_t kKib = 1024, kMib = 1024 * kKib;
+
+std::string debug_console_name(uint16_t port) {
+  char digits[4];
+  return "debug_console_" + std::string(digits, std::to_chars(digits, digits + sizeof digits, port, 16).ptr);
+}
+}  // namespace
+
+LineOutput PcBoard::SharedLine::input(unsigned number) {
+  return [this, number](bool level) { drive(number, level); };
+}
+
+void PcBoard::SharedLine::drive(unsigned number, bool level) {
+  const bool before = levels_ != 0;
+  levels_ = static_cast<uint8_t>(level ? levels_ | bit(number) : levels_ & ~bit(number));
+  if (before != (levels_ != 0)) out_(!before);
+}
+
+PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, PhysicalMap& map,
+                 LineOutput interrupt, PcBoardOptions options)
+    : control_(control),
+      a20_([this](bool open) { control_.set_a20(open); }),
+      irq3_(pics_.irq_line(3)),
+      irq4_(pics_.irq_line(4)),
+      pit_(clock, pics_.irq_line(kPitIrq)),
+      port_61_(
+          clock, [this](bool level) { pit_.set_gate(2, level); }, [this] { return pit_.output(2); }),
+      rtc_(clock, options.start_time, pics_.irq_line(kRtcIrq)),
+      keyboard_(
+          pics_.irq_line(kKeyboardIrq), pics_.irq_line(kMouseIrq), [this] { control_.request_reset(); },
+          a20_.input(kA20Keyboard)),
+      dma_1_("dma_8237_1", 0),
+      dma_2_("dma_8237_2", 1),
+      port_92_([this] { control_.request_reset(); }, a20_.input(kA20Port92)),
+      reset_control_([this] { control_.request_reset(); }),
+      fw_cfg_(map) {
+  a20_.drive(kA20Keyboard, true);  // as the 8042 comes out of reset
+  pics_.set_interrupt_listener(std::move(interrupt));
+
+  add(io, 0x20, 2, pics_.master());
+  add(io, 0xa0, 2, pics_.slave());
+  io.add(0x4d0, 1, pics_.master(), Pic8259a::kElcrOffset);
+  io.add(0x4d1, 1, pics_.slave(), Pic8259a::kElcrOffset);
+  add(io, 0x40, 4, pit_);
+  add(io, 0x61, 1, port_61_);
+  add(io, 0x70, 2, rtc_);
+  add(io, 0x60, 1, keyboard_);
+  io.add(0x64, 1, keyboard_, 4);
+  for (unsigned i = 0; i < 4; i++) {
+    if (!options.serial_out[i]) continue;
+    SharedLine& irq = i % 2 ? irq3_ : irq4_;
+    serials_[i] = std::make_unique<Uart16550a>(kSerials[i].name, clock, irq.input(i / 2),
+                                               std::move(options.serial_out[i]));
+    add(io, kSerials[i].port, 8, *serials_[i]);
+  }
+  add(io, 0x00, 16, dma_1_);
+  add(io, 0xc0, 32, dma_2_);
+  add(io, 0x80, 1, post_port_);
+  add(io, 0x81, 15, dma_pages_);
+  add(io, 0x92, 1, port_92_);
+  add(io, 0xcf8, 4, reset_control_);
+  add(io, 0x510, 12, fw_cfg_);
+  for (auto& console : options.debug_consoles) {
+    debug_consoles_.push_back(
+        std::make_unique<DebugConsole>(debug_console_name(console.port), std::move(console.sink)));
+    add(io, console.port, 1, *debug_consoles_.back());
+  }
+  if (options.debug_exit_port) {
+    debug_exit_ = std::make_unique<DebugExit>([this](int exit_code) { control_.request_exit(exit_code); });
+    add(io, *options.debug_exit_port, options.debug_exit_ports, *debug_exit_);
+  }
+  write_configuration(map);
+}
+
+// A chip with its ports, or the first range of them.
+void PcBoard::add(IoBus& io, uint16_t first, uint16_t count, Device& chip, uint16_t device_offset) {
+  io.add(first, count, chip, device_offset);
+  chips_.push_back(&chip);
+}
+
+// The CMOS bytes that firmware and operating systems read, as QEMU's pc machine sets them.
+void PcBoard::write_configuration(const PhysicalMap& map) {
+  const auto set16 = [this](uint8_t index, uint64_t value) {
+    rtc_.set_memory(index, static_cast<uint8_t>(value));
+    rtc_.set_memory(static_cast<uint8_t>(index + 1), static_cast<uint8_t>(value >> 8));
+  };
+  constexpr uint64_t kMost = 65'535;
+  const uint64_t low = map.ram_below_4g(), high = map.ram_above_4g();
+  constexpr uint8_t kFpu = 0x02, kMouse = 0x04;
+  rtc_.set_memory(0x14, kFpu | kMouse);  // equipment: no floppy drive, a display of its own firmware
+  set16(0x15, 640);                      // KiB of base memory
+  const uint64_t extended = low > kMib ? std::min((low - kMib) / kKib, kMost) : 0;
+  set16(0x17, extended);  // KiB above 1 MiB
+  set16(0x30, extended);
+  set16(0x34, low > 16 * kMib ? std::min((low - 16 * kMib) / (64 * kKib), kMost) : 0);  // 64 KiB units
+  set16(0x5b, high / (64 * kKib));                                                      // above 4 GiB
+  rtc_.set_memory(0x5d, static_cast<uint8_t>(high / (64 * kKib) >> 16));
+}
+
+// The interrupt controllers go first: the lines that fall when the others are reset leave no request behind.
+void PcBoard::reset() {
+  for (Device* chip : chips_) chip->reset();
+}
+
+DeviceState PcBoard::save() const {
+  DeviceState chips = DeviceState::object();
+  for (const Device* chip : chips_) chips[std::string(chip->name())] = chip->save();
+  return {{"version", 1},
+          {"chips", chips},
+          {"a20", a20_.levels()},
+          {"irq3", irq3_.levels()},
+          {"irq4", irq4_.levels()}};
+}
+
+void PcBoard::load(const DeviceState& state) {
+  require_version(state, 1, "pc_board");
+  const DeviceState& chips = state.at("chips");
+  for (const Device* chip : chips_) {
+    if (!chips.contains(chip->name())) {
+      throw std::invalid_argument("the saved board has no chip " + std::string(chip->name()));
+    }
+  }
+  if (chips.size() != chips_.size()) throw std::invalid_argument("the saved board has other chips");
+  for (Device* chip : chips_) chip->load(chips.at(std::string(chip->name())));
+  a20_.restore(static_cast<uint8_t>(bounded(state, "a20", 3)));
+  irq3_.restore(static_cast<uint8_t>(bounded(state, "irq3", 3)));
+  irq4_.restore(static_cast<uint8_t>(bounded(state, "irq4", 3)));
+  control_.set_a20(a20_.levels() != 0);
+  pics_.announce();
+}
+
+}  // namespace penumbra

@@ -1,0 +1,111 @@
+// The PC: which chips there are, and how ports, interrupt lines, the A20 gate and the reset line connect
+// them.
+//
+// As QEMU's pc machine without PCI: two 8259A with ELCR, 8254, MC146818, 8042, up to four 16550A, 8237A, and
+// the system control ports, the 82371SB's (PIIX3) where it has them.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "core/board.h"
+#include "core/io_bus.h"
+#include "core/machine_control.h"
+#include "core/virtual_clock.h"
+#include "devices/debug_console.h"
+#include "devices/debug_exit.h"
+#include "devices/dma_8237.h"
+#include "devices/fw_cfg.h"
+#include "devices/keyboard_8042.h"
+#include "devices/pic_pair.h"
+#include "devices/pit_8254.h"
+#include "devices/port_61.h"
+#include "devices/port_92.h"
+#include "devices/post_port.h"
+#include "devices/reset_control.h"
+#include "devices/rtc_mc146818.h"
+#include "devices/uart_16550a.h"
+#include "mmu/physical_map.h"
+
+namespace penumbra {
+
+struct PcBoardOptions {
+  // COM1 to COM4: ports 3F8h, 2F8h, 3E8h, 2E8h, IRQ 4, 3, 4, 3. An empty one has no chip.
+  ByteSink serial_out[4];
+  struct DebugConsole {
+    uint16_t port;
+    ByteSink sink;
+  };
+  std::vector<DebugConsole> debug_consoles;
+  std::optional<uint16_t> debug_exit_port;  // first port of the debug exit; none: no chip
+  uint16_t debug_exit_ports = 4;
+  int64_t start_time = 0;  // Unix seconds when the clock reads 0
+};
+
+class PcBoard final : public Board {
+ public:
+  // `interrupt` is the CPU's INTR. Throws std::invalid_argument when ports of the options overlap others.
+  PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, PhysicalMap& map, LineOutput interrupt,
+          PcBoardOptions options);
+  PcBoard(const PcBoard&) = delete;
+  PcBoard& operator=(const PcBoard&) = delete;
+
+  InterruptSource& interrupts() override { return pics_; }
+  PicPair& pics() { return pics_; }
+  void reset() override;
+
+  FwCfg& fw_cfg() { return fw_cfg_; }
+  // `number` 0 is COM1. Null when it has no chip.
+  Uart16550a* serial(unsigned number) { return number < 4 ? serials_[number].get() : nullptr; }
+
+  // All of them, each with a name of its own.
+  std::span<Device* const> chips() const { return chips_; }
+
+  // The state of all chips by their names, and of the lines between them. load() throws what the chips throw,
+  // and std::invalid_argument when the state is one of a board with other chips; the board must be reset or
+  // thrown away then.
+  DeviceState save() const;
+  void load(const DeviceState& state);
+
+ private:
+  // A line that several outputs drive: high when one of them is.
+  class SharedLine {
+   public:
+    explicit SharedLine(LineOutput out) : out_(std::move(out)) {}
+    LineOutput input(unsigned number);
+    void drive(unsigned number, bool level);
+    uint8_t levels() const { return levels_; }  // of the inputs
+    void restore(uint8_t levels) { levels_ = levels; }
+
+   private:
+    LineOutput out_;
+    uint8_t levels_ = 0;
+  };
+
+  void add(IoBus& io, uint16_t first, uint16_t count, Device& chip, uint16_t device_offset = 0);
+  void write_configuration(const PhysicalMap& map);
+
+  MachineControl& control_;
+  PicPair pics_;
+  SharedLine a20_, irq3_, irq4_;
+  Pit8254 pit_;
+  Port61 port_61_;
+  RtcMc146818 rtc_;
+  Keyboard8042 keyboard_;
+  std::unique_ptr<Uart16550a> serials_[4];
+  Dma8237 dma_1_, dma_2_;
+  DmaPageRegisters dma_pages_;
+  PostPort post_port_;
+  Port92 port_92_;
+  ResetControl reset_control_;
+  FwCfg fw_cfg_;
+  std::vector<std::unique_ptr<DebugConsole>> debug_consoles_;
+  std::unique_ptr<DebugExit> debug_exit_;
+  std::vector<Device*> chips_;
+};
+
+}  // namespace penumbra
