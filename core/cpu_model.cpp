@@ -78,8 +78,8 @@ constexpr FeatureBits kExtended1Ecx = {.passed = bits({0 /*LAHF*/, 5 /*LZCNT*/, 
 constexpr uint64_t kArchCapabilities = bits({0, 1, 3, 4, 5, 6, 8, 13, 14, 15, 20, 24, 26, 27}) | uint64_t{1}
                                                                                                      << 62;
 
-// "KVMKVMKVM" with the paravirtual clock (MSRs 4b564d00 and 4b564d01) and nothing else.
-constexpr uint32_t kKvmClocksource2 = 1u << 3, kKvmClocksourceStable = 1u << 24;
+// "KVMKVMKVM": the paravirtual clock (MSRs 4b564d00 and 4b564d01), and ports need no delay between accesses.
+constexpr uint32_t kKvmNopIoDelay = 1u << 1, kKvmClocksource2 = 1u << 3, kKvmClocksourceStable = 1u << 24;
 
 constexpr uint32_t kEferAutomaticIbrs = 1u << 21;
 
@@ -177,7 +177,7 @@ void CpuModel::add_brand(std::string_view brand) {
 
 void CpuModel::add_hypervisor() {
   add({.function = 0x4000'0000, .eax = 0x4000'0001, .ebx = 0x4b4d'564b, .ecx = 0x564b'4d56, .edx = 0x4d});
-  add({.function = 0x4000'0001, .eax = kKvmClocksource2 | kKvmClocksourceStable});
+  add({.function = 0x4000'0001, .eax = kKvmNopIoDelay | kKvmClocksource2 | kKvmClocksourceStable});
 }
 
 void CpuModel::make_max() {

@@ -14,6 +14,11 @@ namespace {
 // The default slack of 50 microseconds would delay every timer of the guest by that much.
 void use_precise_timers() { prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0); }
 
+uint64_t host_wall_clock() {
+  const auto since_1970 = std::chrono::system_clock::now().time_since_epoch();
+  return static_cast<uint64_t>(std::chrono::nanoseconds(since_1970).count());
+}
+
 }  // namespace
 
 Machine::StatePages::StatePages() {
@@ -32,6 +37,7 @@ Machine::StatePages::~StatePages() {
 
 Machine::Machine(const MachineOptions& options)
     : reboot_(options.reboot),
+      wall_clock_(options.wall_clock ? options.wall_clock : host_wall_clock),
       cpu_model_(options.cpu),
       map_(options.ram_bytes),
       tlb_(map_),
@@ -67,6 +73,7 @@ void Machine::reset() {
   board_->reset();
   set_a20(true);
   vcpu_.reset();
+  vcpu_.set_wall_clock_start(wall_clock_());  // the guest's TSC is 0 now
   engine_->discard_translations();
   if (boot_) boot_();
 }

@@ -34,6 +34,7 @@ struct MachineOptions {
   std::string cpu = "max";                   // see CpuModel
   bool reboot = true;                        // a reset starts the machine anew; else it ends run()
   VirtualClock::Source clock_source;         // empty: the host's monotonic clock
+  std::function<uint64_t()> wall_clock = {};  // nanoseconds since 1970; empty: the host's real-time clock
 };
 
 // Why run() returned.
@@ -122,6 +123,7 @@ class Machine final : public MachineControl {
   void set_alarm();
 
   const bool reboot_;
+  const std::function<uint64_t()> wall_clock_;
   CpuModel cpu_model_;
   PhysicalMap map_;
   SoftTlb tlb_;

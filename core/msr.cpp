@@ -333,9 +333,10 @@ Result<void> Vcpu::write_efer(uint64_t value) {
   return {};
 }
 
+// Where the guest wants it: across a page's end too.
 void Vcpu::write_physical(PhysAddr address, unsigned size, uint64_t value) {
   HostVectorScope scope(state_);
-  map_.write(address, size, value);
+  map_.write_bytes(address, {reinterpret_cast<const std::byte*>(&value), size});
 }
 
 // struct pvclock_vcpu_time_info: time = system_time + ((tsc - tsc_timestamp) << shift) * mul / 2^32, in
