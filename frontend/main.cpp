@@ -1,0 +1,43 @@
+// penumbra: the program. Exit status: the guest's, or 1 for the host's errors and 2 for the user's.
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <string>
+
+#include "frontend/explain.h"
+#include "frontend/options.h"
+#include "frontend/run.h"
+#include "frontend/user_error.h"
+
+namespace {
+
+int show(const std::string& text) {
+  const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
+  if (written && std::fflush(stdout) == 0) return 0;
+  std::perror("penumbra: standard output");
+  return 1;
+}
+
+struct Execute {
+  std::chrono::steady_clock::time_point began;
+
+  int operator()(const penumbra::RunOptions& options) const { return penumbra::run(options, began); }
+  int operator()(const penumbra::ExplainOptions& options) const { return show(penumbra::explain(options)); }
+  int operator()(const penumbra::ShowText& text) const { return show(text.text); }
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const auto began = std::chrono::steady_clock::now();
+  try {
+    const auto command = penumbra::parse_command_line({argv + (argc > 0), argv + argc});
+    return std::visit(Execute{began}, command);
+  } catch (const penumbra::UserError& error) {
+    std::fprintf(stderr, "penumbra: %s\n", error.what());
+    return 2;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "penumbra: %s\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,427 @@
+#include "frontend/options.h"
+
+#include <fmt/format.h>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <algorithm>
+#include <charconv>
+#include <map>
+
+#include "core/trace_log.h"
+#include "frontend/user_error.h"
+
+namespace penumbra {
+
+namespace {
+
+constexpr std::string_view kVersion = "penumbra 0.1";
+constexpr unsigned kMaxSerials = 2;
+
+template <class... Arguments>
+[[noreturn]] void refuse(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
+  throw UserError(fmt::format(format, std::forward<Arguments>(arguments)...));
+}
+
+std::optional<uint64_t> parse_number(std::string_view text) {
+  int base = 10;
+  if (text.starts_with("0x") || text.starts_with("0X")) {
+    base = 16;
+    text.remove_prefix(2);
+  }
+  uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, base);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+// "driver,key=value,key=value"; a comma within a value is written twice.
+struct Properties {
+  std::string head;
+  std::map<std::string, std::string, std::less<>> values;
+
+  Properties(std::string_view option, std::string_view text) : option_(option) {
+    std::vector<std::string> pieces(1);
+    for (size_t i = 0; i < text.size(); ++i) {
+      if (text[i] != ',') {
+        pieces.back() += text[i];
+      } else if (i + 1 < text.size() && text[i + 1] == ',') {
+        pieces.back() += text[i++];
+      } else {
+        pieces.emplace_back();
+      }
+    }
+    for (size_t i = 0; i < pieces.size(); ++i) {
+      const size_t equals = pieces[i].find('=');
+      if (equals != std::string::npos) {
+        values[pieces[i].substr(0, equals)] = pieces[i].substr(equals + 1);
+      } else if (i == 0) {
+        head = pieces[i];
+      } else {
+        refuse("{}: '{}' has no value", option_, pieces[i]);
+      }
+    }
+  }
+
+  std::optional<std::string> take(std::string_view key) {
+    const auto found = values.find(key);
+    if (found == values.end()) return std::nullopt;
+    std::string value = std::move(found->second);
+    values.erase(found);
+    return value;
+  }
+
+  std::string need(std::string_view key) {
+    auto value = take(key);
+    if (!value) refuse("{}: {} needs {}=", option_, head, key);
+    return *std::move(value);
+  }
+
+  // Ports: from 0 to FFFF.
+  std::optional<uint16_t> take_port(std::string_view key) {
+    const auto text = take(key);
+    if (!text) return std::nullopt;
+    const auto number = parse_number(*text);
+    if (!number || *number > 0xffff) refuse("{}: {}={} is no port number", option_, key, *text);
+    return static_cast<uint16_t>(*number);
+  }
+
+  void done() const {
+    if (!values.empty()) refuse("{}: unknown property '{}' of '{}'", option_, values.begin()->first, head);
+  }
+
+ private:
+  std::string option_;
+};
+
+CharacterTarget file_target(std::string_view option, std::string_view path) {
+  if (path.empty()) refuse("{}: file: needs a path", option);
+  return {.kind = CharacterTarget::Kind::File, .path = std::string(path)};
+}
+
+// Options as strings, before they depend on one another.
+struct RunWords {
+  std::string memory, processors, rtc, display, monitor, debug_console, topics, switches;
+  std::vector<std::string> serials, devices, chardevs;
+  bool no_reboot = false, nographic = false;
+};
+
+class RunReader {
+ public:
+  RunOptions read(const RunWords& words, RunOptions options) {
+    options.reboot = !words.no_reboot;
+    if (set_.contains("m")) options.ram_bytes = parse_memory_size(words.memory);
+    if (set_.contains("smp")) check_processors(words.processors);
+    if (set_.contains("rtc")) options.local_time = rtc_is_local(words.rtc);
+    if (set_.contains("display")) only("-display", words.display, "none");
+    if (set_.contains("monitor")) only("-monitor", words.monitor, "none");
+    for (const std::string& chardev : words.chardevs) add_chardev(chardev);
+    if (!words.serials.empty()) options.serials.clear();
+    for (const std::string& serial : words.serials) {
+      if (options.serials.size() == kMaxSerials)
+        refuse("-serial {}: there are {} serial ports", serial, kMaxSerials);
+      options.serials.push_back(target("-serial", serial));
+    }
+    const CharacterTarget terminal{.kind = CharacterTarget::Kind::Stdio, .path = {}};
+    if (std::ranges::count(options.serials, terminal) > 1)
+      refuse("-serial stdio: only one serial port can have the terminal");
+    if (set_.contains("debugcon")) {
+      constexpr uint16_t kDebugConsolePort = 0xe9;
+      options.debug_consoles.push_back(
+          {.port = kDebugConsolePort, .target = target("-debugcon", words.debug_console)});
+    }
+    for (const std::string& device : words.devices) add_device(options, device);
+    if (set_.contains("d")) options.trace_topics = parse_topics(words.topics);
+    options.translator.trace_guest_code = options.trace_topics & TraceLog::kGuestCode;
+    options.translator.trace_host_code = options.trace_topics & TraceLog::kHostCode;
+    options.translator.trace_execution = options.trace_topics & TraceLog::kExecution;
+    try {
+      jit::apply_switches(options.translator, words.switches);
+    } catch (const std::invalid_argument& error) {
+      refuse("{}", error.what());
+    }
+    if (options.kernel.empty() && options.bios.empty())
+      refuse("nothing to boot: give -kernel FILE or -bios FILE");
+    if (options.kernel.empty() && !options.initrds.empty()) refuse("-initrd needs -kernel");
+    if (options.kernel.empty() && !options.append.empty()) refuse("-append needs -kernel");
+    return options;
+  }
+
+  std::map<std::string, bool, std::less<>> set_;  // options that were given
+
+ private:
+  static void only(std::string_view option, std::string_view value, std::string_view known) {
+    if (value != known) refuse("{} {}: only '{}' is there", option, value, known);
+  }
+
+  // "1", "cpus=1", "1,cores=1,threads=1": all counts must be 1.
+  static void check_processors(const std::string& text) {
+    Properties properties("-smp", text);
+    if (!properties.head.empty()) properties.values["cpus"] = properties.head;
+    for (const char* key : {"cpus", "maxcpus", "sockets", "dies", "cores", "threads"}) {
+      const auto value = properties.take(key);
+      if (!value) continue;
+      const auto number = parse_number(*value);
+      if (!number || *number == 0) refuse("-smp {}: not a number of processors", text);
+      if (*number > 1) refuse("-smp {}: one processor is all there is for now", text);
+    }
+    properties.done();
+  }
+
+  static bool rtc_is_local(const std::string& text) {
+    Properties properties("-rtc", text);
+    const std::string base = properties.take("base").value_or("utc");
+    if (!properties.head.empty() || (base != "utc" && base != "localtime"))
+      refuse("-rtc {}: base=utc and base=localtime are known", text);
+    properties.done();
+    return base == "localtime";
+  }
+
+  static uint32_t parse_topics(std::string_view list) {
+    static constexpr std::pair<std::string_view, uint32_t> kTopics[] = {
+        {"int", TraceLog::kInterrupts},    {"in_asm", TraceLog::kGuestCode},
+        {"out_asm", TraceLog::kHostCode},  {"exec", TraceLog::kExecution},
+        {"guest_errors", TraceLog::kGuestErrors},
+    };
+    uint32_t topics = 0;
+    while (true) {
+      const size_t comma = list.find(',');
+      const std::string_view word = list.substr(0, comma);
+      const auto topic = std::ranges::find(kTopics, word, &std::pair<std::string_view, uint32_t>::first);
+      if (topic == std::end(kTopics))
+        refuse("-d: unknown topic '{}' (int, in_asm, out_asm, exec, guest_errors)", word);
+      topics |= topic->second;
+      if (comma == std::string_view::npos) return topics;
+      list.remove_prefix(comma + 1);
+    }
+  }
+
+  void add_chardev(const std::string& text) {
+    Properties properties("-chardev", text);
+    const std::string id = properties.need("id");
+    CharacterTarget target;
+    if (properties.head == "file") {
+      target = file_target("-chardev", properties.need("path"));
+    } else if (properties.head == "stdio") {
+      target.kind = CharacterTarget::Kind::Stdio;
+    } else if (properties.head != "null") {
+      refuse("-chardev {}: unknown kind '{}' (file, stdio, null)", text, properties.head);
+    }
+    properties.done();
+    if (!chardevs_.emplace(id, target).second) refuse("-chardev {}: the id '{}' is taken", text, id);
+  }
+
+  CharacterTarget chardev(std::string_view option, const std::string& id) const {
+    const auto found = chardevs_.find(id);
+    if (found == chardevs_.end()) refuse("{}: there is no -chardev with id '{}'", option, id);
+    return found->second;
+  }
+
+  CharacterTarget target(std::string_view option, const std::string& text) const {
+    if (text == "null") return {};
+    if (text == "stdio" || text == "mon:stdio") return {.kind = CharacterTarget::Kind::Stdio, .path = {}};
+    if (text.starts_with("file:")) return file_target(option, std::string_view(text).substr(5));
+    if (text.starts_with("chardev:")) return chardev(option, text.substr(8));
+    refuse("{} {}: not one of stdio, file:PATH, null, chardev:ID", option, text);
+  }
+
+  void add_device(RunOptions& options, const std::string& text) const {
+    Properties properties("-device", text);
+    if (properties.head == "isa-debug-exit") {
+      if (options.debug_exit) refuse("-device {}: one is enough", text);
+      // QEMU's defaults.
+      RunOptions::DebugExit exit{.port = 0x501, .ports = 2};
+      exit.port = properties.take_port("iobase").value_or(exit.port);
+      exit.ports = properties.take_port("iosize").value_or(exit.ports);
+      if (exit.ports == 0 || exit.port + exit.ports > 0x10000) refuse("-device {}: no such ports", text);
+      options.debug_exit = exit;
+    } else if (properties.head == "isa-debugcon") {
+      RunOptions::DebugConsole console{.port = 0xe9, .target = {}};
+      console.port = properties.take_port("iobase").value_or(console.port);
+      console.target = chardev("-device " + text, properties.need("chardev"));
+      options.debug_consoles.push_back(console);
+    } else {
+      refuse("-device {}: unknown device (isa-debug-exit, isa-debugcon)", text);
+    }
+    properties.done();
+  }
+
+  std::map<std::string, CharacterTarget, std::less<>> chardevs_;
+};
+
+// CLI11 knows "-m" and "--kernel", QEMU's users write "-kernel". Makes every option "--name=value", so that a value
+// may begin with a dash. Options are looked up in `app`.
+std::vector<std::string> normalize(const CLI::App& app, std::span<const char* const> arguments) {
+  std::vector<std::string> result;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const std::string_view argument = arguments[i];
+    if (!argument.starts_with('-') || argument == "-") {
+      result.emplace_back(argument);
+      continue;
+    }
+    std::string_view name = argument.substr(argument.starts_with("--") ? 2 : 1);
+    const size_t equals = name.find('=');
+    std::optional<std::string> value;
+    if (equals != std::string_view::npos) value = name.substr(equals + 1);
+    name = name.substr(0, equals);
+    if (name == "h") name = "help";
+    const std::string option = (name.size() == 1 ? "-" : "--") + std::string(name);
+    const CLI::Option* known = name.empty() ? nullptr : app.get_option_no_throw(option);
+    if (!known) refuse("unknown option '{}' (see 'penumbra help')", argument);
+    const bool takes_value = known->get_items_expected_max() > 0;
+    if (!takes_value && value) refuse("{}: this option has no value", argument);
+    if (takes_value && !value) {
+      if (++i == arguments.size()) refuse("{}: the value is missing", argument);
+      value = arguments[i];
+    }
+    result.push_back(option);
+    if (value && (value->empty() || name.size() == 1)) {
+      if (value->starts_with('-')) {
+        result.back() += *value;  // "-m-5"
+      } else {
+        result.push_back(*value);
+      }
+    } else if (value) {
+      result.back() += "=" + *value;
+    }
+  }
+  return result;
+}
+
+void parse(CLI::App& app, std::span<const char* const> arguments) {
+  std::vector<std::string> words = normalize(app, arguments);
+  std::ranges::reverse(words);  // as CLI11 wants them
+  try {
+    app.parse(words);
+  } catch (const CLI::CallForHelp&) {
+    throw;
+  } catch (const CLI::ParseError& error) {
+    refuse("{}", error.what());
+  }
+}
+
+constexpr std::string_view kRunHelp = R"(penumbra run: runs a machine. Options are QEMU's, with one dash or two.)";
+
+Command parse_run(std::span<const char* const> arguments) {
+  CLI::App app{std::string(kRunHelp), "penumbra run"};
+  app.set_help_flag("--help", "this text");
+  RunOptions options;
+  RunWords words;
+  RunReader reader;
+  const auto word = [&](const std::string& name, std::string& to, const std::string& help) {
+    app.add_option((name.size() == 1 ? "-" : "--") + name, to, help);
+  };
+  const auto list = [&](const std::string& name, std::vector<std::string>& to, const std::string& help) {
+    app.add_option("--" + name, to, help)->allow_extra_args(false);
+  };
+  word("kernel", options.kernel, "Linux, multiboot or PVH kernel");
+  list("initrd", options.initrds, "initial RAM disk; multiboot: a module each time it is given");
+  word("append", options.append, "the kernel's command line");
+  word("bios", options.bios, "ROM image that ends at 4 GiB; starts at the reset vector");
+  word("m", words.memory, "memory: 512M, 1G; a plain number is MiB (512)");
+  word("smp", words.processors, "number of processors: 1");
+  word("cpu", options.cpu, "CPU model: max, base (max)");
+  app.add_flag("--nographic", words.nographic, "no window; there is none yet, so nothing changes");
+  list("serial", words.serials, "stdio, file:PATH, null or chardev:ID; first COM1, then COM2 (stdio)");
+  list("chardev", words.chardevs, "file,id=ID,path=PATH; stdio,id=ID; null,id=ID");
+  list("device", words.devices, "isa-debug-exit,iobase=P,iosize=N; isa-debugcon,iobase=P,chardev=ID");
+  word("debugcon", words.debug_console, "debug console at port E9: file:PATH, stdio");
+  app.add_flag("--no-reboot", words.no_reboot, "a reset or triple fault ends the machine");
+  word("rtc", words.rtc, "base=utc or base=localtime");
+  word("display", words.display, "none");
+  word("monitor", words.monitor, "none");
+  word("d", words.topics, "log: int,in_asm,out_asm,exec,guest_errors");
+  word("D", options.trace_file, "where -d logs to (standard error)");
+  std::string switches = "translator switches, each as NAME or no-NAME:";
+  for (const auto& known : jit::translator_switches()) switches += " " + std::string(known.name);
+  word("jit", words.switches, switches);
+  app.add_flag("--stats", options.stats, "counters and times at exit, on standard error");
+  try {
+    parse(app, arguments);
+  } catch (const CLI::CallForHelp&) {
+    return ShowText{app.help()};
+  }
+  for (const CLI::Option* option : app.get_options()) {
+    if (option->count() > 0) reader.set_[option->get_single_name()] = true;
+  }
+  return reader.read(words, std::move(options));
+}
+
+Command parse_explain(std::span<const char* const> arguments) {
+  CLI::App app{"penumbra explain: shows a flat binary's basic blocks, guest code and host code side by side.",
+               "penumbra explain"};
+  app.set_help_flag("--help", "this text");
+  ExplainOptions options;
+  std::string mode, base = "0";
+  app.add_option("FILE", options.path, "flat binary");
+  app.add_option("--mode", mode, "16, 32 or 64");
+  app.add_option("--base", base, "address of its first byte (0)");
+  try {
+    parse(app, arguments);
+  } catch (const CLI::CallForHelp&) {
+    return ShowText{app.help()};
+  }
+  if (options.path.empty()) refuse("explain: the file is missing");
+  if (mode.empty()) refuse("explain: --mode 16, 32 or 64 is missing");
+  if (mode != "16" && mode != "32" && mode != "64") refuse("--mode {}: not 16, 32 or 64", mode);
+  options.mode = static_cast<unsigned>(*parse_number(mode));
+  const auto address = parse_number(base);
+  if (!address) refuse("--base {}: not an address", base);
+  options.base = *address;
+  return options;
+}
+
+constexpr std::string_view kHelp = R"(Usage:
+  penumbra run -kernel FILE [-initrd FILE] [-append TEXT] [-m SIZE] ...   a machine on this terminal
+  penumbra run -bios FILE ...                                             the same from a ROM image
+  penumbra explain FILE --mode 16|32|64 [--base ADDRESS]                  what the translator makes of code
+  penumbra run --help, penumbra explain --help                            their options
+  penumbra --version
+
+In the terminal, Ctrl-A X ends the machine and Ctrl-A H shows the other keys.
+)";
+
+}  // namespace
+
+uint64_t parse_memory_size(std::string_view text) {
+  constexpr uint64_t kMiB = 1 << 20;
+  // Physical addresses have 40 bits, and some lie in the hole below 4 GiB (CpuModel::physical_bits()).
+  constexpr uint64_t kMost = (uint64_t{1} << 40) - (uint64_t{4} << 30);
+  const std::string_view whole = text;
+  if (text.starts_with("size=")) text.remove_prefix(5);
+  uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const std::string_view suffix = text.substr(static_cast<size_t>(end - text.data()));
+  static constexpr std::string_view kSuffixes = "bkmgt";
+  unsigned shift = 20;
+  bool good = end != text.data() && suffix.size() <= 1;
+  if (good && suffix.size() == 1) {
+    const size_t at = kSuffixes.find(static_cast<char>(suffix[0] | 0x20));
+    good = at != std::string_view::npos;
+    shift = static_cast<unsigned>(at) * 10;
+  }
+  if (!good) refuse("-m {}: not a size such as 512M or 1G", whole);
+  if (error == std::errc::result_out_of_range || value > kMost >> shift)
+    refuse("-m {}: more than the machine's address space ({} GiB)", whole, kMost >> 30);
+  value <<= shift;
+  if (value < kMiB) refuse("-m {}: less than 1 MiB", whole);
+  // RAM is made of whole pages.
+  constexpr uint64_t kPage = 4096;
+  return (value + kPage - 1) & ~(kPage - 1);
+}
+
+Command parse_command_line(std::span<const char* const> arguments) {
+  if (arguments.empty()) return ShowText{std::string(kHelp)};
+  std::string_view first = arguments[0];
+  const auto rest = arguments.subspan(1);
+  if (first == "run") return parse_run(rest);
+  if (first == "explain") return parse_explain(rest);
+  if (first == "help" && rest.size() == 1 && std::string_view(rest[0]) == "run") first = "run-help";
+  while (first.starts_with('-')) first.remove_prefix(1);
+  if (first == "help" || first == "h") return ShowText{std::string(kHelp)};
+  if (first == "version") return ShowText{std::string(kVersion) + "\n"};
+  refuse("unknown command '{}' (run, explain, help)", arguments[0]);
+}
+
+}  // namespace penumbra

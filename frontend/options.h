@@ -1,0 +1,68 @@
+// The command line: QEMU's option names, with one dash or two.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "jit/options.h"
+
+namespace penumbra {
+
+// Where the bytes of a serial port or debug console go. Input comes from the terminal only.
+struct CharacterTarget {
+  enum class Kind : uint8_t { Null, Stdio, File };
+  Kind kind = Kind::Null;
+  std::string path;  // File
+  bool operator==(const CharacterTarget&) const = default;
+};
+
+struct RunOptions {
+  uint64_t ram_bytes = uint64_t{512} << 20;
+  std::string cpu = "max";
+  std::string kernel, append, bios;  // empty: not given
+  std::vector<std::string> initrds;
+  bool reboot = true;
+  bool local_time = false;  // -rtc base=localtime
+
+  std::vector<CharacterTarget> serials{{.kind = CharacterTarget::Kind::Stdio, .path = {}}};  // COM1, COM2
+  struct DebugConsole {
+    uint16_t port = 0;
+    CharacterTarget target;
+  };
+  std::vector<DebugConsole> debug_consoles;
+  struct DebugExit {
+    uint16_t port = 0, ports = 0;
+  };
+  std::optional<DebugExit> debug_exit;
+
+  uint32_t trace_topics = 0;  // TraceLog's
+  std::string trace_file;     // empty: standard error
+  jit::TranslatorOptions translator;
+  bool stats = false;
+};
+
+struct ExplainOptions {
+  std::string path;
+  unsigned mode = 0;
+  uint64_t base = 0;
+};
+
+// Asked for with help, --version and the like: shown on standard output.
+struct ShowText {
+  std::string text;
+};
+
+using Command = std::variant<RunOptions, ExplainOptions, ShowText>;
+
+// `arguments` does not hold the program's name. Throws UserError.
+Command parse_command_line(std::span<const char* const> arguments);
+
+// "1G", "512M", "4096" (MiB): see -m of QEMU. Throws UserError.
+uint64_t parse_memory_size(std::string_view text);
+
+}  // namespace penumbra

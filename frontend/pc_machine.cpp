@@ -1,0 +1,176 @@
+#include "frontend/pc_machine.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <new>
+#include <stdexcept>
+
+#include "frontend/state_dump.h"
+#include "frontend/user_error.h"
+
+namespace penumbra {
+
+namespace {
+
+// Output that ends no line is shown after this time at the latest.
+constexpr Nanoseconds kOutputDelay = 5'000'000;
+
+std::unique_ptr<Machine> make_machine(const RunOptions& options) {
+  try {
+    MachineOptions machine;
+    machine.ram_bytes = options.ram_bytes;
+    machine.cpu = options.cpu;
+    machine.reboot = options.reboot;
+    return std::make_unique<Machine>(machine);
+  } catch (const std::invalid_argument& error) {
+    throw UserError(fmt::format("-cpu: {}", error.what()));
+  } catch (const std::runtime_error& error) {
+    throw UserError(fmt::format("-m: {}", error.what()));
+  } catch (const std::bad_alloc&) {
+    throw UserError("-m: the host has no memory for that much RAM");
+  }
+}
+
+std::unique_ptr<Boot> read_images(const RunOptions& options, PhysicalMap& map) {
+  try {
+    return make_boot({.kernel = options.kernel,
+                      .initrds = options.initrds,
+                      .append = options.append,
+                      .bios = options.bios},
+                     map);
+  } catch (const std::runtime_error& error) {
+    throw UserError(error.what());
+  }
+}
+
+// What the guest's battery-backed clock shows.
+int64_t rtc_time(bool local) {
+  const std::time_t now = std::time(nullptr);
+  std::tm broken_down{};
+  if (!local || !localtime_r(&now, &broken_down)) return now;
+  return now + broken_down.tm_gmtoff;
+}
+
+}  // namespace
+
+PcMachine::PcMachine(const RunOptions& options)
+    : options_(options),
+      machine_(make_machine(options)),
+      boot_(read_images(options, machine_->map())),
+      flush_timer_(machine_->clock(), [this] { flush(); }) {
+  open_trace();
+  make_board();
+  make_engine();
+  machine_->set_boot([this] { boot_->start(*machine_); });
+  machine_->set_idle_listener([this] { idle(); });
+  machine_->set_triple_fault_listener([this] { triple_fault(); });
+  if (trace_.has(TraceLog::kInterrupts)) machine_->vcpu().set_event_listener(this);
+}
+
+PcMachine::~PcMachine() {
+  if (trace_.has(TraceLog::kGuestErrors)) trace_.write(unknown_msr_lines(machine_->vcpu().stats()));
+  flush();
+}
+
+void PcMachine::open_trace() {
+  if (options_.trace_topics == 0) return;
+  std::FILE* file = stderr;
+  if (!options_.trace_file.empty()) {
+    file = std::fopen(options_.trace_file.c_str(), "we");
+    if (!file) throw UserError(fmt::format("-D {}: {}", options_.trace_file, std::strerror(errno)));
+  }
+  trace_file_.reset(file);
+  trace_ = TraceLog(file, options_.trace_topics);
+}
+
+void PcMachine::make_board() {
+  PcBoardOptions board;
+  board.start_time = rtc_time(options_.local_time);
+  for (size_t i = 0; i < options_.serials.size(); ++i) board.serial_out[i] = sink(options_.serials[i]);
+  for (const auto& [port, target] : options_.debug_consoles)
+    board.debug_consoles.push_back({.port = port, .sink = sink(target)});
+  if (options_.debug_exit) {
+    board.debug_exit_port = options_.debug_exit->port;
+    board.debug_exit_ports = options_.debug_exit->ports;
+  }
+  std::unique_ptr<PcBoard> made;
+  try {
+    made = std::make_unique<PcBoard>(*machine_, machine_->clock(), machine_->io(), machine_->map(),
+                                     machine_->interrupt_line(), std::move(board));
+  } catch (const std::invalid_argument& error) {
+    // Ports that another chip has.
+    throw UserError(fmt::format("-device: {}", error.what()));
+  }
+  board_ = made.get();
+  machine_->set_board(std::move(made));
+
+  for (size_t i = 0; i < options_.serials.size(); ++i) {
+    Uart16550a* uart = board_->serial(static_cast<unsigned>(i));
+    if (!uart || options_.serials[i].kind != CharacterTarget::Kind::Stdio) continue;
+    input_ = std::make_unique<SerialInput>(machine_->events(), [uart](uint8_t byte) { return uart->receive(byte); });
+    uart->set_room_listener([this] { input_->pump(); });
+  }
+}
+
+void PcMachine::make_engine() {
+  jit::Translator::TraceSink trace;
+  if (trace_.has(TraceLog::kGuestCode | TraceLog::kHostCode | TraceLog::kExecution))
+    trace = [this](std::string_view text) { trace_.write(text); };
+  auto made = std::make_unique<jit::Translator>(machine_->vcpu(), options_.translator, std::move(trace));
+  translator_ = made.get();
+  machine_->set_engine(std::move(made));
+}
+
+ByteSink PcMachine::sink(const CharacterTarget& target) {
+  if (target.kind == CharacterTarget::Kind::Null) return [](uint8_t) {};
+  std::unique_ptr<Output>& output = outputs_[target.path];
+  if (!output) {
+    output = target.kind == CharacterTarget::Kind::Stdio
+                 ? std::make_unique<Output>(STDOUT_FILENO, "standard output")
+                 : std::make_unique<Output>(target.path);
+    output->set_waiting_listener([this] {
+      if (!flush_timer_.armed()) flush_timer_.arm(machine_->clock().now() + kOutputDelay);
+    });
+    output->set_failure_listener([this](const Output& failed, int error) { output_failed(failed, error); });
+  }
+  return [to = output.get()](uint8_t byte) { to->put(byte); };
+}
+
+// Without its standard output the machine ends (silently for a closed pipe, as others do); that a file cannot
+// grow is only told.
+void PcMachine::output_failed(const Output& output, int error) {
+  pipe_closed_ = error == EPIPE;
+  if (!pipe_closed_) fmt::print(stderr, "penumbra: {}: {}\n", output.name(), std::strerror(error));
+  if (&output == outputs_[""].get()) machine_->request_exit(1);
+}
+
+void PcMachine::flush() {
+  for (const auto& [path, output] : outputs_) output->flush();
+  trace_.flush();
+}
+
+void PcMachine::idle() {
+  flush();
+  // No chip of the machine makes NMIs or resets by itself, so that this halt has no end. It is how kernels
+  // without ACPI power off.
+  if (machine_->vcpu().state().rflags & flag::kIf) return;
+  fmt::print(stderr, "penumbra: the guest halted for good (HLT with interrupts off)\n");
+  machine_->request_exit(0);
+}
+
+void PcMachine::triple_fault() {
+  if (options_.reboot) return;
+  flush();
+  fmt::print(stderr, "penumbra: triple fault, the machine stops\n{}",
+             state_dump(machine_->vcpu(), machine_->map()));
+}
+
+void PcMachine::event_delivered(const EventRecord& event) {
+  trace_.write(event_line(event, machine_->vcpu().state(), traced_events_++));
+}
+
+}  // namespace penumbra

@@ -1,0 +1,70 @@
+// A PC as the options ask for it: the machine, its board, its translator, its images, and where its bytes go.
+#pragma once
+
+#include <cstdio>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "core/machine.h"
+#include "core/trace_log.h"
+#include "devices/pc_board.h"
+#include "frontend/boot.h"
+#include "frontend/options.h"
+#include "frontend/output.h"
+#include "frontend/serial_input.h"
+#include "jit/translator.h"
+
+namespace penumbra {
+
+class PcMachine : private EventListener {
+ public:
+  // Throws UserError for what cannot be built as asked, std::runtime_error when the host fails.
+  explicit PcMachine(const RunOptions& options);
+  ~PcMachine() override;
+  PcMachine(const PcMachine&) = delete;
+  PcMachine& operator=(const PcMachine&) = delete;
+
+  Machine& machine() { return *machine_; }
+  const jit::Translator& translator() const { return *translator_; }
+  // Of the serial port that has the terminal; null: none has.
+  SerialInput* input() { return input_.get(); }
+
+  // Nobody reads standard output any more, which ended the machine.
+  bool pipe_closed() const { return pipe_closed_; }
+
+  // Writes out what waits: serial output and log.
+  void flush();
+
+ private:
+  struct CloseFile {
+    void operator()(std::FILE* file) const {
+      if (file != stderr) std::fclose(file);
+    }
+  };
+
+  void open_trace();
+  void make_board();
+  void make_engine();
+  ByteSink sink(const CharacterTarget& target);
+  void output_failed(const Output& output, int error);
+  void idle();
+  void triple_fault();
+  // EventListener
+  void event_delivered(const EventRecord& event) override;
+
+  const RunOptions options_;
+  std::unique_ptr<std::FILE, CloseFile> trace_file_;
+  TraceLog trace_;
+  uint64_t traced_events_ = 0;
+  bool pipe_closed_ = false;
+  std::map<std::string, std::unique_ptr<Output>> outputs_;  // by path; standard output's is empty
+  std::unique_ptr<Machine> machine_;
+  std::unique_ptr<Boot> boot_;
+  Timer flush_timer_;
+  PcBoard* board_ = nullptr;               // the machine's
+  jit::Translator* translator_ = nullptr;  // the machine's
+  std::unique_ptr<SerialInput> input_;
+};
+
+}  // namespace penumbra

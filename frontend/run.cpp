@@ -1,0 +1,97 @@
+#include "frontend/run.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+
+#include "frontend/control_thread.h"
+#include "frontend/pc_machine.h"
+#include "frontend/state_dump.h"
+#include "frontend/stats.h"
+#include "frontend/terminal.h"
+
+namespace penumbra {
+
+namespace {
+
+constexpr int kTripleFaultStatus = 1;
+
+// For the crash report; a signal handler has no other way to it.
+const VcpuState* crash_state = nullptr;
+
+void say(const char* text, size_t bytes) {
+  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, text, bytes);
+}
+
+void report_crash(int signal) {
+  static constexpr char kHead[] = "penumbra: internal error: ";
+  static constexpr char kState[] = ". The guest's registers as last saved:\n";
+  say(kHead, sizeof(kHead) - 1);
+  const char* name = sigabbrev_np(signal);
+  say("SIG", 3);
+  if (name) say(name, std::strlen(name));
+  if (!crash_state) return say(".\n", 2);
+  say(kState, sizeof(kState) - 1);
+  std::array<char, 4096> text;
+  say(text.data(), format_registers(*crash_state, text.data(), text.size()));
+}
+
+// Dies of the signal that ended the machine, so that a shell sees what happened.
+[[noreturn]] void die_of(int signal) {
+  std::fflush(nullptr);
+  ::signal(signal, SIG_DFL);
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, signal);
+  pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  raise(signal);
+  _exit(128 + signal);
+}
+
+int status_of(ExitReason reason, int exit_code) {
+  switch (reason) {
+    case ExitReason::Reset:
+      return 0;
+    case ExitReason::TripleFault:
+      return kTripleFaultStatus;
+    case ExitReason::Requested:
+      break;
+  }
+  return exit_code;
+}
+
+}  // namespace
+
+int run(const RunOptions& options, std::chrono::steady_clock::time_point began) {
+  signal(SIGPIPE, SIG_IGN);  // a closed pipe is seen where it is written
+  int ending_signal = 0, status = 0;
+  {
+    PcMachine pc(options);
+    const BlockedSignals signals;  // not before: reading an image from a pipe may have to be interrupted
+    Machine& machine = pc.machine();
+    crash_state = &machine.vcpu().state();
+    terminal::guard_crashes(report_crash);
+    RunTimes times;
+    ExitReason reason;
+    {
+      const ControlThread control(machine, signals, pc.input());
+      machine.reset();
+      times.start = std::chrono::steady_clock::now() - began;
+      reason = machine.run();
+      ending_signal = control.ending_signal();
+    }
+    status = status_of(reason, machine.exit_code());
+    pc.flush();
+    times.total = std::chrono::steady_clock::now() - began;
+    if (options.stats) std::fputs(stats_text(machine, pc.translator(), times).c_str(), stderr);
+    if (ending_signal == 0 && pc.pipe_closed()) ending_signal = SIGPIPE;
+    crash_state = nullptr;
+  }
+  if (ending_signal != 0) die_of(ending_signal);
+  return status;
+}
+
+}  // namespace penumbra
