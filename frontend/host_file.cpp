@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <stdexcept>
@@ -39,13 +40,10 @@ class Descriptor {
 }  // namespace
 
 std::string size_text(uint64_t bytes) {
-  constexpr uint64_t kKib = 1024, kMib = kKib * 1024, kGib = kMib * 1024;
-  if (bytes >= kGib && bytes % kGib == 0) return fmt::format("{} GiB", bytes / kGib);
-  if (bytes >= 100 * kMib || (bytes >= kMib && bytes % kMib == 0))
-    return fmt::format("{} MiB", (bytes + kMib - 1) / kMib);
-  if (bytes >= 100 * kKib || (bytes >= kKib && bytes % kKib == 0))
-    return fmt::format("{} KiB", (bytes + kKib - 1) / kKib);
-  return fmt::format("{} bytes", bytes);
+  static constexpr std::array kUnits = {"bytes", "KiB", "MiB", "GiB", "TiB"};
+  size_t unit = 0;
+  while (bytes != 0 && bytes % 1024 == 0 && unit + 1 < kUnits.size()) bytes /= 1024, ++unit;
+  return fmt::format("{} {}", bytes, kUnits[unit]);
 }
 
 std::vector<std::byte> read_host_file(const std::string& path, uint64_t limit, std::string_view what) {
