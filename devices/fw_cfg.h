@@ -48,7 +48,7 @@ class FwCfg : public Device {
   // the name is empty, taken or longer than 55 bytes, or the directory is full.
   void add_file(std::string name, Bytes bytes);
   // A file that the guest may write, as a whole or in part but not beyond its end; `written` is told the
-  // contents after each write.
+  // contents after each write and load.
   using Written = std::function<void(std::span<const uint8_t> contents)>;
   void add_writable_file(std::string name, Bytes bytes, Written written);
 

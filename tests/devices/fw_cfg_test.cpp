@@ -81,7 +81,7 @@ TEST_F(FwCfgTest, SignatureAndFeatures) {
   EXPECT_EQ(little_endian(4), 3u);
 }
 
-// "If no item has been selected": the signature is at reset.
+// QEMU's device selects key 0 at reset.
 TEST_F(FwCfgTest, ResetSelectsTheSignature) {
   select(0x0001);
   chip_.reset();
@@ -106,7 +106,8 @@ TEST_F(FwCfgTest, IntegersAreLittleEndianAndStringsEndWithZero) {
   EXPECT_EQ(bytes(3), "\1\2\3");
 }
 
-// "Reading past the end of an item returns zero", and so does a key that doesn't exist.
+// "After the data offset has passed the end ... any reads will return a data value of 0x00"; QEMU answers so
+// for a key that doesn't exist, too.
 TEST_F(FwCfgTest, BeyondTheEndThereAreZeros) {
   select(0x0000);
   bytes(4);
@@ -158,7 +159,7 @@ TEST_F(FwCfgTest, OtherWidthsDontSelect) {
   EXPECT_EQ(little_endian(4), 3u);
 }
 
-// "Reading the DMA address register returns 0x51454d5520434647", as a big-endian field.
+// "Reading the DMA Address Register returns 0x51454d5520434647", as a big-endian field.
 TEST_F(FwCfgTest, DmaAddressRegisterShowsItsSignature) {
   EXPECT_EQ(__builtin_bswap32(chip_.read(kDmaHigh, 4)), 0x5145'4d55u);
   EXPECT_EQ(__builtin_bswap32(chip_.read(kDmaLow, 4)), 0x2043'4647u);
@@ -192,7 +193,8 @@ TEST_F(FwCfgTest, DmaFillsWithZerosBeyondTheEnd) {
   EXPECT_EQ(get(kBuffer, 5), std::string("QEMU\0", 5));
 }
 
-// "Write (bit 4)": refused unless the item may be written and the write is within it.
+// "Truncated writes are dropped entirely. Writes to read-only items are also rejected. All of these write
+// errors set bit 0".
 TEST_F(FwCfgTest, DmaWritesOnlyWhatMayBeWritten) {
   std::string told;
   chip_.add_file("etc/read", {'a', 'b'});
@@ -232,7 +234,7 @@ TEST_F(FwCfgTest, DescriptorOutsideOfRamIsIgnored) {
   EXPECT_EQ(get(kBuffer, 4), "QEMU");
 }
 
-// "The high half ... is reset to 0 after the operation".
+// "The value for the register is 0 at startup and after an operation."
 TEST_F(FwCfgTest, HighHalfOfTheDmaAddressCountsOnce) {
   start(uint64_t{1} << 32 | kDescriptor);
   map_.write(PhysAddr{kDescriptor}, 4, __builtin_bswap32(kRead));

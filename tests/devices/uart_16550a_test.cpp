@@ -283,9 +283,9 @@ TEST_F(Uart16550aTest, RoomListenerIsCalledWhenTheGuestMakesRoom) {
   };
   uart_.set_room_listener(push);
   push();
-  EXPECT_EQ(waiting, "x jumps over the lazy dog");
+  EXPECT_EQ(waiting, "fox jumps over the lazy dog");
   std::string read;
-  while (in(kLsr) & 0x01) read += static_cast<char>(in(kData));
+  while (in(kLsr)&0x01) read += static_cast<char>(in(kData));
   EXPECT_EQ(read, "the quick brown fox jumps over the lazy dog");
 }
 
