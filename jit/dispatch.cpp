@@ -54,6 +54,7 @@ uint64_t Translator::next_host_code() noexcept {
     if (shadow) {
       // Exactly one instruction runs before interrupts are looked at again (SDM vol. 3, 6.8.3).
       state_.interrupt_shadow = false;
+      vcpu_.interrupts_opened();
       extra.value = ModeBits::kOneInstruction;
     } else if (options_.jump_cache) {
       if (const uint64_t host = current_jump_cache().find(state_.rip)) {
