@@ -26,8 +26,9 @@ class VcpuTest : public ::testing::Test {
                             kTss64Sel = 0x48, kCode16 = 0x58, kData16 = 0x60, kLdtSel = 0x68,
                             kConforming = 0x70, kGate = 0x78, kFree = 0x88;
 
-  VcpuTest() {
-    state_ = std::make_unique<VcpuState>(), vcpu_ = std::make_unique<Vcpu>(*state_, map_, tlb_, io_, model_);
+  explicit VcpuTest(const char* model = "base") : model_(model) {
+    state_ = std::make_unique<VcpuState>();
+    vcpu_ = std::make_unique<Vcpu>(*state_, map_, tlb_, io_, model_);
   }
 
   VcpuState& s() { return *state_; }
@@ -198,7 +199,7 @@ class VcpuTest : public ::testing::Test {
   PhysicalMap map_{16 << 20};
   SoftTlb tlb_{map_};
   IoBus io_;
-  CpuModel model_{"base"};
+  CpuModel model_;
   std::unique_ptr<VcpuState> state_;
   std::unique_ptr<Vcpu> vcpu_;
 };
