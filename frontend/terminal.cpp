@@ -55,7 +55,9 @@ void guard_crashes(void (*report)(int signal)) {
 }
 
 void make_raw() {
-  if (!isatty(STDIN_FILENO) || tcgetpgrp(STDIN_FILENO) != getpgrp()) return;
+  // A terminal that is not the controlling one has no foreground (-1), and nobody who would mind.
+  const pid_t foreground = tcgetpgrp(STDIN_FILENO);
+  if (!isatty(STDIN_FILENO) || (foreground != -1 && foreground != getpgrp())) return;
   // Raw already: a shell may have changed the mode while the process was stopped.
   if (!raw.load() && tcgetattr(STDIN_FILENO, &saved) != 0) return;
   static const bool at_exit = std::atexit(restore) == 0;
