@@ -20,8 +20,7 @@ void Dma8237::reset() {
   master_clear();
 }
 
-// "The Command, Status, Request, Temporary registers and Internal First/Last Flip-Flop are cleared and the
-// Mask register is set."
+// Clears the command, status, request and temporary registers and the first/last flip-flop, sets the mask.
 void Dma8237::master_clear() {
   requests_ = 0;
   mask_ = 0x0f;

@@ -44,7 +44,8 @@ unsigned Pit8254::Counter::mode() const {
   return field > 5 ? field & 3 : field;  // "X10" and "X11" are modes 2 and 3
 }
 
-// "The largest possible initial count is 0; this is equivalent to 2^16 for binary counting and 10^4 for BCD."
+// "The largest possible initial count is 0; this is equivalent to 2^16 for binary counting and 10^4 for BCD
+// counting."
 uint32_t Pit8254::Counter::programmed_count() const {
   const uint32_t count = bcd() ? from_bcd(count_register) : count_register;
   return count ? count : modulus();
@@ -243,8 +244,7 @@ void Pit8254::read_back(uint8_t value) {
     if (!(value & 2u << number)) continue;
     Counter& counter = up_to_date(number);
     if (!(value & kNoCount)) latch_count(counter);
-    // "If multiple status latch operations are performed without reading the status, all but the first are
-    // ignored."
+    // A status that was latched and not read yet stays, as a count does.
     if (!(value & kNoStatus) && !counter.latched_status) counter.latched_status = counter.status_at(now());
   }
 }

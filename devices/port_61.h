@@ -1,6 +1,6 @@
 // Port 61h, the PC's system control port B: speaker and counter 2 of the timer.
 //
-// 82371SB (PIIX3), 2.5.4 "NMI status and control register". Parity and channel check never happen here, so
+// 82371SB (PIIX3), NMISC, NMI status and control register. Parity and channel check never happen here, so
 // their status bits read as zero; bits 2 and 3, which would enable them, are only stored.
 #pragma once
 

@@ -1,6 +1,6 @@
 // Port 92h, the PS/2's system control port A: fast reset (bit 0) and A20 gate (bit 1).
 //
-// 82371SB (PIIX3), 2.5.5 "Port 92".
+// 82371SB (PIIX3), P92, port 92 register.
 #pragma once
 
 #include <functional>

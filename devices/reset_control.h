@@ -1,6 +1,6 @@
 // Port CF9h, the reset control register: a rising edge of bit 2 resets the machine.
 //
-// 82371SB (PIIX3), 2.5.6 "RC - reset control register".
+// 82371SB (PIIX3), RC, reset control register.
 #pragma once
 
 #include <functional>

@@ -30,17 +30,33 @@ constexpr int64_t kUpdateLead = 2'228'000;
 // The first update comes half a second after the divider was released.
 constexpr int64_t kReleasedDivider = kSecond / 2;
 
-constexpr bool is_time(uint8_t index) {
-  return index == kCentury ||
-         (index <= kYear && index != kSecondsAlarm && index != kMinutesAlarm && index != kHoursAlarm);
-}
-
 // Rounds towards minus infinity: times before 1970 and instants before the divider's zero exist.
 constexpr int64_t floor_div(int64_t value, int64_t by) {
   return value / by - (value % by < 0 ? 1 : 0);
 }
 constexpr int64_t floor_mod(int64_t value, int64_t by) {
   return value - floor_div(value, by) * by;
+}
+
+// Periods of `clocks` of the 32,768 Hz crystal, of which a second has a whole number. Both functions are
+// exact, so that periodic interrupts and updates don't drift apart.
+constexpr int64_t kClocksPerSecond = 32'768;
+
+constexpr int64_t periods_until(int64_t instant, unsigned clocks) {
+  const int64_t in_second = floor_mod(instant, kSecond) * kClocksPerSecond / kSecond;
+  return floor_div(floor_div(instant, kSecond) * kClocksPerSecond + in_second, clocks);
+}
+
+constexpr int64_t end_of_period(int64_t period, unsigned clocks) {
+  const int64_t end = (period + 1) * clocks;
+  const int64_t in_second = floor_mod(end, kClocksPerSecond);
+  return floor_div(end, kClocksPerSecond) * kSecond +
+         (in_second * kSecond + kClocksPerSecond - 1) / kClocksPerSecond;
+}
+
+constexpr bool is_time(uint8_t index) {
+  return index == kCentury ||
+         (index <= kYear && index != kSecondsAlarm && index != kMinutesAlarm && index != kHoursAlarm);
 }
 
 using std::chrono::days;
@@ -153,12 +169,12 @@ void RtcMc146818::set_time(int64_t unix_seconds) {
 
 // --- events
 
-// Data sheet, table 5: rates 1 and 2 are those of 8 and 9.
-RtcMc146818::Instant RtcMc146818::period() const {
+// Clocks of the crystal from one periodic interrupt to the next; 0: there are none. Data sheet, table 5:
+// rates 1 and 2 are those of 8 and 9.
+unsigned RtcMc146818::period_clocks() const {
   const unsigned rate = memory_[kA] & kRate;
   if (rate == 0 || !divider_runs()) return 0;
-  const unsigned log2_clocks = rate <= 2 ? rate + 6 : rate - 1;
-  return (kSecond << log2_clocks) / 32'768;
+  return 1u << (rate <= 2 ? rate + 6 : rate - 1);
 }
 
 // The next second after `after` in which the alarm bytes match.
@@ -194,7 +210,10 @@ void RtcMc146818::account() {
   const Instant from = std::exchange(accounted_, until);
   if (until <= from || !divider_runs()) return;
   uint8_t& flags = memory_[kC];
-  if (const Instant p = period(); p && floor_div(until, p) != floor_div(from, p)) flags |= kPeriodic;
+  if (const unsigned clocks = period_clocks();
+      clocks && periods_until(until, clocks) != periods_until(from, clocks)) {
+    flags |= kPeriodic;
+  }
   if (!updates()) return;
   const int64_t first = floor_div(from, kSecond), last = floor_div(until, kSecond);
   if (first == last) return;
@@ -210,7 +229,9 @@ std::optional<RtcMc146818::Instant> RtcMc146818::next_event() const {
   std::optional<Instant> next;
   const auto consider = [&next](Instant at) { next = next ? std::min(*next, at) : at; };
   const uint8_t enables = memory_[kB];
-  if (const Instant p = period(); p && (enables & kPeriodic)) consider((floor_div(accounted_, p) + 1) * p);
+  if (const unsigned clocks = period_clocks(); clocks && (enables & kPeriodic)) {
+    consider(end_of_period(periods_until(accounted_, clocks), clocks));
+  }
   if (updates()) {
     const int64_t second = floor_div(accounted_, kSecond);
     if (enables & kUpdateEnded) consider((second + 1) * kSecond);
@@ -306,7 +327,7 @@ void RtcMc146818::write_b(uint8_t value) {
   const bool was_set = memory_[kB] & kSet;
   // In the old format: the registers are not converted when a program chooses another one while SET.
   if (!was_set && (value & kSet)) store_time();
-  memory_[kB] = value & kSet ? value & ~kUpdateEnded : value;  // "SET going high clears the UIE bit"
+  memory_[kB] = value & kSet ? value & ~kUpdateEnded : value;  // SET going high clears UIE
   if (was_set && !(value & kSet)) set_time(stored_time());
 }
 

@@ -54,7 +54,7 @@ class RtcMc146818 : public ByteDevice {
   int64_t stored_time() const;
   void set_time(int64_t unix_seconds);
 
-  Instant period() const;  // of the periodic interrupt; 0: none
+  unsigned period_clocks() const;
   std::optional<int64_t> next_alarm(int64_t after) const;
   std::optional<Instant> next_event() const;
   void account();

@@ -1,0 +1,201 @@
+// The small chips of a PC's system ports. Expected values: 82371SB (PIIX3) for ports 61h, 92h
+// and CF9h; Intel 8237A datasheet (order number 231466); QEMU's documentation for the debug devices.
+#include <gtest/gtest.h>
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "devices/debug_console.h"
+#include "devices/debug_exit.h"
+#include "devices/dma_8237.h"
+#include "devices/pit_8254.h"
+#include "devices/port_61.h"
+#include "devices/port_92.h"
+#include "devices/post_port.h"
+#include "devices/reset_control.h"
+#include "tests/devices/chip_fixture.h"
+
+namespace penumbra {
+namespace {
+
+class Port61Test : public testing::Test {
+ protected:
+  TestClock time_;
+  Pit8254 pit_{time_.clock(), {}};
+  Port61 port_{time_.clock(), [this](bool level) { pit_.set_gate(2, level); },
+               [this] { return pit_.output(2); }};
+};
+
+TEST_F(Port61Test, OnlyTheLowFourBitsAreWritable) {
+  out(port_, 0, 0xff);
+  EXPECT_EQ(in(port_, 0) & 0xcf, 0x0f) << "no parity nor channel error";
+  EXPECT_TRUE(port_.speaker_on());
+  out(port_, 0, 0x00);
+  EXPECT_EQ(in(port_, 0) & 0xcf, 0x00);
+  EXPECT_FALSE(port_.speaker_on());
+}
+
+// How Linux and firmware calibrate: counter 2 in mode 0, started by its gate, OUT2 polled.
+TEST_F(Port61Test, GateStartsCounter2AndOut2ReadsBack) {
+  out(pit_, 3, 0xb0);
+  out(pit_, 2, 0xe8);
+  out(pit_, 2, 0x03);
+  time_.advance(10'000'000);
+  EXPECT_EQ(in(port_, 0) & 0x20, 0x00) << "the gate is low";
+  out(port_, 0, 0x01);
+  time_.advance(1'000'000'000ull * 999 / Pit8254::kClkHz);
+  EXPECT_EQ(in(port_, 0) & 0x20, 0x00);
+  time_.advance(2'000);
+  EXPECT_EQ(in(port_, 0) & 0x20, 0x20);
+}
+
+TEST_F(Port61Test, RefreshToggleChangesEvery15Microseconds) {
+  unsigned changes = 0;
+  uint8_t last = in(port_, 0) & 0x10;
+  for (unsigned i = 0; i < 1000; i++) {
+    time_.advance(1'000);
+    const uint8_t now = in(port_, 0) & 0x10;
+    changes += now != last;
+    last = now;
+  }
+  EXPECT_NEAR(changes, 66, 1);
+}
+
+struct Counter {
+  unsigned count = 0;
+  std::function<void()> call() {
+    return [this] { count++; };
+  }
+};
+
+TEST(Port92, FastResetIsARisingEdge) {
+  Counter resets;
+  Port92 port(resets.call(), [](bool) {});
+  out(port, 0, 0x01);
+  EXPECT_EQ(resets.count, 1u);
+  out(port, 0, 0x03);
+  EXPECT_EQ(resets.count, 1u);
+  out(port, 0, 0x02);
+  out(port, 0, 0x03);
+  EXPECT_EQ(resets.count, 2u);
+}
+
+TEST(Port92, A20Gate) {
+  Counter resets;
+  TestLine a20;
+  Port92 port(resets.call(), a20.input());
+  EXPECT_EQ(in(port, 0), 0x00);
+  out(port, 0, 0xfe);
+  EXPECT_TRUE(a20.level());
+  EXPECT_EQ(in(port, 0), 0x02);
+  port.reset();
+  EXPECT_FALSE(a20.level());
+  EXPECT_EQ(resets.count, 0u);
+}
+
+TEST(ResetControl, Bit2Resets) {
+  Counter resets;
+  ResetControl chip(resets.call());
+  chip.write(ResetControl::kOffset, 1, 0x02);
+  EXPECT_EQ(resets.count, 0u);
+  EXPECT_EQ(chip.read(ResetControl::kOffset, 1), 0x02u);
+  chip.write(ResetControl::kOffset, 1, 0x06);
+  EXPECT_EQ(resets.count, 1u);
+  chip.write(ResetControl::kOffset, 1, 0x06);
+  EXPECT_EQ(resets.count, 1u) << "no edge";
+}
+
+// A doubleword at CF8h is a PCI configuration address. Its second byte has bit 2 set for half of all devices.
+TEST(ResetControl, PciConfigurationAddressDoesNotReset) {
+  Counter resets;
+  ResetControl chip(resets.call());
+  chip.write(0, 4, 0x8000'0c00);
+  chip.write(0, 4, 0x8000'ff00);
+  EXPECT_EQ(resets.count, 0u);
+  EXPECT_EQ(chip.read(0, 4), 0xffff'ffffu) << "no PCI";
+}
+
+TEST(PostPort, ReadsBackTheLastCode) {
+  PostPort port;
+  out(port, 0, 0x5a);
+  EXPECT_EQ(port.code(), 0x5a);
+  EXPECT_EQ(in(port, 0), 0x5a);
+}
+
+TEST(DebugConsole, ReadsAsE9AndPassesBytesOn) {
+  std::string text;
+  DebugConsole console("debug_console", [&](uint8_t byte) { text += static_cast<char>(byte); });
+  EXPECT_EQ(in(console, 0), 0xe9);
+  for (const char c : std::string("hello")) out(console, 0, static_cast<uint8_t>(c));
+  EXPECT_EQ(text, "hello");
+}
+
+TEST(DebugExit, ExitCodeIsTwiceTheValueAndOne) {
+  std::vector<int> codes;
+  DebugExit chip([&](int code) { codes.push_back(code); });
+  chip.write(0, 1, 0x10);
+  chip.write(0, 4, 0);
+  chip.write(2, 2, 0x101);
+  EXPECT_EQ(codes, (std::vector<int>{0x21, 1, 0x203}));
+  EXPECT_EQ(chip.read(0, 1), 0u);
+}
+
+TEST(Dma8237, AddressAndCountAreReadAndWrittenLowByteFirst) {
+  Dma8237 dma("dma", 0);
+  out(dma, 12, 0);  // clear the first/last flip-flop
+  out(dma, 2, 0x34);
+  out(dma, 2, 0x12);
+  out(dma, 3, 0x78);
+  out(dma, 3, 0x56);
+  EXPECT_EQ(in(dma, 2), 0x34);
+  EXPECT_EQ(in(dma, 2), 0x12);
+  EXPECT_EQ(in(dma, 3), 0x78);
+  out(dma, 12, 0);
+  EXPECT_EQ(in(dma, 3), 0x78);
+  EXPECT_EQ(in(dma, 3), 0x56);
+}
+
+// Master clear sets the mask register. Single mask, clear mask, all mask.
+TEST(Dma8237, Masks) {
+  Dma8237 dma("dma", 0);
+  EXPECT_EQ(in(dma, 15), 0x0f);
+  out(dma, 10, 0x02);
+  EXPECT_EQ(in(dma, 15), 0x0b);
+  out(dma, 14, 0);
+  EXPECT_EQ(in(dma, 15), 0x00);
+  out(dma, 10, 0x05);
+  EXPECT_EQ(in(dma, 15), 0x02);
+  out(dma, 15, 0xfc);
+  EXPECT_EQ(in(dma, 15), 0x0c);
+  out(dma, 13, 0);
+  EXPECT_EQ(in(dma, 15), 0x0f);
+}
+
+// Status: bits 4 to 7 are requests, here those by software; bits 0 to 3, terminal count, never come.
+TEST(Dma8237, StatusShowsSoftwareRequests) {
+  Dma8237 dma("dma", 0);
+  out(dma, 9, 0x06);
+  EXPECT_EQ(in(dma, 8), 0x40);
+  out(dma, 9, 0x02);
+  EXPECT_EQ(in(dma, 8), 0x00);
+}
+
+TEST(Dma8237, SecondControllersRegistersAreTwoPortsApart) {
+  Dma8237 dma("dma", 1);
+  out(dma, 12 << 1, 0);
+  out(dma, 4, 0xaa);
+  out(dma, 4, 0xbb);
+  EXPECT_EQ(in(dma, 4), 0xaa);
+  EXPECT_EQ(in(dma, 5), 0xbb);
+}
+
+TEST(DmaPageRegisters, ReadBack) {
+  DmaPageRegisters pages;
+  for (uint16_t i = 0; i < 15; i++) out(pages, i, static_cast<uint8_t>(i * 3));
+  for (uint16_t i = 0; i < 15; i++) EXPECT_EQ(in(pages, i), i * 3);
+  EXPECT_EQ(in(pages, 15), 0xff);
+}
+
+}  // namespace
+}  // namespace penumbra
