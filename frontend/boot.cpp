@@ -15,9 +15,7 @@ std::unique_ptr<Boot> make_kernel_boot(const BootRequest& request, const Physica
   files.path = request.kernel;
   files.image = read_host_file(request.kernel, map.ram_below_4g(), "RAM");
   files.append = request.append;
-  for (const std::string& initrd : request.initrds)
-    files.modules.push_back({.path = initrd.substr(0, initrd.find(' ')), .command_line = initrd});
-
+  files.initrds = request.initrds;
   if (is_linux_image(files.image)) return make_linux_boot(std::move(files), map);
   if (is_multiboot_image(files.image)) return make_multiboot(std::move(files), map);
   if (is_elf_image(files.image)) return make_pvh_boot(std::move(files), map);

@@ -12,8 +12,10 @@
 namespace penumbra {
 
 struct BootRequest {
-  std::string kernel;                // path; empty: none
-  std::vector<std::string> initrds;  // Linux: one file; multiboot and PVH: modules, each "FILE ARGUMENTS"
+  std::string kernel;  // path; empty: none
+  // Linux: one file. PVH: files. Multiboot: modules, each a list "FILE ARGUMENTS,FILE ARGUMENTS..." in which
+  // a doubled comma is one.
+  std::vector<std::string> initrds;
   std::string append;
   std::string bios;  // path; empty: none
 };

@@ -14,16 +14,10 @@
 
 namespace penumbra {
 
-// An initial RAM disk or a module: the file's name and the text after it.
-struct BootModule {
-  std::string path;
-  std::string command_line;  // as given: "FILE ARGUMENTS"
-};
-
 struct KernelFiles {
   std::string path;
   std::vector<std::byte> image;
-  std::vector<BootModule> modules;
+  std::vector<std::string> initrds;  // as given
   std::string append;
 };
 

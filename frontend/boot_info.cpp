@@ -16,23 +16,18 @@ constexpr uint64_t kInfoStart = 0x9000, kInfoAlignment = 16;
 
 }  // namespace
 
-std::vector<PlacedModule> place_modules(BootMemory& memory, const KernelFiles& files,
-                                        const PhysicalMap& map) {
+PlacedModule place_module(BootMemory& memory, const std::string& path, const PhysicalMap& map) {
   const uint64_t low_ram = map.ram_below_4g();
-  std::vector<PlacedModule> placed;
-  for (const BootModule& module : files.modules) {
-    std::vector<std::byte> bytes = read_host_file(module.path, low_ram, "RAM");
-    const uint64_t size = bytes.size();
-    std::optional<uint64_t> start =
-        memory.find_free(size, kPageSize, std::max(kHighMemory, memory.end()), kFourGib);
-    if (!start) start = memory.find_free(size, kPageSize, kHighMemory, kFourGib);
-    if (!start)
-      refuse_image(module.path, fmt::format("has {}, and the kernel leaves no room for it in {} of RAM",
-                                            size_text(size), size_text(low_ram)));
-    memory.place(*start, std::move(bytes));
-    placed.push_back({.start = *start, .size = size, .command_line = module.command_line});
-  }
-  return placed;
+  std::vector<std::byte> bytes = read_host_file(path, low_ram, "RAM");
+  const uint64_t size = bytes.size();
+  std::optional<uint64_t> start =
+      memory.find_free(size, kPageSize, std::max(kHighMemory, memory.end()), kFourGib);
+  if (!start) start = memory.find_free(size, kPageSize, kHighMemory, kFourGib);
+  if (!start)
+    refuse_image(path, fmt::format("has {}, and the kernel leaves no room for it in {} of RAM",
+                                   size_text(size), size_text(low_ram)));
+  memory.place(*start, std::move(bytes));
+  return {.start = *start, .size = size};
 }
 
 uint32_t place_info(BootMemory& memory, const KernelFiles& files, std::vector<std::byte> bytes) {

@@ -13,12 +13,10 @@ namespace penumbra {
 
 struct PlacedModule {
   uint64_t start, size;
-  std::string command_line;
 };
 
-// Reads the modules and places them, page-aligned, below 4 GiB and behind what was placed so far if they fit
-// there.
-std::vector<PlacedModule> place_modules(BootMemory& memory, const KernelFiles& files, const PhysicalMap& map);
+// Reads a module and places it, page-aligned, below 4 GiB and behind what was placed so far if it fits there.
+PlacedModule place_module(BootMemory& memory, const std::string& path, const PhysicalMap& map);
 
 // Places bytes below 1 MiB if there is room (many kernels map only that at first), else anywhere below 4 GiB.
 uint32_t place_info(BootMemory& memory, const KernelFiles& files, std::vector<std::byte> bytes);

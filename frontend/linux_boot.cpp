@@ -201,10 +201,9 @@ std::unique_ptr<Boot> make_linux_boot(KernelFiles files, const PhysicalMap& map)
   memory.place(kCommandLine, text_bytes(files.append));
   if (header.code64) memory.place(kPageTables, identity_page_tables(kPageTables));
 
-  if (files.modules.size() > 1) refuse_image(files.modules[1].path, "is a second initrd; Linux takes one");
-  if (!files.modules.empty()) {
-    // Linux gets the file as named: QEMU splits words off for multiboot only.
-    const std::string& path = files.modules[0].command_line;
+  if (files.initrds.size() > 1) refuse_image(files.initrds[1], "is a second initrd; Linux takes one");
+  if (!files.initrds.empty()) {
+    const std::string& path = files.initrds[0];
     std::vector<std::byte> initrd = read_host_file(path, low_ram, "RAM");
     const uint64_t address = place_initrd(path, initrd.size(), header, kernel.end, low_ram);
     store_field(fields, kRamdiskImage, static_cast<uint32_t>(address));

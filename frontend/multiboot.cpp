@@ -86,6 +86,20 @@ uint64_t place_elf(const std::string& path, std::span<const std::byte> image, Bo
   return entry;
 }
 
+// Splits QEMU's list: a comma ends a name, two stand for one.
+void append_module_names(const std::string& list, std::vector<std::string>& names) {
+  names.emplace_back();
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (list[i] != ',') {
+      names.back() += list[i];
+    } else if (i + 1 < list.size() && list[i + 1] == ',') {
+      names.back() += list[++i];
+    } else {
+      names.emplace_back();
+    }
+  }
+}
+
 // Each row is preceded by its own size without that field.
 std::vector<std::byte> memory_rows(const PhysicalMap& map) {
   const std::vector<MemoryRange> ranges = memory_map(map);
@@ -117,7 +131,15 @@ std::unique_ptr<Boot> make_multiboot(KernelFiles files, const PhysicalMap& map) 
 
   const uint64_t entry = flags & kHasAddresses ? place_by_header(files.path, image, header, memory)
                                                : place_elf(files.path, image, memory);
-  const std::vector<PlacedModule> modules = place_modules(memory, files, map);
+
+  std::vector<std::string> names;
+  std::vector<PlacedModule> modules;
+  for (const std::string& list : files.initrds) append_module_names(list, names);
+  for (const std::string& name : names) {
+    const std::string path = name.substr(0, name.find(' '));
+    if (path.empty()) throw std::runtime_error("-initrd: a module without a file name");
+    modules.push_back(place_module(memory, path, map));
+  }
 
   const auto place = [&](std::vector<std::byte> bytes) {
     return place_info(memory, files, std::move(bytes));
@@ -142,7 +164,7 @@ std::unique_ptr<Boot> make_multiboot(KernelFiles files, const PhysicalMap& map) 
     const std::span<std::byte> row = std::span(rows).subspan(i * kModuleRowBytes, kModuleRowBytes);
     store_field(row, kModuleStart, static_cast<uint32_t>(module.start));
     store_field(row, kModuleEnd, static_cast<uint32_t>(module.start + module.size));
-    store_field(row, kModuleString, place(text_bytes(module.command_line)));
+    store_field(row, kModuleString, place(text_bytes(names[i])));
   }
   set(kModuleCount, modules.size());
   if (!rows.empty()) set(kModuleList, place(std::move(rows)));

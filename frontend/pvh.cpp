@@ -21,7 +21,7 @@ constexpr size_t kMagic = 0, kVersion = 4, kModuleCount = 12, kModuleList = 16, 
                  kMemmap = 40, kMemmapRows = 48, kStartInfoBytes = 56;
 constexpr uint32_t kStartMagic = 0x336e'c578;
 // struct hvm_modlist_entry and struct hvm_memmap_table_entry
-constexpr size_t kModuleStart = 0, kModuleSize = 8, kModuleCommandLine = 16, kModuleRowBytes = 32;
+constexpr size_t kModuleStart = 0, kModuleSize = 8, kModuleRowBytes = 32;
 constexpr size_t kRangeStart = 0, kRangeSize = 8, kRangeType = 16, kMemmapRowBytes = 24;
 
 constexpr uint64_t kFourGib = uint64_t{1} << 32;
@@ -42,7 +42,8 @@ std::unique_ptr<Boot> make_pvh_boot(KernelFiles files, const PhysicalMap& map) {
   elf.place(memory);
   if (!elf.loads(*entry) || *entry >= kFourGib)
     refuse_image(files.path, fmt::format("has its entry point {:#x} outside what it loads", *entry));
-  const std::vector<PlacedModule> modules = place_modules(memory, files, map);
+  std::vector<PlacedModule> modules;
+  for (const std::string& path : files.initrds) modules.push_back(place_module(memory, path, map));
 
   const auto place = [&](std::vector<std::byte> bytes) {
     return place_info(memory, files, std::move(bytes));
@@ -58,7 +59,6 @@ std::unique_ptr<Boot> make_pvh_boot(KernelFiles files, const PhysicalMap& map) {
     const std::span<std::byte> row = std::span(rows).subspan(i * kModuleRowBytes, kModuleRowBytes);
     store_field(row, kModuleStart, modules[i].start);
     store_field(row, kModuleSize, modules[i].size);
-    store_field<uint64_t>(row, kModuleCommandLine, place(text_bytes(modules[i].command_line)));
   }
   store_field(fields, kModuleCount, static_cast<uint32_t>(modules.size()));
   if (!rows.empty()) store_field<uint64_t>(fields, kModuleList, place(std::move(rows)));

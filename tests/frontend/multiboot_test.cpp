@@ -137,6 +137,19 @@ TEST_F(Multiboot, Modules) {
   EXPECT_EQ(text(memory(rows + 24, 4)), two);
 }
 
+TEST_F(Multiboot, ModuleListIsSplitAtSingleCommas) {
+  const std::string one = file("one", "1"), two = file("t,w,o", "2"), three = file("three", "3");
+  const std::string named_two = folder() + "/t,,w,,o";
+  start(kernel_request(file("kernel", elf().bytes()), "", {one + " a," + named_two + " b,,c", three}));
+  ASSERT_EQ(info(20), 3u);
+  EXPECT_EQ(text(memory(info(24) + 8, 4)), one + " a");
+  EXPECT_EQ(text(memory(info(24) + 24, 4)), two + " b,c");
+  EXPECT_EQ(memory_text(memory(info(24) + 16, 4), 1), "2");
+  EXPECT_EQ(text(memory(info(24) + 40, 4)), three);
+  const std::string kernel = file("kernel", elf().bytes());
+  expect_refused(kernel_request(kernel, "", {one + ","}), "-initrd", "a module without a file name");
+}
+
 TEST_F(Multiboot, InformationMakesWayForTheKernel) {
   ImageBuilder image = with_header(0x9'0000, 0, 1u << 16);
   image.set<uint32_t>(12, 0x8000).set<uint32_t>(16, 0x8000).set<uint32_t>(28, 0x8000);
