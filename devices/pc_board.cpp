@@ -90,7 +90,8 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
     debug_exit_ = std::make_unique<DebugExit>([this](int exit_code) { control_.request_exit(exit_code); });
     add(io, *options.debug_exit_port, options.debug_exit_ports, *debug_exit_);
   }
-  write_configuration(map);
+  write_memory_sizes(map);
+  describe_machine(map);
 }
 
 // A chip with its ports, or the first range of them.
@@ -100,7 +101,7 @@ void PcBoard::add(IoBus& io, uint16_t first, uint16_t count, Device& chip, uint1
 }
 
 // The CMOS bytes that firmware and operating systems read, as QEMU's pc machine sets them.
-void PcBoard::write_configuration(const PhysicalMap& map) {
+void PcBoard::write_memory_sizes(const PhysicalMap& map) {
   const auto set16 = [this](uint8_t index, uint64_t value) {
     rtc_.set_memory(index, static_cast<uint8_t>(value));
     rtc_.set_memory(static_cast<uint8_t>(index + 1), static_cast<uint8_t>(value >> 8));
@@ -116,6 +117,34 @@ void PcBoard::write_configuration(const PhysicalMap& map) {
   set16(0x34, low > 16 * kMib ? std::min((low - 16 * kMib) / (64 * kKib), kMost) : 0);  // 64 KiB units
   set16(0x5b, high / (64 * kKib));                                                      // above 4 GiB
   rtc_.set_memory(0x5d, static_cast<uint8_t>(high / (64 * kKib) >> 16));
+}
+
+// The fw_cfg items that don't depend on what is booted, as QEMU's pc machine has them.
+void PcBoard::describe_machine(const PhysicalMap& map) {
+  constexpr uint16_t kCpus = 1;
+  fw_cfg_.add_bytes(FwCfg::kUuid, FwCfg::Bytes(16));
+  fw_cfg_.add_u64(FwCfg::kRamSize, map.ram_bytes());
+  fw_cfg_.add_u16(FwCfg::kNoGraphic, 1);
+  fw_cfg_.add_u16(FwCfg::kCpuCount, kCpus);
+  fw_cfg_.add_u16(FwCfg::kMaxCpuCount, kCpus);
+  fw_cfg_.add_u16(FwCfg::kBootMenu, 0);
+  fw_cfg_.add_bytes(FwCfg::kNumaData, FwCfg::Bytes(8 * (1 + kCpus)));  // no nodes; the node of each CPU
+
+  // Entries of E820's layout: address, length, type; RAM only.
+  FwCfg::Bytes e820;
+  const auto append = [&e820](uint64_t value, unsigned size) {
+    for (unsigned i = 0; i < size; i++) e820.push_back(static_cast<uint8_t>(value >> 8 * i));
+  };
+  const auto add_ram = [&append](uint64_t start, uint64_t bytes) {
+    constexpr uint32_t kRam = 1;
+    if (bytes == 0) return;
+    append(start, 8);
+    append(bytes, 8);
+    append(kRam, 4);
+  };
+  add_ram(0, map.ram_below_4g());
+  add_ram(uint64_t{1} << 32, map.ram_above_4g());
+  fw_cfg_.add_file("etc/e820", std::move(e820));
 }
 
 // The interrupt controllers go first: the lines that fall when the others are reset leave no request behind.

@@ -58,6 +58,7 @@ class PcBoard final : public Board {
   PicPair& pics() { return pics_; }
   void reset() override;
 
+  // Has what the board knows (memory, CPUs, no display); kernels and tables are the caller's.
   FwCfg& fw_cfg() { return fw_cfg_; }
   // `number` 0 is COM1. Null when it has no chip.
   Uart16550a* serial(unsigned number) { return number < 4 ? serials_[number].get() : nullptr; }
@@ -87,7 +88,8 @@ class PcBoard final : public Board {
   };
 
   void add(IoBus& io, uint16_t first, uint16_t count, Device& chip, uint16_t device_offset = 0);
-  void write_configuration(const PhysicalMap& map);
+  void write_memory_sizes(const PhysicalMap& map);
+  void describe_machine(const PhysicalMap& map);
 
   MachineControl& control_;
   PicPair pics_;

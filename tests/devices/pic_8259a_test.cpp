@@ -131,8 +131,8 @@ TEST_F(Pic8259aTest, MaskHoldsARequestBack) {
   EXPECT_TRUE(int_.level());
 }
 
-// "If the IR input goes low before [the first INTA] a DEFAULT IR7 will occur when the CPU acknowledges ...
-// the ISR bit is not set."
+// "If the IR input goes low before [the first INTA] a DEFAULT IR7 will occur when the CPU acknowledges the
+// interrupt"; it sets no bit of the ISR.
 TEST_F(Pic8259aTest, SpuriousInterrupt) {
   initialise();
   pulse(3);

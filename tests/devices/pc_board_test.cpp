@@ -1,0 +1,251 @@
+// The wiring of a PC. Expected values: IBM PC AT Technical Reference for ports and interrupt lines; QEMU's pc
+// machine for the configuration bytes in CMOS memory and fw_cfg.
+#include "devices/pc_board.h"
+
+#include <gtest/gtest.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "tests/devices/chip_fixture.h"
+
+namespace penumbra {
+namespace {
+
+class Control : public MachineControl {
+ public:
+  unsigned resets = 0;
+  std::optional<int> exit_code;
+  bool a20 = true;
+  void request_reset() override { resets++; }
+  void request_exit(int code) override { exit_code = code; }
+  void set_a20(bool open) override { a20 = open; }
+};
+
+class PcBoardTest : public testing::Test {
+ protected:
+  TestClock time_;
+  Control control_;
+  IoBus io_;
+  PhysicalMap map_{uint64_t{64} << 20};
+  TestLine intr_;
+  std::string com1_, com3_, console_;
+  std::unique_ptr<PcBoard> board_ = make(io_, map_);
+
+  std::unique_ptr<PcBoard> make(IoBus& io, PhysicalMap& map) {
+    PcBoardOptions options;
+    options.serial_out[0] = [this](uint8_t byte) { com1_ += static_cast<char>(byte); };
+    options.serial_out[2] = [this](uint8_t byte) { com3_ += static_cast<char>(byte); };
+    options.debug_consoles.push_back(
+        {.port = 0xe9, .sink = [this](uint8_t byte) { console_ += static_cast<char>(byte); }});
+    options.debug_exit_port = 0xf4;
+    return std::make_unique<PcBoard>(control_, time_.clock(), io, map, intr_.input(), std::move(options));
+  }
+  uint8_t inb(uint16_t port) { return static_cast<uint8_t>(io_.read(port, 1)); }
+  void outb(uint16_t port, uint8_t value) { io_.write(port, 1, value); }
+  uint8_t cmos(uint8_t index) {
+    outb(0x70, index);
+    return inb(0x71);
+  }
+  void set_cmos(uint8_t index, uint8_t value) {
+    outb(0x70, index);
+    outb(0x71, value);
+  }
+  // Vectors from 20h and 28h, nothing masked.
+  void initialise_pics() {
+    for (const uint16_t port : {0x20, 0xa0}) {
+      const bool slave = port == 0xa0;
+      outb(port, 0x11);
+      outb(port + 1, slave ? 0x28 : 0x20);
+      outb(port + 1, slave ? 2 : 4);
+      outb(port + 1, 1);
+    }
+  }
+  int next_vector() { return board_->interrupts().pending() ? board_->interrupts().acknowledge() : -1; }
+};
+
+TEST_F(PcBoardTest, TimerIsIrq0) {
+  initialise_pics();
+  outb(0x43, 0x30);
+  outb(0x40, 0x10);
+  outb(0x40, 0x00);
+  EXPECT_EQ(next_vector(), -1);
+  time_.advance(20'000);
+  EXPECT_TRUE(intr_.level());
+  EXPECT_EQ(next_vector(), 0x20);
+}
+
+TEST_F(PcBoardTest, ClockIsIrq8) {
+  initialise_pics();
+  set_cmos(0x0b, 0x12);
+  time_.advance(1'000'000'000);
+  EXPECT_EQ(next_vector(), 0x28);
+}
+
+TEST_F(PcBoardTest, KeyboardControllerIsIrq1AndIrq12) {
+  initialise_pics();
+  outb(0x64, 0x60);
+  outb(0x60, 0x03);  // both interrupts on
+  outb(0x64, 0xd2);  // write keyboard output buffer
+  outb(0x60, 0x55);
+  EXPECT_EQ(next_vector(), 0x21);
+  outb(0x20, 0x20);
+  EXPECT_EQ(inb(0x60), 0x55);
+  outb(0x64, 0xd3);  // write mouse output buffer
+  outb(0x60, 0xaa);
+  EXPECT_EQ(next_vector(), 0x2c);
+}
+
+TEST_F(PcBoardTest, SerialPortsPrintAndShareIrq4) {
+  outb(0x3f8, 'a');
+  outb(0x3e8, 'b');
+  EXPECT_EQ(com1_, "a");
+  EXPECT_EQ(com3_, "b");
+  EXPECT_EQ(inb(0x2f8), 0xff) << "no COM2";
+  EXPECT_EQ(board_->serial(1), nullptr);
+  EXPECT_EQ(board_->serial(4), nullptr);
+
+  initialise_pics();
+  for (const uint16_t port : {0x3f8, 0x3e8}) {
+    outb(port + 4, 0x08);  // OUT2
+    outb(port + 1, 0x01);  // received data
+  }
+  ASSERT_NE(board_->serial(0), nullptr);
+  ASSERT_TRUE(board_->serial(0)->receive('x'));
+  ASSERT_TRUE(board_->serial(2)->receive('y'));
+  EXPECT_EQ(next_vector(), 0x24);
+  EXPECT_EQ(inb(0x3f8), 'x');
+  outb(0x20, 0x0a);
+  outb(0x4d0, 0x10);  // level triggered: the input itself shows in the IRR
+  EXPECT_EQ(inb(0x20) & 0x10, 0x10) << "COM3 holds the line";
+  EXPECT_EQ(inb(0x3e8), 'y');
+  EXPECT_EQ(inb(0x20) & 0x10, 0x00);
+}
+
+TEST_F(PcBoardTest, ElcrPorts) {
+  io_.write(0x4d0, 2, 0xffff);
+  EXPECT_EQ(io_.read(0x4d0, 2), 0xdef8u);
+}
+
+TEST_F(PcBoardTest, ResetsComeFromThreePlaces) {
+  outb(0x64, 0xfe);
+  EXPECT_EQ(control_.resets, 1u);
+  outb(0x92, 0x01);
+  EXPECT_EQ(control_.resets, 2u);
+  outb(0xcf9, 0x06);
+  EXPECT_EQ(control_.resets, 3u);
+  io_.write(0xcf8, 4, 0x8000'0f00);
+  EXPECT_EQ(control_.resets, 3u);
+}
+
+TEST_F(PcBoardTest, A20IsOpenWhenOneOfItsTwoGatesIs) {
+  const auto keyboard_gate = [this](bool open) {
+    outb(0x64, 0xd1);
+    outb(0x60, open ? 0xdf : 0xdd);
+  };
+  keyboard_gate(false);
+  EXPECT_FALSE(control_.a20);
+  outb(0x92, 0x02);
+  EXPECT_TRUE(control_.a20);
+  keyboard_gate(true);
+  outb(0x92, 0x00);
+  EXPECT_TRUE(control_.a20);
+  keyboard_gate(false);
+  EXPECT_FALSE(control_.a20);
+  board_->reset();
+  EXPECT_TRUE(control_.a20);
+}
+
+TEST_F(PcBoardTest, Port61ControlsCounter2) {
+  outb(0x61, 0x01);
+  outb(0x43, 0xb0);
+  outb(0x42, 0x01);
+  outb(0x42, 0x00);
+  EXPECT_EQ(inb(0x61) & 0x20, 0x00);
+  time_.advance(10'000);
+  EXPECT_EQ(inb(0x61) & 0x20, 0x20);
+}
+
+TEST_F(PcBoardTest, DebugPorts) {
+  outb(0xe9, '!');
+  EXPECT_EQ(console_, "!");
+  EXPECT_EQ(inb(0xe9), 0xe9);
+  io_.write(0xf4, 4, 0x10);
+  EXPECT_EQ(control_.exit_code, 0x21);
+  outb(0x80, 0x42);
+  EXPECT_EQ(inb(0x80), 0x42);
+}
+
+TEST_F(PcBoardTest, PageRegistersAndDmaControllers) {
+  outb(0x83, 0x12);
+  outb(0x8f, 0x34);
+  EXPECT_EQ(inb(0x83), 0x12);
+  EXPECT_EQ(inb(0x8f), 0x34);
+  outb(0x0c, 0);
+  outb(0x02, 0x77);
+  outb(0x0c, 0);
+  EXPECT_EQ(inb(0x02), 0x77);
+  outb(0xd8, 0);
+  outb(0xc4, 0x66);
+  outb(0xd8, 0);
+  EXPECT_EQ(inb(0xc4), 0x66);
+}
+
+TEST_F(PcBoardTest, MemorySizesInCmos) {
+  EXPECT_EQ(cmos(0x14), 0x06);
+  EXPECT_EQ(cmos(0x15) | cmos(0x16) << 8, 640);
+  EXPECT_EQ(cmos(0x17) | cmos(0x18) << 8, 63 * 1024);
+  EXPECT_EQ(cmos(0x30) | cmos(0x31) << 8, 63 * 1024);
+  EXPECT_EQ(cmos(0x34) | cmos(0x35) << 8, 48 * 16);
+  EXPECT_EQ(cmos(0x5b) | cmos(0x5c) << 8 | cmos(0x5d) << 16, 0);
+}
+
+TEST_F(PcBoardTest, MemorySizesOfALargeMachine) {
+  IoBus io;
+  PhysicalMap map{uint64_t{8} << 30};
+  const auto board = make(io, map);
+  const auto read = [&io](uint8_t index) {
+    io.write(0x70, 1, index);
+    return io.read(0x71, 1);
+  };
+  EXPECT_EQ(read(0x17) | read(0x18) << 8, 65'535u);
+  EXPECT_EQ(read(0x34) | read(0x35) << 8, (map.ram_below_4g() - (16 << 20)) / 65'536);
+  EXPECT_EQ(read(0x5b) | read(0x5c) << 8 | read(0x5d) << 16, map.ram_above_4g() / 65'536);
+}
+
+TEST_F(PcBoardTest, FwCfgTellsTheMemory) {
+  const auto read = [this](uint16_t key, unsigned size) {
+    io_.write(0x510, 2, key);
+    uint64_t value = 0;
+    for (unsigned i = 0; i < size; i++) value |= uint64_t{inb(0x511)} << 8 * i;
+    return value;
+  };
+  EXPECT_EQ(read(0, 4), 0x554d4551u);  // "QEMU"
+  EXPECT_EQ(read(FwCfg::kRamSize, 8), map_.ram_bytes());
+  EXPECT_EQ(read(FwCfg::kCpuCount, 2), 1u);
+  EXPECT_EQ(read(FwCfg::kFirstFile, 8), 0u);
+  io_.write(0x510, 2, FwCfg::kFirstFile);  // etc/e820, the only file
+  std::string e820;
+  for (unsigned i = 0; i < 21; i++) e820 += static_cast<char>(inb(0x511));
+  EXPECT_EQ(e820, std::string("\0\0\0\0\0\0\0\0\0\0\0\x04\0\0\0\0\x01\0\0\0\0", 21))
+      << "64 MiB of RAM, no more";
+}
+
+TEST_F(PcBoardTest, PortsThatOverlapAreRefused) {
+  PcBoardOptions options;
+  options.debug_exit_port = 0x61;
+  IoBus io;
+  EXPECT_THROW(PcBoard(control_, time_.clock(), io, map_, {}, std::move(options)), std::invalid_argument);
+}
+
+TEST_F(PcBoardTest, StateOfAnotherBoardIsRefused) {
+  DeviceState state = board_->save();
+  state["chips"].erase("com3");
+  EXPECT_THROW(board_->load(state), std::invalid_argument);
+  state = board_->save();
+  state["chips"]["sound"] = DeviceState::object();
+  EXPECT_THROW(board_->load(state), std::invalid_argument);
+}
+
+}  // namespace
+}  // namespace penumbra
