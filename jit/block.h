@@ -2,9 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
-#include <memory>
-#include <vector>
 
 #include "core/system_instruction.h"
 #include "core/vcpu_state.h"
@@ -31,7 +28,7 @@ struct BlockKey {
   }
 };
 
-// A SiteRecord::rip: the RIP is in kLinear.
+// A RIP in Block::poll_targets: it is in kLinear.
 inline constexpr uint64_t kPollRipInRegister = ~uint64_t{0};
 
 // Where the arithmetic flags are.
@@ -41,12 +38,21 @@ enum class FlagHome : uint8_t {
   Dead,     // clobbered: no later instruction reads them
 };
 
-// From `host_offset` on, a host fault belongs to the guest instruction at `rip`.
+// From `host_offset` on, a host fault belongs to the guest instruction `guest` bytes into the block; at an
+// interrupt poll, `guest` is the index of the RIP to resume at in Block::poll_targets.
 struct SiteRecord {
-  uint32_t host_offset = 0;
-  FlagHome flags = FlagHome::Host;
-  bool poll = false;  // interrupt poll: RIP is where the guest goes next
+  uint16_t host_offset = 0;
+  uint16_t guest : 13 = 0;
+  uint16_t poll : 1 = 0;
+  uint16_t flags : 2 = 0;  // a FlagHome
+};
+static_assert(sizeof(SiteRecord) == 4);
+
+// The same, resolved.
+struct Site {
   uint64_t rip = 0;
+  FlagHome flags = FlagHome::Host;
+  bool poll = false;  // RIP is where the guest goes next
 };
 
 // A memory operand, for the callout path.
@@ -76,23 +82,26 @@ struct BlockLink {
   uint32_t patch_offset = 0;  // of the 32-bit displacement, from the block's host code
   uint32_t stub_offset = 0;   // where it points while unlinked
   uint64_t target_rip = 0;
+  BlockLink* next_of_block = nullptr;
+  BlockLink* next_incoming = nullptr;  // of the target's, while linked
 };
 
+// Lives in the translator's arena with all that it points to, as long as its host code.
 struct Block {
   BlockKey key;
   uint64_t host = 0;  // executable address of the entry
   uint32_t host_bytes = 0;
-  uint32_t guest_bytes = 0;
-  uint32_t guest_instructions = 0;
+  uint16_t guest_bytes = 0;
+  uint16_t guest_instructions = 0;
+  uint16_t site_count = 0;
   bool dead = false;
   bool crosses_page = false;  // the only instruction continues on the page at `second_page`
   PageFrame second_frame;
   Block* next_in_bucket = nullptr;
-  std::vector<SiteRecord> sites;         // sorted by host_offset
-  std::deque<BlockLink> links;           // stable addresses: host code points at them
-  std::deque<SystemInstruction> system;  // likewise
-  std::deque<MemoryAccess> accesses;     // likewise
-  std::deque<GatherAccess> gathers;      // likewise
+  const SiteRecord* sites = nullptr;  // sorted by host_offset
+  const uint64_t* poll_targets = nullptr;
+  BlockLink* links = nullptr;     // its own jumps
+  BlockLink* incoming = nullptr;  // jumps of others that are patched to come here
 };
 
 }  // namespace penumbra::jit

@@ -58,7 +58,7 @@ void BlockTranslator::decode(std::span<const uint8_t> code) {
     rip += insn.zydis.length;
     if (insn.ends_block()) break;
   }
-  block_->guest_bytes = offset;
+  block_->guest_bytes = static_cast<uint16_t>(offset);
 }
 
 void BlockTranslator::analyse_flags() {
@@ -88,14 +88,29 @@ void BlockTranslator::give_up_flags(bool live_after) {
   }
 }
 
-void BlockTranslator::record_site(uint64_t rip, bool poll) {
-  block_->sites.push_back({static_cast<uint32_t>(a_.offset()), flags_, poll, rip});
+void BlockTranslator::add_site(unsigned guest, bool poll) {
+  const SiteRecord site{.host_offset = static_cast<uint16_t>(a_.offset()),
+                        .guest = static_cast<uint16_t>(guest),
+                        .poll = poll,
+                        .flags = static_cast<uint16_t>(flags_)};
+  const bool same = !sites_.empty() && sites_.back().guest == site.guest && sites_.back().poll == site.poll &&
+                    sites_.back().flags == site.flags;
+  if (!same) sites_.push_back(site);
 }
 
-std::unique_ptr<Block> BlockTranslator::translate(const BlockKey& key, std::span<const uint8_t> code,
-                                                  bool crosses_page, uint64_t host_address) {
-  auto block = std::make_unique<Block>();
-  block_ = block.get();
+void BlockTranslator::record_site(uint64_t rip) {
+  add_site(static_cast<unsigned>(rip - key_.rip), false);
+}
+
+void BlockTranslator::record_poll(uint64_t resume_rip) {
+  add_site(static_cast<unsigned>(poll_targets_.size()), true);
+  poll_targets_.push_back(resume_rip);
+}
+
+Block* BlockTranslator::translate(const BlockKey& key, std::span<const uint8_t> code, bool crosses_page,
+                                  uint64_t host_address, Arena& arena) {
+  arena_ = &arena;
+  block_ = arena.make<Block>();
   block_->key = key;
   block_->crosses_page = crosses_page;
   key_ = key;
@@ -111,6 +126,8 @@ std::unique_ptr<Block> BlockTranslator::translate(const BlockKey& key, std::span
   slow_paths_.clear();
   link_stubs_.clear();
   instruction_offsets_.clear();
+  sites_.clear();
+  poll_targets_.clear();
 
   stored_by_callout_ = false;
   // A callout may store into this very block, which then must not go on: its exit leads to what is there now.
@@ -118,7 +135,7 @@ std::unique_ptr<Block> BlockTranslator::translate(const BlockKey& key, std::span
     instruction_offsets_.push_back(static_cast<uint32_t>(a_.offset()));
     emit_instruction(current_);
   }
-  block_->guest_instructions = current_;
+  block_->guest_instructions = static_cast<uint16_t>(current_);
   if (!block_ended_) {
     const GuestInstruction& last = instructions_[current_ - 1];
     exit_to(last.next_rip() & code_mask(), last.rip);
@@ -128,13 +145,16 @@ std::unique_ptr<Block> BlockTranslator::translate(const BlockKey& key, std::span
   while (a_.offset() < kEntryPatchBytes) a_.int3();
 
   code_.flatten();
+  block_->sites = arena.copy<SiteRecord>(sites_);
+  block_->site_count = static_cast<uint16_t>(sites_.size());
+  block_->poll_targets = arena.copy<uint64_t>(poll_targets_);
   block_->host = host_address;
   block_->host_bytes = host_code().size();
   stats_.blocks++;
   stats_.guest_instructions += block_->guest_instructions;
   stats_.guest_bytes += block_->guest_bytes;
   stats_.host_bytes += block_->host_bytes;
-  return block;
+  return block_;
 }
 
 std::span<const std::byte> BlockTranslator::host_code() const {

@@ -1,10 +1,10 @@
 // Guest bytes to host code: one basic block. Sees a BlockKey, the bytes and the options, nothing of the vCPU.
 #pragma once
 
-#include <memory>
 #include <span>
 #include <vector>
 
+#include "jit/arena.h"
 #include "jit/block.h"
 #include "jit/code_cache.h"
 #include "jit/decoder.h"
@@ -40,9 +40,9 @@ class BlockTranslator {
 
   // Translates the block at `key` from `code`: the guest's bytes from there to the end of the page, or, when
   // the first instruction continues on the next page (crosses_page), at least that instruction, which then is
-  // all of the block. The host code is for `host_address`.
-  std::unique_ptr<Block> translate(const BlockKey& key, std::span<const uint8_t> code, bool crosses_page,
-                                   uint64_t host_address);
+  // all of the block. The host code is for `host_address`, and valid as long as `arena` keeps the block.
+  Block* translate(const BlockKey& key, std::span<const uint8_t> code, bool crosses_page,
+                   uint64_t host_address, Arena& arena);
 
   // Host code of the last translate().
   std::span<const std::byte> host_code() const;
@@ -73,7 +73,9 @@ class BlockTranslator {
   // --- emit_flags: where the arithmetic flags are while a block is emitted
   void need_flags_in_host();            // before an instruction that reads them or keeps some
   void give_up_flags(bool live_after);  // before host code that clobbers them
-  void record_site(uint64_t rip, bool poll = false);
+  void record_site(uint64_t rip);
+  void record_poll(uint64_t resume_rip);
+  void add_site(unsigned guest, bool poll);
 
   // --- emit_memory.cpp: the memory path. After begin_access() the operand is at [kHostAddend + kLinear].
   void emit_offset(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn);  // into kLinear
@@ -134,6 +136,9 @@ class BlockTranslator {
   // The block being translated.
   BlockKey key_;
   Block* block_ = nullptr;
+  Arena* arena_ = nullptr;
+  std::vector<SiteRecord> sites_;
+  std::vector<uint64_t> poll_targets_;
   std::vector<GuestInstruction> instructions_;
   std::vector<uint32_t> instruction_offsets_;
   struct Liveness {

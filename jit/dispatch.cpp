@@ -106,16 +106,22 @@ uint64_t Translator::link_host_code(BlockLink& link) noexcept {
   BlockKey key = link.from->key;
   key.rip = rip;
   key.physical = {(key.physical.value & ~kPageOffsetMask) | key.linear().page_offset()};
-  const Block* target = find_block(key);
+  Block* target = find_block(key);
   if (!target || target->crosses_page || target->host != host) return host;
-  const uint64_t site = link.from->host + link.patch_offset;
-  const auto displacement = static_cast<int32_t>(target->host - (site + 4));
-  cache_.patch(site, std::as_bytes(std::span(&displacement, 1)));
+  point_link(link, target->host);
+  link.next_incoming = target->incoming;
+  target->incoming = &link;
   ++counters_.links;
   return host;
 }
 
-const SiteRecord* Translator::site_at(uint64_t host) const noexcept {
+void Translator::point_link(const BlockLink& link, uint64_t host) {
+  const uint64_t site = link.from->host + link.patch_offset;
+  const auto displacement = static_cast<int32_t>(host - (site + 4));
+  cache_.patch(site, std::as_bytes(std::span(&displacement, 1)));
+}
+
+std::optional<Site> Translator::site_at(uint64_t host) const noexcept {
   size_t low = 0, high = blocks_.size();
   while (low < high) {
     const size_t middle = (low + high) / 2;
@@ -125,15 +131,17 @@ const SiteRecord* Translator::site_at(uint64_t host) const noexcept {
       high = middle;
     }
   }
-  if (low == 0) return nullptr;
+  if (low == 0) return std::nullopt;
   const Block& block = *blocks_[low - 1];
-  if (host - block.host >= block.host_bytes) return nullptr;
+  if (host - block.host >= block.host_bytes) return std::nullopt;
   const SiteRecord* found = nullptr;
-  for (const SiteRecord& site : block.sites) {
-    if (site.host_offset > host - block.host) break;
-    found = &site;
+  for (unsigned i = 0; i < block.site_count && block.sites[i].host_offset <= host - block.host; ++i) {
+    found = &block.sites[i];
   }
-  return found;
+  if (!found) return std::nullopt;
+  return Site{.rip = found->poll ? block.poll_targets[found->guest] : block.key.rip + found->guest,
+              .flags = static_cast<FlagHome>(found->flags),
+              .poll = found->poll != 0};
 }
 
 // --- code that changes
@@ -170,13 +178,18 @@ void Translator::code_written(PageFrame frame, uint64_t offset, uint64_t size) {
   if (!frames_[frame.number]) vcpu_.map().tracker().set_holds_code(frame, false);
 }
 
-// Whoever still jumps to the block's host code lands in Thunks::redispatch.
+// Jumps that were patched to the block are cut. Whoever else still jumps to its host code (the jump cache, a
+// thunk on its way) lands in Thunks::redispatch.
 void Translator::kill_block(Block& block) {
   if (block.dead) return;
   block.dead = true;
   Block** at = &buckets_[block.key.hash() % kBuckets];
   while (*at != &block) at = &(*at)->next_in_bucket;
   *at = block.next_in_bucket;
+  for (const BlockLink* link = block.incoming; link; link = link->next_incoming) {
+    if (!link->from->dead) point_link(*link, link->from->host + link->stub_offset);
+  }
+  block.incoming = nullptr;
 
   std::byte code[kEntryPatchBytes];
   const auto put = [&code](unsigned at_byte, uint64_t value, unsigned bytes) {

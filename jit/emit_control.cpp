@@ -29,7 +29,7 @@ bool BlockTranslator::can_link(uint64_t rip) const {
 // An unreadable page makes this load fault when the run loop wants the vCPU back (design 3.11). No register
 // and no flag changes but kTemp.
 void BlockTranslator::emit_poll(uint64_t resume_rip) {
-  record_site(resume_rip, true);
+  record_poll(resume_rip);
   a_.mov(kTemp.r32(), x86::ptr_rel(environment_.poll_page, 4));
 }
 
@@ -44,12 +44,13 @@ void BlockTranslator::exit_to(uint64_t rip, uint64_t from_rip) {
   need_flags_in_host();
   if (rip <= from_rip) emit_poll(rip);
   if (can_link(rip)) {
-    block_->links.push_back({.from = block_, .target_rip = rip});
-    BlockLink& link = block_->links.back();
-    const LinkStub stub{a_.newLabel(), &link};
+    BlockLink* const link =
+        arena_->make<BlockLink>({.from = block_, .target_rip = rip, .next_of_block = block_->links});
+    block_->links = link;
+    const LinkStub stub{a_.newLabel(), link};
     link_stubs_.push_back(stub);
     a_.long_().jmp(stub.entry);
-    link.patch_offset = static_cast<uint32_t>(a_.offset()) - 4;
+    link->patch_offset = static_cast<uint32_t>(a_.offset()) - 4;
     return;
   }
   a_.mov(kLinear, asmjit::Imm(rip));

@@ -400,8 +400,7 @@ void BlockTranslator::emit_gather(const GuestInstruction& insn) {
   a_.vmovdqu(slot(GatherAccess::kIndex), x86::ymm(index));
   a_.vmovdqu(slot(GatherAccess::kMask), x86::ymm(mask));
 
-  block_->gathers.push_back({});
-  GatherAccess& access = block_->gathers.back();
+  GatherAccess& access = *arena_->make<GatherAccess>();
   access.address = make_system_instruction(insn, SystemOp::Ud);
   access.address.index = SystemInstruction::kNoRegister;
   access.address.scale = insn.operands[1].mem.scale;

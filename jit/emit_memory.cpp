@@ -108,8 +108,7 @@ void BlockTranslator::begin_access(MemoryAccess access) {
     emit_tlb_lookup(access);
     return;
   }
-  block_->accesses.push_back(access);
-  open_access_ = &block_->accesses.back();
+  open_access_ = arena_->make(access);
   emit_callout(environment_.thunks->callout_begin, reinterpret_cast<uint64_t>(open_access_));
   a_.mov(kHostAddend, asmjit::Imm(environment_.callout_buffer));
   a_.mov(kLinear.r32(), 0);

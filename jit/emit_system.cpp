@@ -5,8 +5,7 @@ namespace penumbra::jit {
 
 void BlockTranslator::emit_system(const GuestInstruction& insn, SystemInstruction system, bool ends) {
   give_up_flags(true);
-  block_->system.push_back(system);
-  const auto detail = reinterpret_cast<uint64_t>(&block_->system.back());
+  const auto detail = reinterpret_cast<uint64_t>(arena_->make(system));
   if (ends) {
     a_.mov(kTemp, asmjit::Imm(detail));
     a_.jmp(asmjit::Imm(environment_.thunks->system_end));

@@ -158,6 +158,7 @@ std::string explain_code(std::span<const uint8_t> code, unsigned bits, uint64_t 
   std::string out;
   std::set<uint64_t> done;
   std::deque<uint64_t> pending{base};
+  Arena arena;
   constexpr uint64_t kHostAddress = 0x100000;
   while (!pending.empty()) {
     const uint64_t rip = pending.front();
@@ -172,10 +173,12 @@ std::string explain_code(std::span<const uint8_t> code, unsigned bits, uint64_t 
       out += fmt::format("L:{:#x}: the file ends within an instruction\n", rip);
       continue;
     }
-    const auto block = translator.translate(key, crosses ? rest : page, crosses, kHostAddress);
+    const Block* block = translator.translate(key, crosses ? rest : page, crosses, kHostAddress, arena);
     out += describe_block(*block, translator.instructions(), translator.instruction_offsets(),
                           translator.host_code(), thunks, true, true);
-    for (const BlockLink& link : block->links) pending.push_back(link.target_rip);
+    for (const BlockLink* link = block->links; link; link = link->next_of_block) {
+      pending.push_back(link->target_rip);
+    }
     pending.push_back(rip + block->guest_bytes);
     const GuestInstruction& last = translator.instructions().back();
     if (last.row.action == Action::Call && last.operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {

@@ -132,7 +132,7 @@ bool Translator::handle_host_fault(int signal, void* info_pointer, void* context
   greg_t* regs = static_cast<ucontext_t*>(context_pointer)->uc_mcontext.gregs;
   const auto pc = static_cast<uint64_t>(regs[REG_RIP]);
   if (!cache_.contains(pc)) return false;
-  const SiteRecord* site = site_at(pc);
+  const std::optional<Site> site = site_at(pc);
   if (!site) return false;
 
   const auto fault_address = reinterpret_cast<uint64_t>(info->si_addr);
@@ -180,12 +180,11 @@ Result<Block*> Translator::translate_block(const BlockKey& key) {
   }
 
   if (cache_.free_bytes() < kMaxBlockHostBytes) flush_translations();
-  std::unique_ptr<Block> made = block_translator_.translate(key, code, crosses, cache_.next_address());
-  made->second_frame = second_frame;
+  Block& block = *block_translator_.translate(key, code, crosses, cache_.next_address(), arena_);
+  block.second_frame = second_frame;
   const std::span<const std::byte> host_code = block_translator_.host_code();
   cache_.append(host_code);
-  Block& block = *made;
-  blocks_.push_back(std::move(made));
+  blocks_.push_back(&block);
   Block*& bucket = buckets_[key.hash() % kBuckets];
   block.next_in_bucket = bucket;
   bucket = &block;
@@ -205,6 +204,7 @@ void Translator::flush_translations() {
   std::fill(buckets_.begin(), buckets_.end(), nullptr);
   frame_nodes_.clear();
   blocks_.clear();
+  arena_.clear();
   all_flushed();
   cache_.clear();
 }

@@ -7,6 +7,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -55,8 +56,8 @@ class Translator final : public Engine,
   uint64_t redispatch_host_code() noexcept;
   // Collects the flags that translated code spilled into VcpuState::rflags.
   void collect_flags() noexcept;
-  // The record for a host address in translated code, or null.
-  const SiteRecord* site_at(uint64_t host) const noexcept;
+  // What a host address in translated code belongs to; nothing when it is in no block.
+  std::optional<Site> site_at(uint64_t host) const noexcept;
 
   struct Counters {
     uint64_t lookups = 0, links = 0, redispatches = 0, tlb_misses = 0, callout_accesses = 0,
@@ -86,6 +87,7 @@ class Translator final : public Engine,
   Result<Block*> translate_block(const BlockKey& key);  // heavy
   void track_block(Block& block);
   void kill_block(Block& block);
+  void point_link(const BlockLink& link, uint64_t host);
   void flush_translations();
   JumpCache& current_jump_cache();
   void trace_block(const Block& block, std::span<const std::byte> host_code);
@@ -106,7 +108,8 @@ class Translator final : public Engine,
   CodeCache cache_;
   Thunks thunks_;
   BlockTranslator block_translator_;
-  std::vector<std::unique_ptr<Block>> blocks_;  // by rising host address
+  Arena arena_;                 // of blocks_
+  std::vector<Block*> blocks_;  // by rising host address
   std::vector<Block*> buckets_;
   std::vector<FrameNode*> frames_;  // by frame number
   std::deque<FrameNode> frame_nodes_;
