@@ -22,6 +22,7 @@ struct ModelRegisters {
   // AMD
   uint64_t hwcr = uint64_t{1} << 24;  // TscFreqSel: the TSC counts at the P0 frequency
   uint64_t syscfg = 0;
+  uint64_t nb_config = 0;
   uint64_t top_mem = 0, top_mem2 = 0;
   uint64_t interrupt_pending = 0;
   uint64_t mmio_config_base = 0;

@@ -58,6 +58,7 @@ enum : uint32_t {
   kAmdHwcr = 0xc001'0015,
   kAmdTopMem = 0xc001'001a,
   kAmdTopMem2 = 0xc001'001d,
+  kAmdNbCfg = 0xc001'001f,
   kAmdPatchLoader = 0xc001'0020,
   kAmdInterruptPending = 0xc001'0055,
   kAmdMmioConfigBase = 0xc001'0058,
@@ -175,6 +176,8 @@ uint64_t* Vcpu::stored_msr(uint32_t index) {
     return &msrs_.core_config[index - msr::kAmdCoreConfigFirst];
   }
   switch (index) {
+    case msr::kAmdNbCfg:
+      return &msrs_.nb_config;
     case msr::kAmdSyscfg:
       return &msrs_.syscfg;
     case msr::kAmdHwcr:
