@@ -88,6 +88,8 @@ ExitReason Machine::run() {
   for (;;) {
     // Cleared before the events and timers are looked at: what is added later sets it again.
     uint32_t why = state.attention.exchange(0);
+    // First of all: a reset that the guest asked for before its HLT ends the halt.
+    if (why & attention::kHalt) state.halted = true;
     events_.drain();
     clock_.run_expired();
     // A deadline that did not move since the alarm rang (the clocks differ by a rounding) told nobody.
@@ -97,7 +99,6 @@ ExitReason Machine::run() {
 
     // Events and timers may have raised INTR. Kicks stay, their events were perhaps not drained yet.
     why |= state.attention.fetch_and(~attention::kInterrupt);
-    if (why & attention::kHalt) state.halted = true;
     if (why & attention::kInterrupt) {
       vcpu_.take_interrupt();
       // Nothing is delivered in an interrupt shadow; the engine runs one instruction and comes back for it.

@@ -17,7 +17,8 @@ namespace penumbra {
 namespace {
 
 constexpr int kEndingSignals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
-// A machine that was told to end and does not (the host blocks a write, say) is ended by force after this time.
+// A machine that was told to end and does not (the host blocks a write, say) is ended by force after this
+// time.
 constexpr std::chrono::seconds kGrace{3};
 
 bool ends(int signal) {
@@ -52,7 +53,9 @@ BlockedSignals::BlockedSignals() {
   pthread_sigmask(SIG_BLOCK, &set_, &previous_);
 }
 
-BlockedSignals::~BlockedSignals() { pthread_sigmask(SIG_SETMASK, &previous_, nullptr); }
+BlockedSignals::~BlockedSignals() {
+  pthread_sigmask(SIG_SETMASK, &previous_, nullptr);
+}
 
 ControlThread::ControlThread(Machine& machine, const BlockedSignals& signals, SerialInput* input)
     : machine_(machine),
@@ -93,8 +96,8 @@ void ControlThread::run() {
     };
     int timeout = -1;
     if (ending_) {
-      const auto left = std::chrono::ceil<std::chrono::milliseconds>(force_time_ -
-                                                                     std::chrono::steady_clock::now());
+      const auto left =
+          std::chrono::ceil<std::chrono::milliseconds>(force_time_ - std::chrono::steady_clock::now());
       if (left.count() <= 0) end_by_force();
       timeout = static_cast<int>(left.count());
     }
@@ -111,7 +114,8 @@ void ControlThread::run() {
 void ControlThread::read_input() {
   uint8_t buffer[256];
   const size_t room = input_->room();
-  const ssize_t count = read(STDIN_FILENO, buffer, terminal_ ? sizeof(buffer) : std::min(room, sizeof(buffer)));
+  const ssize_t count =
+      read(STDIN_FILENO, buffer, terminal_ ? sizeof(buffer) : std::min(room, sizeof(buffer)));
   if (count < 0 && (errno == EINTR || errno == EAGAIN)) return;
   if (count <= 0) {
     input_open_ = false;  // the machine goes on without a keyboard

@@ -26,8 +26,8 @@ class BlockedSignals {
 
 class ControlThread {
  public:
-  // `input`: where standard input goes; null: it is not read. With `input`, and standard input a terminal, the
-  // terminal is raw while this object lives.
+  // `input`: where standard input goes; null: it is not read. With `input`, and standard input a terminal,
+  // the terminal is raw while this object lives.
   ControlThread(Machine& machine, const BlockedSignals& signals, SerialInput* input);
   ~ControlThread();
   ControlThread(const ControlThread&) = delete;

@@ -42,16 +42,7 @@ struct Properties {
   std::map<std::string, std::string, std::less<>> values;
 
   Properties(std::string_view option, std::string_view text) : option_(option) {
-    std::vector<std::string> pieces(1);
-    for (size_t i = 0; i < text.size(); ++i) {
-      if (text[i] != ',') {
-        pieces.back() += text[i];
-      } else if (i + 1 < text.size() && text[i + 1] == ',') {
-        pieces.back() += text[i++];
-      } else {
-        pieces.emplace_back();
-      }
-    }
+    const std::vector<std::string> pieces = split_at_commas(text);
     for (size_t i = 0; i < pieces.size(); ++i) {
       const size_t equals = pieces[i].find('=');
       if (equals != std::string::npos) {
@@ -180,8 +171,8 @@ class RunReader {
 
   static uint32_t parse_topics(std::string_view list) {
     static constexpr std::pair<std::string_view, uint32_t> kTopics[] = {
-        {"int", TraceLog::kInterrupts},    {"in_asm", TraceLog::kGuestCode},
-        {"out_asm", TraceLog::kHostCode},  {"exec", TraceLog::kExecution},
+        {"int", TraceLog::kInterrupts},           {"in_asm", TraceLog::kGuestCode},
+        {"out_asm", TraceLog::kHostCode},         {"exec", TraceLog::kExecution},
         {"guest_errors", TraceLog::kGuestErrors},
     };
     uint32_t topics = 0;
@@ -250,13 +241,15 @@ class RunReader {
   std::map<std::string, CharacterTarget, std::less<>> chardevs_;
 };
 
-// CLI11 knows "-m" and "--kernel", QEMU's users write "-kernel". Makes every option "--name=value", so that a value
-// may begin with a dash. Options are looked up in `app`.
-std::vector<std::string> normalize(const CLI::App& app, std::span<const char* const> arguments) {
+// CLI11 knows "-m" and "--kernel", QEMU's users write "-kernel". Makes every option "--name=value", so that a
+// value may begin with a dash. Options are looked up in `app`, which takes that many other arguments.
+std::vector<std::string> normalize(const CLI::App& app, std::span<const char* const> arguments,
+                                   unsigned others) {
   std::vector<std::string> result;
   for (size_t i = 0; i < arguments.size(); ++i) {
     const std::string_view argument = arguments[i];
-    if (!argument.starts_with('-') || argument == "-") {
+    if (!argument.starts_with('-')) {
+      if (others-- == 0) refuse("unexpected argument '{}'", argument);
       result.emplace_back(argument);
       continue;
     }
@@ -289,8 +282,8 @@ std::vector<std::string> normalize(const CLI::App& app, std::span<const char* co
   return result;
 }
 
-void parse(CLI::App& app, std::span<const char* const> arguments) {
-  std::vector<std::string> words = normalize(app, arguments);
+void parse(CLI::App& app, std::span<const char* const> arguments, unsigned others) {
+  std::vector<std::string> words = normalize(app, arguments, others);
   std::ranges::reverse(words);  // as CLI11 wants them
   try {
     app.parse(words);
@@ -301,7 +294,8 @@ void parse(CLI::App& app, std::span<const char* const> arguments) {
   }
 }
 
-constexpr std::string_view kRunHelp = R"(penumbra run: runs a machine. Options are QEMU's, with one dash or two.)";
+constexpr std::string_view kRunHelp =
+    R"(penumbra run: runs a machine. Options are QEMU's, with one dash or two.)";
 
 Command parse_run(std::span<const char* const> arguments) {
   CLI::App app{std::string(kRunHelp), "penumbra run"};
@@ -309,14 +303,19 @@ Command parse_run(std::span<const char* const> arguments) {
   RunOptions options;
   RunWords words;
   RunReader reader;
+  // As with QEMU, the last one counts.
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   const auto word = [&](const std::string& name, std::string& to, const std::string& help) {
-    app.add_option((name.size() == 1 ? "-" : "--") + name, to, help);
+    app.add_option((name.size() == 1 ? "-" : "--") + name, to, help)->type_name("");
   };
   const auto list = [&](const std::string& name, std::vector<std::string>& to, const std::string& help) {
-    app.add_option("--" + name, to, help)->allow_extra_args(false);
+    app.add_option("--" + name, to, help + "; may be repeated")
+        ->type_name("")
+        ->allow_extra_args(false)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   };
   word("kernel", options.kernel, "Linux, multiboot or PVH kernel");
-  list("initrd", options.initrds, "initial RAM disk; multiboot: a module each time it is given");
+  list("initrd", options.initrds, "initial RAM disk; for multiboot and PVH modules: \"FILE WORDS,FILE\"");
   word("append", options.append, "the kernel's command line");
   word("bios", options.bios, "ROM image that ends at 4 GiB; starts at the reset vector");
   word("m", words.memory, "memory: 512M, 1G; a plain number is MiB (512)");
@@ -338,7 +337,7 @@ Command parse_run(std::span<const char* const> arguments) {
   word("jit", words.switches, switches);
   app.add_flag("--stats", options.stats, "counters and times at exit, on standard error");
   try {
-    parse(app, arguments);
+    parse(app, arguments, 0);
   } catch (const CLI::CallForHelp&) {
     return ShowText{app.help()};
   }
@@ -354,11 +353,11 @@ Command parse_explain(std::span<const char* const> arguments) {
   app.set_help_flag("--help", "this text");
   ExplainOptions options;
   std::string mode, base = "0";
-  app.add_option("FILE", options.path, "flat binary");
-  app.add_option("--mode", mode, "16, 32 or 64");
-  app.add_option("--base", base, "address of its first byte (0)");
+  app.add_option("FILE", options.path, "flat binary")->type_name("");
+  app.add_option("--mode", mode, "16, 32 or 64")->type_name("");
+  app.add_option("--base", base, "address of its first byte (0)")->type_name("");
   try {
-    parse(app, arguments);
+    parse(app, arguments, 1);
   } catch (const CLI::CallForHelp&) {
     return ShowText{app.help()};
   }
@@ -383,6 +382,20 @@ In the terminal, Ctrl-A X ends the machine and Ctrl-A H shows the other keys.
 )";
 
 }  // namespace
+
+std::vector<std::string> split_at_commas(std::string_view text) {
+  std::vector<std::string> pieces(1);
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != ',') {
+      pieces.back() += text[i];
+    } else if (i + 1 < text.size() && text[i + 1] == ',') {
+      pieces.back() += text[i++];
+    } else {
+      pieces.emplace_back();
+    }
+  }
+  return pieces;
+}
 
 uint64_t parse_memory_size(std::string_view text) {
   constexpr uint64_t kMiB = 1 << 20;
@@ -417,7 +430,6 @@ Command parse_command_line(std::span<const char* const> arguments) {
   const auto rest = arguments.subspan(1);
   if (first == "run") return parse_run(rest);
   if (first == "explain") return parse_explain(rest);
-  if (first == "help" && rest.size() == 1 && std::string_view(rest[0]) == "run") first = "run-help";
   while (first.starts_with('-')) first.remove_prefix(1);
   if (first == "help" || first == "h") return ShowText{std::string(kHelp)};
   if (first == "version") return ShowText{std::string(kVersion) + "\n"};

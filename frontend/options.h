@@ -62,6 +62,9 @@ using Command = std::variant<RunOptions, ExplainOptions, ShowText>;
 // `arguments` does not hold the program's name. Throws UserError.
 Command parse_command_line(std::span<const char* const> arguments);
 
+// QEMU's lists: ",," is a comma within a piece.
+std::vector<std::string> split_at_commas(std::string_view text);
+
 // "1G", "512M", "4096" (MiB): see -m of QEMU. Throws UserError.
 uint64_t parse_memory_size(std::string_view text);
 

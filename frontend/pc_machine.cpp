@@ -35,10 +35,24 @@ std::unique_ptr<Machine> make_machine(const RunOptions& options) {
   }
 }
 
+// QEMU's list of multiboot modules, "FILE WORDS,FILE WORDS"; a comma in a file's name is written twice. For a
+// name that exists as it stands, such as Linux's one initrd, nothing is split.
+std::vector<std::string> modules(const std::vector<std::string>& initrds) {
+  std::vector<std::string> result;
+  for (const std::string& initrd : initrds) {
+    if (access(initrd.c_str(), F_OK) == 0) {
+      result.push_back(initrd);
+    } else {
+      for (std::string& piece : split_at_commas(initrd)) result.push_back(std::move(piece));
+    }
+  }
+  return result;
+}
+
 std::unique_ptr<Boot> read_images(const RunOptions& options, PhysicalMap& map) {
   try {
     return make_boot({.kernel = options.kernel,
-                      .initrds = options.initrds,
+                      .initrds = modules(options.initrds),
                       .append = options.append,
                       .bios = options.bios},
                      map);
@@ -84,6 +98,9 @@ void PcMachine::open_trace() {
     if (!file) throw UserError(fmt::format("-D {}: {}", options_.trace_file, std::strerror(errno)));
   }
   trace_file_.reset(file);
+  // What was logged last is wanted most when the program crashes. Only the log of every block would be too
+  // slow.
+  if (!(options_.trace_topics & TraceLog::kExecution)) std::setvbuf(file, nullptr, _IONBF, 0);
   trace_ = TraceLog(file, options_.trace_topics);
 }
 
@@ -111,7 +128,8 @@ void PcMachine::make_board() {
   for (size_t i = 0; i < options_.serials.size(); ++i) {
     Uart16550a* uart = board_->serial(static_cast<unsigned>(i));
     if (!uart || options_.serials[i].kind != CharacterTarget::Kind::Stdio) continue;
-    input_ = std::make_unique<SerialInput>(machine_->events(), [uart](uint8_t byte) { return uart->receive(byte); });
+    input_ = std::make_unique<SerialInput>(machine_->events(),
+                                           [uart](uint8_t byte) { return uart->receive(byte); });
     uart->set_room_listener([this] { input_->pump(); });
   }
 }
@@ -163,6 +181,7 @@ void PcMachine::idle() {
 }
 
 void PcMachine::triple_fault() {
+  if (trace_.has(TraceLog::kInterrupts)) trace_.write("Triple fault\n");
   if (options_.reboot) return;
   flush();
   fmt::print(stderr, "penumbra: triple fault, the machine stops\n{}",

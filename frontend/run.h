@@ -7,8 +7,8 @@
 
 namespace penumbra {
 
-// The program's exit status, or death by the signal that ended the machine. Throws UserError for what the user
-// can mend. `began`: the program's start.
+// The program's exit status, or death by the signal that ended the machine. Throws UserError for what the
+// user can mend. `began`: the program's start.
 int run(const RunOptions& options, std::chrono::steady_clock::time_point began);
 
 }  // namespace penumbra

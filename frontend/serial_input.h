@@ -35,7 +35,7 @@ class SerialInput {
   std::function<void()> room_listener_;
   mutable std::mutex mutex_;
   std::deque<uint8_t> waiting_;
-  bool posted_ = false;  // an event that pumps is on its way
+  bool posted_ = false;   // an event that pumps is on its way
   bool pumping_ = false;  // vCPU thread: the UART calls its room listener out of receive()
 };
 

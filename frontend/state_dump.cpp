@@ -17,9 +17,9 @@ class BoundedText {
 
   template <class... Arguments>
   void add(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
-    at_ = fmt::format_to_n(at_, static_cast<size_t>(end_ - at_), format,
-                           std::forward<Arguments>(arguments)...)
-              .out;
+    at_ =
+        fmt::format_to_n(at_, static_cast<size_t>(end_ - at_), format, std::forward<Arguments>(arguments)...)
+            .out;
   }
   size_t size() const { return static_cast<size_t>(at_ - begin_); }
 
@@ -29,7 +29,8 @@ class BoundedText {
 
 void add_segment(BoundedText& text, const char* name, const Segment& segment) {
   text.add("{:<4}{:04x} base {:016x} limit {:08x} attributes {:04x} DPL {}{}\n", name, segment.selector,
-           segment.base, segment.limit, segment.attributes, segment.dpl(), segment.present() ? "" : " absent");
+           segment.base, segment.limit, segment.attributes, segment.dpl(),
+           segment.present() ? "" : " absent");
 }
 
 const char* mode_name(const VcpuState& state) {
@@ -42,10 +43,10 @@ const char* mode_name(const VcpuState& state) {
 
 void add_flags(BoundedText& text, uint64_t rflags) {
   static constexpr std::pair<uint64_t, const char*> kNames[] = {
-      {flag::kCf, "CF"}, {flag::kPf, "PF"}, {flag::kAf, "AF"},   {flag::kZf, "ZF"},   {flag::kSf, "SF"},
-      {flag::kTf, "TF"}, {flag::kIf, "IF"}, {flag::kDf, "DF"},   {flag::kOf, "OF"},   {flag::kNt, "NT"},
-      {flag::kRf, "RF"}, {flag::kVm, "VM"}, {flag::kAc, "AC"},   {flag::kVif, "VIF"}, {flag::kVip, "VIP"},
-      {flag::kId, "ID"},
+      {flag::kCf, "CF"}, {flag::kPf, "PF"},   {flag::kAf, "AF"},   {flag::kZf, "ZF"},
+      {flag::kSf, "SF"}, {flag::kTf, "TF"},   {flag::kIf, "IF"},   {flag::kDf, "DF"},
+      {flag::kOf, "OF"}, {flag::kNt, "NT"},   {flag::kRf, "RF"},   {flag::kVm, "VM"},
+      {flag::kAc, "AC"}, {flag::kVif, "VIF"}, {flag::kVip, "VIP"}, {flag::kId, "ID"},
   };
   for (const auto& [bit, name] : kNames) {
     if (rflags & bit) text.add(" {}", name);
@@ -86,13 +87,13 @@ size_t format_registers(const VcpuState& state, char* to, size_t limit) {
   for (unsigned i = 0; i < state.gpr.size(); ++i)
     text.add("{:<3} {:016x}{}", kGprNames[i], state.gpr[i], i % 4 == 3 ? "\n" : "  ");
   static constexpr const char* kSegmentNames[] = {"ES", "CS", "SS", "DS", "FS", "GS"};
-  for (unsigned i = 0; i < state.segments.size(); ++i)
-    add_segment(text, kSegmentNames[i], state.segments[i]);
+  for (unsigned i = 0; i < state.segments.size(); ++i) add_segment(text, kSegmentNames[i], state.segments[i]);
   add_segment(text, "LDT", state.ldtr);
   add_segment(text, "TR", state.tr);
   text.add("GDT {:016x} limit {:04x}  IDT {:016x} limit {:04x}\n", state.gdtr.base, state.gdtr.limit,
            state.idtr.base, state.idtr.limit);
-  text.add("CR0 {:016x}  CR2 {:016x}  CR3 {:016x}  CR4 {:016x}\n", state.cr0, state.cr2, state.cr3, state.cr4);
+  text.add("CR0 {:016x}  CR2 {:016x}  CR3 {:016x}  CR4 {:016x}\n", state.cr0, state.cr2, state.cr3,
+           state.cr4);
   text.add("CR8 {:x}  EFER {:x}  XCR0 {:x}  DR6 {:x}  DR7 {:x}\n", state.cr8, state.efer, state.xcr0,
            state.dr[6], state.dr[7]);
   return text.size();
@@ -121,11 +122,12 @@ std::string state_dump(const Vcpu& vcpu, PhysicalMap& map) {
 
 std::string event_line(const EventRecord& event, const VcpuState& state, uint64_t number) {
   std::string text;
-  if (event.interrupt && !event.software) text = fmt::format("Servicing hardware INT={:#04x}\n", event.vector);
-  text += fmt::format("{:6}: v={:02x} e={:04x} i={} cpl={} IP={:04x}:{:016x} pc={:016x} SP={:04x}:{:016x} ", number,
-                      event.vector, event.has_error_code ? event.error_code : 0, event.software ? 1 : 0,
-                      event.cpl, event.cs, event.rip, state.segments[kCs].base + event.rip,
-                      state.segments[kSs].selector, event.rsp);
+  if (event.interrupt && !event.software)
+    text = fmt::format("Servicing hardware INT={:#04x}\n", event.vector);
+  text += fmt::format("{:6}: v={:02x} e={:04x} i={} cpl={} IP={:04x}:{:016x} pc={:016x} SP={:04x}:{:016x} ",
+                      number, event.vector, event.has_error_code ? event.error_code : 0,
+                      event.software ? 1 : 0, event.cpl, event.cs, event.rip,
+                      state.segments[kCs].base + event.rip, state.segments[kSs].selector, event.rsp);
   if (!event.interrupt && event.vector == vector::kPf) {
     text += fmt::format("CR2={:016x}\n", event.cr2);
   } else {
@@ -146,8 +148,8 @@ std::string unknown_msr_lines(const VcpuStats& stats) {
   std::string text;
   for (unsigned i = 0; i < stats.unknown_msr_count; ++i) {
     const VcpuStats::UnknownMsr& msr = stats.unknown_msrs[i];
-    text += fmt::format("unknown MSR {:#x}: {} reads, {} writes, each answered with #GP\n", msr.index, msr.reads,
-                        msr.writes);
+    text += fmt::format("unknown MSR {:#x}: {} reads, {} writes, each answered with #GP\n", msr.index,
+                        msr.reads, msr.writes);
   }
   return text;
 }

@@ -6,8 +6,8 @@
 namespace penumbra::terminal {
 
 // Installs handlers for the signals of a crash (SIGSEGV, SIGABRT, ...): they restore the terminal, call
-// `report` (which may only do what a signal handler may) and let the process die as it would have. Call before
-// another component installs handlers that chain to these.
+// `report` (which may only do what a signal handler may) and let the process die as it would have. Call
+// before another component installs handlers that chain to these.
 void guard_crashes(void (*report)(int signal));
 
 // Raw mode on standard input, if that is a terminal and this process is in its foreground; restored at exit.

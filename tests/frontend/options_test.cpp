@@ -1,0 +1,212 @@
+#include "frontend/options.h"
+
+#include <gtest/gtest.h>
+
+#include "core/trace_log.h"
+#include "frontend/user_error.h"
+
+namespace penumbra {
+namespace {
+
+Command parse(std::vector<const char*> words) {
+  return parse_command_line(words);
+}
+
+RunOptions run(std::vector<const char*> words) {
+  words.insert(words.begin(), {"run", "-kernel", "K"});
+  return std::get<RunOptions>(parse(words));
+}
+
+// The message, which must be one line.
+std::string refusal(const std::vector<const char*>& words) {
+  try {
+    parse(words);
+  } catch (const UserError& error) {
+    const std::string message = error.what();
+    EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+    return message;
+  }
+  return "";
+}
+
+std::string run_refusal(std::vector<const char*> words) {
+  words.insert(words.begin(), {"run", "-kernel", "K"});
+  return refusal(words);
+}
+
+void expect_named(const std::string& message, const std::string& what) {
+  EXPECT_NE(message.find(what), std::string::npos) << "'" << message << "' does not name " << what;
+}
+
+TEST(Options, OneDashOrTwoAndEqualsSignOrNot) {
+  for (const std::vector<const char*>& words : std::vector<std::vector<const char*>>{
+           {"-append", "a=1 b", "-m", "1G", "-no-reboot"},
+           {"--append", "a=1 b", "--m", "1G", "--no-reboot"},
+           {"--append=a=1 b", "-m=1G", "-no-reboot"},
+           {"-append=a=1 b", "--m=1G", "--no-reboot"},
+       }) {
+    const RunOptions options = run(words);
+    EXPECT_EQ(options.kernel, "K");
+    EXPECT_EQ(options.append, "a=1 b");
+    EXPECT_EQ(options.ram_bytes, uint64_t{1} << 30);
+    EXPECT_FALSE(options.reboot);
+  }
+}
+
+TEST(Options, AValueMayBeEmptyOrLookLikeAnOption) {
+  EXPECT_EQ(run({"-append", ""}).append, "");
+  EXPECT_EQ(run({"-append", "-m 5"}).append, "-m 5");
+  EXPECT_EQ(run({"-append", "--nographic"}).append, "--nographic");
+  EXPECT_EQ(run({"-append", "[a,b]"}).append, "[a,b]");
+  EXPECT_EQ(run({"-cpu", "-x"}).cpu, "-x");
+}
+
+TEST(Options, Defaults) {
+  const RunOptions options = run({});
+  EXPECT_EQ(options.ram_bytes, uint64_t{512} << 20);
+  EXPECT_EQ(options.cpu, "max");
+  EXPECT_TRUE(options.reboot);
+  ASSERT_EQ(options.serials.size(), 1u);
+  EXPECT_EQ(options.serials[0].kind, CharacterTarget::Kind::Stdio);
+  EXPECT_FALSE(options.debug_exit);
+  EXPECT_EQ(options.trace_topics, 0u);
+  EXPECT_FALSE(options.stats);
+}
+
+TEST(Options, TheLastOneCounts) {
+  EXPECT_EQ(run({"-m", "1G", "-m", "2G", "-nographic", "-nographic"}).ram_bytes, uint64_t{2} << 30);
+}
+
+TEST(Options, MemorySizes) {
+  EXPECT_EQ(parse_memory_size("1024"), uint64_t{1} << 30);
+  EXPECT_EQ(parse_memory_size("512M"), uint64_t{512} << 20);
+  EXPECT_EQ(parse_memory_size("512m"), uint64_t{512} << 20);
+  EXPECT_EQ(parse_memory_size("1g"), uint64_t{1} << 30);
+  EXPECT_EQ(parse_memory_size("size=2G"), uint64_t{2} << 30);
+  EXPECT_EQ(parse_memory_size("2048K"), uint64_t{2} << 20);
+  EXPECT_EQ(parse_memory_size("1048577B"), (uint64_t{1} << 20) + 4096);
+  for (const char* bad : {"0", "-5", "", "12Q", "1GB", "many", "G", "0x10", "1.5G", "1 G", "1023K", "10T",
+                          "99999999999999999999", "99999999999999999999G", "18446744073709551615"}) {
+    EXPECT_THROW(parse_memory_size(bad), UserError) << bad;
+    expect_named(run_refusal({"-m", bad}), "-m");
+  }
+}
+
+TEST(Options, Processors) {
+  run({"-smp", "1"});
+  run({"-smp", "cpus=1"});
+  run({"-smp", "1,sockets=1,cores=1,threads=1,maxcpus=1"});
+  for (const char* bad : {"2", "0", "cpus=4", "1,cores=2", "1,maxcpus=2", "x", "1,hats=1"})
+    expect_named(run_refusal({"-smp", bad}), "-smp");
+}
+
+TEST(Options, Serials) {
+  const RunOptions options = run({"-serial", "null", "-serial", "file:out,put"});
+  ASSERT_EQ(options.serials.size(), 2u);
+  EXPECT_EQ(options.serials[0].kind, CharacterTarget::Kind::Null);
+  EXPECT_EQ(options.serials[1], (CharacterTarget{CharacterTarget::Kind::File, "out,put"}));
+  EXPECT_EQ(run({"-serial", "mon:stdio"}).serials[0].kind, CharacterTarget::Kind::Stdio);
+  EXPECT_EQ(run({"-serial", "chardev:c", "-chardev", "file,id=c,path=F"}).serials[0].path, "F");
+  expect_named(run_refusal({"-serial", "pigeon"}), "pigeon");
+  expect_named(run_refusal({"-serial", "file:"}), "-serial");
+  expect_named(run_refusal({"-serial", "chardev:none"}), "none");
+  expect_named(run_refusal({"-serial", "stdio", "-serial", "stdio"}), "stdio");
+  expect_named(run_refusal({"-serial", "null", "-serial", "null", "-serial", "null"}), "-serial");
+}
+
+TEST(Options, DebugExit) {
+  const RunOptions options = run({"-device", "isa-debug-exit,iobase=0xf4,iosize=0x4"});
+  ASSERT_TRUE(options.debug_exit);
+  EXPECT_EQ(options.debug_exit->port, 0xf4);
+  EXPECT_EQ(options.debug_exit->ports, 4);
+  // As in QEMU.
+  EXPECT_EQ(run({"-device", "isa-debug-exit"}).debug_exit->port, 0x501);
+  EXPECT_EQ(run({"-device", "isa-debug-exit"}).debug_exit->ports, 2);
+  for (const char* bad :
+       {"isa-debug-exit,iobase=0x10000", "isa-debug-exit,iobase=", "isa-debug-exit,iosize=0",
+        "isa-debug-exit,iobase=0xffff,iosize=2", "isa-debug-exit,colour=red", "isa-debug-exit,iobase",
+        "flux-capacitor", "", ",", "=", "id=x"}) {
+    expect_named(run_refusal({"-device", bad}), "-device");
+  }
+}
+
+TEST(Options, DebugConsoles) {
+  // The order of -device and -chardev does not matter.
+  const RunOptions options = run({"-device", "isa-debugcon,iobase=0x402,chardev=c", "-chardev",
+                                  "file,id=c,path=a,,b", "-debugcon", "file:F"});
+  ASSERT_EQ(options.debug_consoles.size(), 2u);
+  EXPECT_EQ(options.debug_consoles[0].port, 0xe9);
+  EXPECT_EQ(options.debug_consoles[0].target.path, "F");
+  EXPECT_EQ(options.debug_consoles[1].port, 0x402);
+  EXPECT_EQ(options.debug_consoles[1].target.path, "a,b");
+  expect_named(run_refusal({"-device", "isa-debugcon,iobase=0xe9,chardev=nowhere"}), "nowhere");
+  expect_named(run_refusal({"-device", "isa-debugcon,iobase=0xe9"}), "chardev");
+  expect_named(run_refusal({"-chardev", "file,path=x"}), "id");
+  expect_named(run_refusal({"-chardev", "file,id=x"}), "path");
+  expect_named(run_refusal({"-chardev", "null,id=x", "-chardev", "null,id=x"}), "'x'");
+  expect_named(run_refusal({"-chardev", "socket,id=x"}), "socket");
+}
+
+TEST(Options, TraceTopics) {
+  const RunOptions options = run({"-d", "int,in_asm,out_asm,exec", "-D", "log"});
+  EXPECT_EQ(options.trace_topics,
+            TraceLog::kInterrupts | TraceLog::kGuestCode | TraceLog::kHostCode | TraceLog::kExecution);
+  EXPECT_EQ(options.trace_file, "log");
+  EXPECT_TRUE(options.translator.trace_guest_code);
+  EXPECT_TRUE(options.translator.trace_host_code);
+  EXPECT_TRUE(options.translator.trace_execution);
+  EXPECT_FALSE(run({"-d", "int"}).translator.trace_guest_code);
+  for (const char* bad : {"", "int,", "everything", "int,,exec"})
+    expect_named(run_refusal({"-d", bad}), "-d");
+}
+
+TEST(Options, TranslatorSwitches) {
+  EXPECT_FALSE(run({"--jit", "no-chain,no-soft-tlb"}).translator.chain);
+  expect_named(run_refusal({"--jit", "no-brakes"}), "no-brakes");
+}
+
+TEST(Options, Clock) {
+  EXPECT_TRUE(run({"-rtc", "base=localtime"}).local_time);
+  EXPECT_FALSE(run({"-rtc", "base=utc"}).local_time);
+  expect_named(run_refusal({"-rtc", "base=sundial"}), "sundial");
+}
+
+TEST(Options, RefusalsNameWhatIsWrong) {
+  for (const char* unknown : {"-frobnicate", "--frobnicate", "--frobnicate=1", "-", "--", "-kern"})
+    expect_named(run_refusal({unknown}), unknown);
+  expect_named(run_refusal({"stray"}), "stray");
+  expect_named(run_refusal({"-m"}), "-m");
+  expect_named(run_refusal({"-nographic=yes"}), "-nographic");
+  expect_named(run_refusal({"-display", "sdl"}), "sdl");
+  expect_named(refusal({"run", "-m", "64M"}), "-kernel");
+  expect_named(refusal({"run", "-bios", "B", "-initrd", "I"}), "-initrd");
+  expect_named(refusal({"run", "-bios", "B", "-append", "A"}), "-append");
+  expect_named(refusal({"fly"}), "fly");
+}
+
+TEST(Options, Explain) {
+  const auto options = std::get<ExplainOptions>(parse({"explain", "F", "--mode", "16", "--base", "0x7c00"}));
+  EXPECT_EQ(options.path, "F");
+  EXPECT_EQ(options.mode, 16u);
+  EXPECT_EQ(options.base, 0x7c00u);
+  EXPECT_EQ(std::get<ExplainOptions>(parse({"explain", "-mode=64", "F"})).mode, 64u);
+  expect_named(refusal({"explain", "--mode", "64"}), "file");
+  expect_named(refusal({"explain", "F"}), "--mode");
+  expect_named(refusal({"explain", "F", "--mode", "48"}), "48");
+  expect_named(refusal({"explain", "F", "--mode", "16", "--base", "here"}), "here");
+  expect_named(refusal({"explain", "F", "G", "--mode", "16"}), "G");
+}
+
+TEST(Options, Help) {
+  for (const char* word : {"help", "-h", "--help", "-help"})
+    EXPECT_NE(std::get<ShowText>(parse({word})).text.find("penumbra run"), std::string::npos);
+  EXPECT_NE(std::get<ShowText>(parse({})).text.find("penumbra run"), std::string::npos);
+  for (const char* word : {"-h", "--help", "-help"}) {
+    EXPECT_NE(std::get<ShowText>(parse({"run", word})).text.find("--kernel"), std::string::npos);
+    EXPECT_NE(std::get<ShowText>(parse({"explain", word})).text.find("--base"), std::string::npos);
+  }
+  EXPECT_NE(std::get<ShowText>(parse({"--version"})).text.find("penumbra"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace penumbra
