@@ -120,6 +120,8 @@ enum class SystemOp : uint8_t {
   FpuUnavailable,  // x87, MMX, SSE or AVX instruction while CR0, CR4 or XCR0 make it trap: #NM or #UD
 };
 
+inline constexpr unsigned kSystemOps = static_cast<unsigned>(SystemOp::FpuUnavailable) + 1;
+
 // Which FPU instruction class a FpuUnavailable stands for: `reg` of the SystemInstruction.
 enum class FpuClass : uint8_t { X87, Wait, Mmx, Sse, Avx };
 

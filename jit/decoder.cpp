@@ -159,6 +159,29 @@ std::string_view name_of(Action action) {
   return kNames[static_cast<unsigned>(action)];
 }
 
+std::string_view name_of(SystemOp op) {
+  // As the rows spell it; forms of mnemonics whose other forms are innocuous have no row of their own.
+  static const auto names = [] {
+    std::array<std::string_view, kSystemOps> table{};
+    const std::pair<SystemOp, std::string_view> forms[] = {
+        {SystemOp::MovToSreg, "MovToSreg"},   {SystemOp::MovFromSreg, "MovFromSreg"},
+        {SystemOp::PushSreg, "PushSreg"},     {SystemOp::PopSreg, "PopSreg"},
+        {SystemOp::MovToCr, "MovToCr"},       {SystemOp::MovFromCr, "MovFromCr"},
+        {SystemOp::MovToDr, "MovToDr"},       {SystemOp::MovFromDr, "MovFromDr"},
+        {SystemOp::CallFar, "CallFar"},       {SystemOp::JmpFar, "JmpFar"},
+        {SystemOp::RetFar, "RetFar"},         {SystemOp::FpuUnavailable, "FpuUnavailable"}};
+    for (const auto& [form, name] : forms) table[static_cast<unsigned>(form)] = name;
+#define ROW(mnemonic, instruction_class, action)
+#define SYSTEM_ROW(mnemonic, instruction_class, system_op) \
+  table[static_cast<unsigned>(SystemOp::system_op)] = #system_op;
+#include "jit/instructions.inc"
+#undef ROW
+#undef SYSTEM_ROW
+    return table;
+  }();
+  return names[static_cast<unsigned>(op)];
+}
+
 bool GuestInstruction::ends_block() const {
   switch (row.action) {
     case Action::None:

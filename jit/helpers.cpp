@@ -19,12 +19,12 @@ constexpr Exception single_step_trap() {
 
 // Executes a system instruction and what follows from it. True: the next instruction may run as translated.
 bool execute(Translator& translator, uint64_t instruction) {
-  ++translator.counters().system_calls;
   translator.collect_flags();
   Vcpu& vcpu = translator.vcpu();
   VcpuState& state = vcpu.state();
   // SAFETY: the address of a SystemInstruction that the running block owns.
   const auto& insn = *reinterpret_cast<const SystemInstruction*>(instruction);
+  ++translator.counters().system_ops[static_cast<unsigned>(insn.op)];
   state.rip = insn.rip;
   const bool single_step = state.mode.has(ModeBits::kSingleStep);
   const auto outcome = vcpu.execute(insn);

@@ -217,7 +217,7 @@ void Translator::trace_block(const Block& block, std::span<const std::byte> host
 
 std::vector<std::pair<std::string, uint64_t>> Translator::statistics() const {
   const TranslationStats& made = block_translator_.stats();
-  return {
+  std::vector<std::pair<std::string, uint64_t>> rows{
       {"blocks translated", made.blocks},
       {"guest instructions translated", made.guest_instructions},
       {"guest bytes translated", made.guest_bytes},
@@ -230,12 +230,17 @@ std::vector<std::pair<std::string, uint64_t>> Translator::statistics() const {
       {"jumps chained", counters_.links},
       {"jumps to dropped blocks", counters_.redispatches},
       {"inline TLB misses", counters_.tlb_misses},
-      {"callouts: system instructions", counters_.system_calls},
       {"callouts: memory operands", counters_.callout_accesses},
       {"instructions run in callout form", counters_.callout_blocks},
       {"host faults taken as guest exceptions", counters_.host_faults},
       {"interrupt polls taken", counters_.poll_exits},
   };
+  for (unsigned op = 0; op < kSystemOps; ++op) {
+    if (const uint64_t count = counters_.system_ops[op]) {
+      rows.push_back({"callouts: " + std::string(name_of(static_cast<SystemOp>(op))), count});
+    }
+  }
+  return rows;
 }
 
 }  // namespace penumbra::jit

@@ -62,7 +62,8 @@ class Translator final : public Engine,
   struct Counters {
     uint64_t lookups = 0, links = 0, redispatches = 0, tlb_misses = 0, callout_accesses = 0,
              callout_blocks = 0;
-    uint64_t system_calls = 0, host_faults = 0, blocks_killed = 0, cache_flushes = 0, poll_exits = 0;
+    std::array<uint64_t, kSystemOps> system_ops{};
+    uint64_t host_faults = 0, blocks_killed = 0, cache_flushes = 0, poll_exits = 0;
   };
   Counters& counters() { return counters_; }
 
