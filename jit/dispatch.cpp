@@ -74,6 +74,7 @@ uint64_t Translator::next_host_code() noexcept {
       const bool global = entry.read_tag == linear.page().value && entry.info & TlbEntry::kGlobal;
       current_jump_cache().insert(state_.rip, (*block)->host, page, page + (*block)->crosses_page, global);
     }
+    if (options_.trace_execution) trace_entry(**block);
     state_.spilled_overflow = (state_.rflags & flag::kOf) != 0;
     return (*block)->host;
   }
@@ -88,6 +89,7 @@ uint64_t Translator::callout_host_code() noexcept {
     return next_host_code();
   }
   ++counters_.callout_blocks;
+  if (options_.trace_execution) trace_entry(**block);
   state_.spilled_overflow = (state_.rflags & flag::kOf) != 0;
   return (*block)->host;
 }

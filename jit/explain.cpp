@@ -83,7 +83,7 @@ std::string guest_text(const GuestInstruction& insn) {
 std::string class_text(const GuestInstruction& insn) {
   if (insn.row.action == Action::None) return "no row: #UD";
   if (insn.row.action == Action::System)
-    return fmt::format("{}, callout", name_of(insn.row.instruction_class));
+    return fmt::format("{}, callout {}", name_of(insn.row.instruction_class), name_of(insn.row.system_op));
   return fmt::format("{}, {}", name_of(insn.row.instruction_class), name_of(insn.row.action));
 }
 
@@ -106,7 +106,7 @@ std::string describe_block(const Block& block, std::span<const GuestInstruction>
                                       block.host + offsets[i], thunks);
     }
     const std::string left =
-        guest ? fmt::format("{:#010x}  {:<40} {:<22}", insn.rip, guest_text(insn), class_text(insn))
+        guest ? fmt::format("{:#010x}  {:<40} {:<32}", insn.rip, guest_text(insn), class_text(insn))
               : std::string();
     for (size_t line = 0; line < std::max<size_t>(host_lines.size(), 1); ++line) {
       std::string row = line == 0 ? left : std::string(left.size(), ' ');
@@ -116,7 +116,7 @@ std::string describe_block(const Block& block, std::span<const GuestInstruction>
     }
   }
   if (host && offsets.size() > block.guest_instructions) {
-    const std::string margin = guest ? std::string(75, ' ') + " | " : "";
+    const std::string margin = guest ? std::string(85, ' ') + " | " : "";
     out += margin + "; out of line\n";
     const size_t start = offsets[block.guest_instructions];
     for (const std::string& line : disassembler.lines(host_code.subspan(start), block.host + start, thunks)) {

@@ -215,6 +215,11 @@ void Translator::trace_block(const Block& block, std::span<const std::byte> host
                         host_code, thunks_, options_.trace_guest_code, options_.trace_host_code));
 }
 
+void Translator::trace_entry(const Block& block) {
+  const HostVectorScope scope(state_);
+  if (trace_) trace_(fmt::format("exec L:{:#x} P:{:#x}\n", block.key.linear().value, block.key.physical.value));
+}
+
 std::vector<std::pair<std::string, uint64_t>> Translator::statistics() const {
   const TranslationStats& made = block_translator_.stats();
   std::vector<std::pair<std::string, uint64_t>> rows{

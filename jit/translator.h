@@ -91,6 +91,7 @@ class Translator final : public Engine,
   void point_link(const BlockLink& link, uint64_t host);
   void flush_translations();
   JumpCache& current_jump_cache();
+  void trace_entry(const Block& block);
   void trace_block(const Block& block, std::span<const std::byte> host_code);
 
   static constexpr unsigned kBuckets = 1u << 17;
