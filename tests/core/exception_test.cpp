@@ -247,6 +247,14 @@ TEST_F(ExceptionDelivery, PageFaultDuringAPageFaultIsADoubleFault) {
   expect_stack({0, kCode, kCode64}, 8);
 }
 
+TEST_F(ExceptionDelivery, ContributoryFaultDuringAPageFaultIsADoubleFault) {
+  long_mode(0);
+  set_gate64(vector::kDf, 0x6200, kInterruptGate);
+  cpu().deliver({.vector = vector::kPf, .has_error_code = true, .error_code = 0, .cr2 = 0xdead});  // no gate
+  expect_at(kCode64, 0x6200);
+  EXPECT_EQ(s().cr2, 0xdeadu);
+}
+
 TEST_F(ExceptionDelivery, FaultDuringADoubleFaultIsATripleFault) {
   long_mode(0);
   cpu().deliver(fault(vector::kGp, 0));  // an empty IDT

@@ -292,8 +292,9 @@ TEST_F(String, AddressSizeLimitsAndExtendsTheRegisters) {
 
 TEST_F(String, SixteenBitOffsetsWrap) {
   protected_mode(0);
-  for (unsigned n = 0; n < 8; ++n) set_mem(0x3'0000 + ((0xfffc + n) & 0xffff), 1, 0xa0 + n);
-  s().segments[kDs].base = 0x3'0000;
+  // The segment is not page aligned: the wrap is inside a page.
+  for (unsigned n = 0; n < 8; ++n) set_mem(0x3'0010 + ((0xfffc + n) & 0xffff), 1, 0xa0 + n);
+  s().segments[kDs].base = 0x3'0010;
   cpu().update_mode();
   auto i = string(SystemOp::Movs, 1, Repeat::Repe);
   i.address_bytes = 2;
