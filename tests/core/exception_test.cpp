@@ -249,6 +249,7 @@ TEST_F(ExceptionDelivery, PageFaultDuringAPageFaultIsADoubleFault) {
 
 TEST_F(ExceptionDelivery, ContributoryFaultDuringAPageFaultIsADoubleFault) {
   long_mode(0);
+  set_gate64(vector::kGp, 0x6000, kInterruptGate);
   set_gate64(vector::kDf, 0x6200, kInterruptGate);
   cpu().deliver({.vector = vector::kPf, .has_error_code = true, .error_code = 0, .cr2 = 0xdead});  // no gate
   expect_at(kCode64, 0x6200);
