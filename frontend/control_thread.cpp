@@ -169,7 +169,7 @@ void ControlThread::end(int exit_code) {
 
 void ControlThread::suspend() {
   terminal::restore();
-  raise(SIGSTOP);  // unlike kill(), stops before it returns
+  ::raise(SIGSTOP);  // unlike kill(), stops before it returns
   if (terminal_) terminal::make_raw();
 }
 

@@ -1,6 +1,10 @@
 // penumbra: the program. Exit status: the guest's, or 1 for the host's errors and 2 for the user's.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <string>
 
@@ -18,6 +22,13 @@ int show(const std::string& text) {
   return 1;
 }
 
+// A file opened later must not become standard output because the program was started without one.
+void open_standard_descriptors() {
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd) {
+    if (fcntl(fd, F_GETFD) == -1 && open("/dev/null", O_RDWR) == -1) std::abort();
+  }
+}
+
 struct Execute {
   std::chrono::steady_clock::time_point began;
 
@@ -30,6 +41,7 @@ struct Execute {
 
 int main(int argc, char** argv) {
   const auto began = std::chrono::steady_clock::now();
+  open_standard_descriptors();
   try {
     const auto command = penumbra::parse_command_line({argv + (argc > 0), argv + argc});
     return std::visit(Execute{began}, command);

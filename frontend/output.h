@@ -15,7 +15,7 @@ class Output {
  public:
   // Creates or truncates `path`. Throws UserError naming it.
   explicit Output(const std::string& path);
-  // A descriptor that stays open, such as standard output. `name` is for messages.
+  // A descriptor that stays open, standard output. `name` is for messages.
   Output(int fd, std::string name);
   ~Output();
   Output(const Output&) = delete;
@@ -33,6 +33,7 @@ class Output {
     failure_listener_ = std::move(listener);
   }
   const std::string& name() const { return name_; }
+  bool is_standard() const { return !owned_; }
 
  private:
   static constexpr size_t kLimit = 4096;

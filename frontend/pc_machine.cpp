@@ -163,7 +163,7 @@ ByteSink PcMachine::sink(const CharacterTarget& target) {
 void PcMachine::output_failed(const Output& output, int error) {
   pipe_closed_ = error == EPIPE;
   if (!pipe_closed_) fmt::print(stderr, "penumbra: {}: {}\n", output.name(), std::strerror(error));
-  if (&output == outputs_[""].get()) machine_->request_exit(1);
+  if (output.is_standard()) machine_->request_exit(1);
 }
 
 void PcMachine::flush() {

@@ -47,7 +47,7 @@ void report_crash(int signal) {
   sigemptyset(&set);
   sigaddset(&set, signal);
   pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
-  raise(signal);
+  ::raise(signal);
   _exit(128 + signal);
 }
 

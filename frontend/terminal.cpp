@@ -22,7 +22,7 @@ void on_crash(int signal) {
   ::signal(signal, SIG_DFL);
   if (report_crash) report_crash(signal);
   // A fault repeats when this handler returns, an abort() goes on; raise() is for signals that were sent.
-  raise(signal);
+  ::raise(signal);
 }
 
 // A process in the background is stopped by SIGTTOU when it changes the terminal, even to put it right.

@@ -1,0 +1,199 @@
+"""The program around the machine: the terminal is given back whatever ends it, output is not lost, logs hold what they
+should. The guest is a ROM that says "before" and stops."""
+
+import os
+import pathlib
+import re
+import resource
+import signal
+import subprocess
+import tempfile
+import termios
+import time
+import unittest
+
+import machine
+
+SOURCES = pathlib.Path(__file__).resolve().parent / "hostile"
+HALT, SPIN = 1, 2
+
+
+@unittest.skipUnless(machine.IS_PENUMBRA, "exit statuses and messages are Penumbra's own")
+class Console(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = pathlib.Path(folder.name)
+        for which in (HALT, SPIN):
+            subprocess.run(
+                ["nasm", "-f", "bin", "-I", f"{SOURCES}/", f"-DWHICH={which}", "-o", cls.folder / f"{which}.rom"]
+                + [SOURCES / "stops.asm"],
+                check=True,
+            )
+
+    def command(self, which, *options):
+        return machine.command_line("-bios", self.folder / f"{which}.rom", "-m", "16M", "-nographic", *options)
+
+    def started(self, which=SPIN, *options):
+        terminal = machine.Terminal(self.command(which, *options))
+        self.addCleanup(terminal.__exit__)
+        self.mode = termios.tcgetattr(terminal.slave)
+        terminal.expect("before\n", 20)
+        return terminal
+
+    def mode_becomes(self, terminal, raw):
+        for _ in range(100):
+            if (termios.tcgetattr(terminal.slave) != self.mode) == raw:
+                return
+            time.sleep(0.02)
+        self.fail("the terminal did not become " + ("raw" if raw else "sane"))
+
+    def ended(self, terminal, status):
+        self.assertEqual(terminal.wait(10), status, terminal.text)
+        self.assertEqual(termios.tcgetattr(terminal.slave), self.mode)
+
+    def test_signals_that_end_it(self):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            with self.subTest(number.name):
+                terminal = self.started()
+                self.mode_becomes(terminal, raw=True)
+                terminal.signal(number)
+                self.ended(terminal, -number)
+
+    def test_a_crash(self):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        terminal = self.started()
+        self.mode_becomes(terminal, raw=True)
+        terminal.signal(signal.SIGABRT)
+        self.ended(terminal, -signal.SIGABRT)
+        self.assertIn("internal error: SIGABRT", terminal.text)
+        self.assertIn("RIP", terminal.text)
+
+    def test_stop_and_continue(self):
+        terminal = self.started()
+        self.mode_becomes(terminal, raw=True)
+        terminal.signal(signal.SIGTSTP)
+        self.mode_becomes(terminal, raw=False)
+        state = pathlib.Path(f"/proc/{terminal.process.pid}/stat")
+        deadline = time.monotonic() + 10
+        while state.read_text().rsplit(")", 1)[1].split()[0] != "T":
+            self.assertLess(time.monotonic(), deadline, "it goes on")
+            time.sleep(0.02)
+        terminal.signal(signal.SIGCONT)
+        self.mode_becomes(terminal, raw=True)
+        terminal.send("\x01x")
+        self.ended(terminal, 0)
+
+    def test_ctrl_a_x_when_the_guest_reads_nothing(self):
+        terminal = self.started()
+        self.mode_becomes(terminal, raw=True)
+        for _ in range(20):
+            terminal.send("lost input " * 50)
+            time.sleep(0.02)
+        terminal.send("\x01x")
+        self.ended(terminal, 0)
+
+    def test_a_halt_without_end(self):
+        terminal = self.started(HALT)
+        self.ended(terminal, 0)
+        self.assertIn("HLT with interrupts off", terminal.text)
+
+    def test_end_of_input_ends_nothing(self):
+        process = subprocess.Popen(self.command(SPIN), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        self.assertEqual(process.stdout.readline(), b"before\n")
+        time.sleep(0.3)
+        self.assertIsNone(process.poll())
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(10), -signal.SIGTERM)
+        process.stdout.close()
+
+    def test_ctrl_a_x_from_a_pipe(self):
+        process = subprocess.run(self.command(SPIN), input=b"\x01x", stdout=subprocess.PIPE, timeout=20)
+        self.assertEqual(process.returncode, 0)
+
+    def test_no_standard_descriptors(self):
+        log = self.folder / "no_descriptors"
+        process = subprocess.run(
+            ["sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-', *self.command(HALT, "-serial", f"file:{log}")], timeout=20
+        )
+        self.assertEqual((process.returncode, log.read_bytes()), (0, b"before\n"))
+
+    def test_a_reader_that_goes_away(self):
+        read_end, write_end = os.pipe()
+        os.close(read_end)
+        with tempfile.TemporaryFile() as errors:
+            process = subprocess.Popen(self.command(SPIN), stdin=subprocess.DEVNULL, stdout=write_end, stderr=errors)
+            os.close(write_end)
+            self.assertEqual(process.wait(10), -signal.SIGPIPE)
+            errors.seek(0)
+            self.assertEqual(errors.read(), b"")
+
+    def test_a_reader_that_does_not_read(self):
+        """A write that the host blocks does not keep the program from ending."""
+        read_end, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        while True:
+            try:
+                os.write(write_end, bytes(4096))
+            except BlockingIOError:
+                break
+        os.set_blocking(write_end, True)
+        process = subprocess.Popen(
+            self.command(SPIN), stdin=subprocess.DEVNULL, stdout=write_end, stderr=subprocess.DEVNULL
+        )
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        self.assertIsNotNone(process.wait(10))
+        os.close(read_end)
+        os.close(write_end)
+
+    def test_full_disk(self):
+        status, _, errors = machine.run(self.command(HALT, "-serial", "file:/dev/full"), 20)
+        self.assertEqual(status, 0, errors)
+        self.assertIn("/dev/full: No space left on device", errors)
+
+    def test_log_of_interrupts(self):
+        log = self.folder / "int.log"
+        rom = self.folder / "triple.rom"
+        subprocess.run(["nasm", "-f", "bin", "-I", f"{SOURCES}/", "-o", rom, SOURCES / "triple_fault.asm"], check=True)
+        status, _, errors = machine.run(
+            machine.command_line("-bios", rom, "-m", "16M", "-no-reboot", "-d", "int", "-D", log), 20
+        )
+        self.assertEqual(status, 1, errors)
+        # INT3 with no IDT: #GP, whose gate is missing, too; #DF, whose gate is missing, too.
+        lines = log.read_text().splitlines()
+        self.assertEqual([line[8:12] for line in lines[:-1]], ["v=03", "v=0d", "v=0d", "v=08", "v=0d"], lines)
+        self.assertEqual(lines[-1], "Triple fault")
+
+    def test_log_of_code(self):
+        log = self.folder / "asm.log"
+        machine.run(self.command(HALT, "-d", "in_asm,out_asm", "-D", log), 20)
+        self.assertIsNotNone(re.search(r"hlt +privileged, callout.*\| ", log.read_text()))
+
+    def test_log_that_cannot_be_made(self):
+        status, _, errors = machine.run(self.command(HALT, "-d", "int", "-D", self.folder / "no" / "log"), 20)
+        self.assertEqual(status, 2)
+        self.assertEqual(len(errors.splitlines()), 1, errors)
+        self.assertIn(str(self.folder / "no" / "log"), errors)
+
+    def test_ports_that_are_taken(self):
+        status, _, errors = machine.run(self.command(HALT, "-device", "isa-debug-exit,iobase=0x60"), 20)
+        self.assertEqual((status, len(errors.splitlines())), (2, 1), errors)
+        self.assertIn("-device", errors)
+
+    def test_stats(self):
+        status, output, errors = machine.run(self.command(HALT, "--stats"), 20)
+        self.assertEqual((status, output), (0, "before\n"))
+        for what in ("blocks translated", "callouts", "port writes", "fills", "code cache", "total", "peak resident"):
+            self.assertIn(what, errors)
+
+    def test_explain(self):
+        code = self.folder / "code.bin"
+        code.write_bytes(bytes.fromhex("4889d8 0fa2 ebfa"))  # mov rax, rbx; cpuid; jmp to its operand
+        program = machine.VMM[:-1] if machine.VMM[-1] == "run" else machine.VMM
+        status, output, errors = machine.run([*program, "explain", code, "--mode", "64", "--base", "0x1000"], 20)
+        self.assertEqual((status, errors), (0, ""))
+        self.assertRegex(output, r"0x0*1000 +mov rax, rbx +innocuous")
+        self.assertRegex(output, r"0x0*1003 +cpuid +\w+, callout")
