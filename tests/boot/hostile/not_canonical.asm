@@ -22,7 +22,17 @@ main:   jmp enter_long
 %pop
 %endmacro
 
-main64: mov byte [number], 'a'
+main64: mov eax, tss                            ; #SS gets a stack of its own: the one that faults takes no frame
+        mov word [gdt + 0x30], 103
+        mov [gdt + 0x32], ax
+        shr eax, 16
+        mov [gdt + 0x34], al
+        mov byte [gdt + 0x35], 0x89
+        mov ax, 0x30
+        ltr ax
+        mov byte [idt64 + 12 * 16 + 4], 1       ; IST1
+
+        mov byte [number], 'a'
         faults 13
         mov eax, [rbx]
         caught
@@ -102,6 +112,10 @@ wrong:  mov al, [number]
         mov [bad + 5], al
         mov rsi, bad
         jmp print64
+        align 8
+tss:    times 36 db 0
+        dq STACK - 0x1000                       ; IST1
+        times 104 - 44 db 0
 number: db 0
 wanted: db 0
 bad:    db "step ? did not fault as it must", 10, 0
