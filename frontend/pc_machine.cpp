@@ -167,6 +167,7 @@ void PcMachine::output_failed(const Output& output, int error) {
 }
 
 void PcMachine::flush() {
+  flush_timer_.cancel();
   for (const auto& [path, output] : outputs_) output->flush();
   trace_.flush();
 }
