@@ -1,0 +1,134 @@
+"""Bare-metal guests (tests/guest), each a table of checks with a line for each: the lines equal QEMU's, or
+tests/guest/differences.txt says why not."""
+
+import importlib.machinery
+import importlib.util
+import pathlib
+import re
+import shutil
+import tempfile
+import unittest
+
+import machine
+
+GUESTS = pathlib.Path(__file__).resolve().parent.parent / "guest"
+ENDED = 0x10 << 1 | 1
+SECONDS = 120
+QEMU = shutil.which("qemu-system-x86_64")
+# Exact arithmetic flags in frames need no-flag-liveness; the other modes are the engine's own.
+ENGINES = ([], ["--jit", "no-chain,no-jump-cache,no-flag-liveness,no-soft-tlb,no-long-blocks"])
+
+
+def load_builder():
+    loader = importlib.machinery.SourceFileLoader("guest_build", str(GUESTS / "build"))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+    loader.exec_module(module)
+    return module
+
+
+class Difference:
+    """An entry of differences.txt."""
+
+    def __init__(self, guest, name, answer):
+        self.guest, self.name, self.answer = guest, name, answer
+        self.reason = ""
+        self.used = False
+
+    def explains(self, guest, name, answer):
+        return guest == self.guest and re.fullmatch(self.name, name) and re.fullmatch(self.answer, answer)
+
+
+def read_differences():
+    differences = []
+    for line in (GUESTS / "differences.txt").read_text().splitlines():
+        if not line or line.startswith("#"):
+            continue
+        if line.startswith("  "):
+            differences[-1].reason += line
+            continue
+        guest, _, rest = line.partition(": ")
+        name, _, answer = rest.rpartition(" -> ")
+        differences.append(Difference(guest, name, answer))
+    return differences
+
+
+class Guests(unittest.TestCase):
+    maxDiff = None
+
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = pathlib.Path(folder.name)
+        cls.build = staticmethod(load_builder().build)
+        cls.differences = read_differences()
+
+    def answers(self, vmm, name, *options):
+        """The lines that a guest printed: (group, name, answer)."""
+        log = self.folder / "log"
+        log.unlink(missing_ok=True)
+        status, _, errors = machine.run(
+            [*vmm, "-cpu", "max", "-kernel", self.folder / name, "-m", "64M", "-display", "none", "-no-reboot"]
+            + ["-serial", "null", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x4"]
+            + ["-device", "isa-debugcon,iobase=0xe9,chardev=log", "-chardev", f"file,id=log,path={log}", *options],
+            SECONDS,
+        )
+        text = log.read_text(errors="replace") if log.exists() else ""
+        self.assertEqual(status, ENDED, f"{vmm[0]}: {errors[-1500:]}\nlast lines:\n{text[-500:]}")
+        lines, group = [], ""
+        for line in text.splitlines():
+            if line.startswith("-- "):
+                group = line[3:]
+            else:
+                check, _, answer = line.partition(": ")
+                lines.append((group, check, answer))
+        return lines
+
+    def compare(self, guest, lines, expected):
+        self.assertEqual([line[:2] for line in lines], [line[:2] for line in expected], "not the same checks")
+        wrong = []
+        for (group, name, answer), (_, _, theirs) in zip(lines, expected):
+            if answer == theirs:
+                continue
+            entries = [entry for entry in self.differences if entry.explains(guest, name, answer)]
+            for entry in entries:
+                entry.used = True
+            if not entries:
+                wrong.append(f"{group}: {name}\n  {answer}\n  {theirs} (QEMU)")
+        self.assertFalse(wrong, f"{len(wrong)} of {len(lines)} answers differ:\n" + "\n".join(wrong[:40]))
+
+    def run_guest(self, name):
+        self.build(name, self.folder / name)
+        engines = ENGINES if machine.IS_PENUMBRA else [[]]
+        all_lines = [self.answers(machine.VMM, name, *engine) for engine in engines]
+        for engine, lines in zip(engines, all_lines):
+            with self.subTest(engine=" ".join(engine)):
+                self.assertEqual(lines, all_lines[0], "the engine's modes disagree")
+        if not QEMU:
+            self.skipTest("no qemu-system-x86_64 to compare with")
+        self.compare(name, all_lines[0], self.answers([QEMU, "-accel", "tcg"], name))
+        print(f"     {name}: {len(all_lines[0])} lines", flush=True)
+
+    def test_every_difference_has_a_reason(self):
+        for entry in self.differences:
+            with self.subTest(entry.name):
+                self.assertRegex(entry.reason, r"SDM vol\. [123]|APM vol\. [1-5]|[Ss]ilicon")
+                self.assertTrue((GUESTS / f"{entry.guest}.c").exists())
+
+
+def add_tests():
+    for source in sorted(GUESTS.glob("*.c")):
+        name = source.stem
+
+        def test(self, name=name):
+            self.run_guest(name)
+
+        def test_used(self, name=name):
+            unused = [entry.name for entry in self.differences if entry.guest == name and not entry.used]
+            self.assertEqual(unused, [], "entries of differences.txt that nothing needs")
+
+        setattr(Guests, f"test_{name}", test)
+        setattr(Guests, f"test_{name}_needs_its_differences", test_used)
+
+
+add_tests()
