@@ -1,0 +1,121 @@
+#include "tests/fuzzer/compare.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "core/exception.h"
+#include "core/vcpu_state.h"
+
+namespace penumbra::fuzz {
+
+namespace {
+
+constexpr const char* kGprNames[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                     "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+
+bool has_error_code(uint8_t vector) {
+  return vector == 8 || (vector >= 10 && vector <= 14) || vector == 17;
+}
+
+class Difference {
+ public:
+  void add(std::string text) {
+    if (count_++ == kMost) text_ += " ...";
+    if (count_ > kMost) return;
+    if (!text_.empty()) text_ += "; ";
+    text_ += text;
+  }
+  void value(std::string_view name, uint64_t native, uint64_t engine) {
+    if (native != engine) add(fmt::format("{} is {:#x}, natively {:#x}", name, engine, native));
+  }
+  const std::string& text() const { return text_; }
+
+ private:
+  static constexpr unsigned kMost = 6;
+  unsigned count_ = 0;
+  std::string text_;
+};
+
+void compare_faults(Difference& out, const Outcome& native, const Outcome& engine) {
+  if (native.timeout || engine.timeout) {
+    if (native.timeout != engine.timeout) out.add(engine.timeout ? "never ends" : "ends, natively never");
+    return;
+  }
+  out.value("exception", native.vector, engine.vector);
+  if (native.vector != engine.vector) return;
+  if (has_error_code(native.vector)) {
+    uint32_t known = ~0u;
+    // Linux reports faults at addresses of the kernel as protection violations.
+    if (native.vector == vector::kPf && native.cr2 >> 47) known = ~1u;
+    out.value("error code", native.error_code & known, engine.error_code & known);
+  }
+  if (native.vector == vector::kPf) out.value("cr2", native.cr2, engine.cr2);
+}
+
+void compare_vectors(Difference& out, const VectorState& native, const VectorState& engine) {
+  out.value("mxcsr", native.mxcsr, engine.mxcsr);
+  for (unsigned i = 0; i < 16; ++i) {
+    if (native.ymm[i] == engine.ymm[i]) continue;
+    const auto text = [](const std::array<uint64_t, 4>& ymm) {
+      return fmt::format("{:016x}_{:016x}_{:016x}_{:016x}", ymm[3], ymm[2], ymm[1], ymm[0]);
+    };
+    out.add(fmt::format("ymm{} is {}, natively {}", i, text(engine.ymm[i]), text(native.ymm[i])));
+  }
+  out.value("fcw", native.fcw, engine.fcw);
+  out.value("fsw", native.fsw, engine.fsw);
+  out.value("tags", native.tags, engine.tags);
+  for (unsigned i = 0; i < 8; ++i) {
+    if (native.st[i] == engine.st[i]) continue;
+    out.add(fmt::format("st{} is {}, natively {}", i, hex_bytes(std::as_bytes(std::span(engine.st[i]))),
+                        hex_bytes(std::as_bytes(std::span(native.st[i])))));
+  }
+}
+
+}  // namespace
+
+std::string hex_bytes(std::span<const std::byte> bytes) {
+  std::string text;
+  for (const std::byte byte : bytes) text += fmt::format("{:02x}", static_cast<unsigned>(byte));
+  return text;
+}
+
+std::string difference(const Case& made, const Outcome& native, std::span<const std::byte> native_memory,
+                       const Outcome& engine, std::span<const std::byte> engine_memory, Exactness exactness) {
+  Difference out;
+  compare_faults(out, native, engine);
+  if (native.timeout || engine.timeout) return out.text();
+  const MachineState& there = native.state;
+  const MachineState& here = engine.state;
+  out.value("rip", there.rip, here.rip);
+  for (unsigned i = 0; i < 16; ++i) {
+    if (static_cast<int>(i) != made.random_gpr) out.value(kGprNames[i], there.gpr[i], here.gpr[i]);
+  }
+  // RF is set in a fault's frame and does not say anything; VM cannot change.
+  uint64_t flags =
+      flag::kArithmetic | flag::kTf | flag::kIf | flag::kDf | flag::kIopl | flag::kNt | flag::kAc | flag::kId;
+  if (!exactness.fault_flags) flags &= ~flag::kArithmetic;
+  out.value("rflags", there.rflags & flags, here.rflags & flags);
+  out.value("fs base", there.fs_base, here.fs_base);
+  out.value("gs base", there.gs_base, here.gs_base);
+  compare_vectors(out, there.vector, here.vector);
+
+  size_t at = 0;
+  while (true) {
+    const auto [a, b] = std::ranges::mismatch(native_memory.subspan(at), engine_memory.subspan(at));
+    if (a == native_memory.subspan(at).end()) break;
+    at = static_cast<size_t>(a - native_memory.begin());
+    const bool excused =
+        std::ranges::any_of(made.holes, [at](const Hole& hole) { return at >= hole.begin && at < hole.end; });
+    if (!excused && area::rights(at / area::kPage).present) {
+      const size_t shown = std::min<size_t>(16, area::kBytes - at);
+      out.add(fmt::format("memory +{:#x} is {}, natively {}", at, hex_bytes(engine_memory.subspan(at, shown)),
+                          hex_bytes(native_memory.subspan(at, shown))));
+      break;
+    }
+    ++at;
+  }
+  return out.text();
+}
+
+}  // namespace penumbra::fuzz

@@ -1,0 +1,636 @@
+#include "tests/fuzzer/generator.h"
+
+#include <algorithm>
+#include <map>
+
+#include "tests/fuzzer/values.h"
+
+namespace penumbra::fuzz {
+
+namespace {
+
+constexpr uint64_t kNoHole = 0;
+
+// Addresses of the area that the case may use as data.
+enum class Place : uint8_t {
+  Aligned,
+  Anywhere,
+  CrossesPage,
+  CrossesIntoReadOnly,
+  ReadOnly,
+  CrossesIntoNothing,
+  Nothing,
+  Code,
+  Wild
+};
+
+Place pick_place(Random& random) {
+  static constexpr std::pair<Place, unsigned> kWeights[] = {
+      {Place::Aligned, 45},     {Place::Anywhere, 20},
+      {Place::CrossesPage, 12}, {Place::CrossesIntoReadOnly, 5},
+      {Place::ReadOnly, 4},     {Place::CrossesIntoNothing, 6},
+      {Place::Nothing, 3},      {Place::Code, 3},
+      {Place::Wild, 2}};
+  uint64_t at = random.below(100);
+  for (const auto& [place, weight] : kWeights) {
+    if (at < weight) return place;
+    at -= weight;
+  }
+  return Place::Aligned;
+}
+
+uint64_t pick_offset(Random& random, Place place, uint64_t size) {
+  const uint64_t within = size > 1 ? random.between(1, size - 1) : 0;  // bytes on the first of two pages
+  switch (place) {
+    case Place::Aligned:
+      return area::kData + random.below((area::kDataEnd - area::kData - size) / 64) * 64 +
+             (size <= 16 && random.percent(50)
+                  ? (random.below(64) & ~(std::max<uint64_t>(std::bit_ceil(size), 1) - 1))
+                  : 0);
+    case Place::Anywhere:
+      return area::kData + random.below(area::kDataEnd - area::kData - size);
+    case Place::CrossesPage:
+      return area::kData + random.between(1, 3) * area::kPage - within;
+    case Place::CrossesIntoReadOnly:
+      return area::kReadOnly - within;
+    case Place::ReadOnly:
+      return area::kReadOnly + random.below(area::kPage - size);
+    case Place::CrossesIntoNothing:
+      switch (random.below(3)) {
+        case 0:
+          return area::kReadOnlyEnd - within;
+        case 1:
+          return area::kIslandEnd - within;
+        default:
+          return area::kIsland - (size - within);  // the first bytes are missing
+      }
+    case Place::Nothing:
+      return area::kReadOnlyEnd + random.below(area::kPage - size);
+    case Place::Code:
+    case Place::Wild:
+      return area::kCode + random.below(area::kCodeEnd - area::kCode - size);
+  }
+  return area::kData;
+}
+
+bool is_stack_register(ZydisRegister reg) {
+  return reg == ZYDIS_REGISTER_RSP || reg == ZYDIS_REGISTER_ESP || reg == ZYDIS_REGISTER_SP;
+}
+
+// System calls and hypercalls would reach the host's kernel or hypervisor.
+bool leaves_the_sandbox(std::span<const uint8_t> code) {
+  for (size_t i = 0; i + 1 < code.size(); ++i) {
+    const uint8_t a = code[i], b = code[i + 1];
+    if (a == 0xcd && b == 0x80) return true;
+    if (a == 0x0f && (b == 0x05 || b == 0x34)) return true;
+    if (a == 0x0f && b == 0x01 && i + 2 < code.size() && (code[i + 2] == 0xc1 || code[i + 2] == 0xd9))
+      return true;
+  }
+  return false;
+}
+
+const Memory& pristine_memory() {
+  static const Memory memory = [] {
+    Memory made(area::kBytes);
+    Random random(1);
+    for (size_t at = 0; at < made.size(); at += 32) {
+      fill_operand(random, std::span(reinterpret_cast<uint8_t*>(made.data()) + at, 32));
+    }
+    std::fill(made.begin() + area::kCode, made.begin() + area::kCodeEnd, std::byte{0xf4});
+    return made;
+  }();
+  return memory;
+}
+
+struct Attempt {
+  unsigned bits;
+  Random& random;
+  const jit::Decoder& decoder;
+  Case& out;
+  uint64_t code_base, data_base;
+  uint8_t bytes[16] = {};
+  unsigned length = 0;
+  jit::GuestInstruction insn{};
+  bool decoded = false;
+  std::array<bool, 16> locked{};  // registers that steer() has decided
+
+  uint64_t rip() const { return code_base + out.code; }
+  std::array<uint64_t, 16>& gpr() { return out.program.start.gpr; }
+
+  bool build(const Form& form);
+  bool decode();
+  void randomize_registers();
+  void set(unsigned reg, uint64_t value, unsigned width);
+  uint64_t get(unsigned reg, unsigned width) const;
+  void patch(unsigned offset, unsigned size, uint64_t value);
+  void store(uint64_t offset, uint64_t value, unsigned bytes);
+  uint64_t code_target();
+  void prepare();
+  void steer_branch();
+  bool steer_operand(const ZydisDecodedOperand& operand, uint64_t size, uint64_t offset, bool wild);
+  void steer_memory();
+  void fill_memory_operand(uint64_t offset, uint64_t size);
+  void steer_gather(const ZydisDecodedOperand& operand, uint64_t offset);
+};
+
+// Opcode bytes with random prefixes, registers, addressing and immediates.
+bool Attempt::build(const Form& form) {
+  std::vector<uint8_t> prefixes;
+  if (form.prefix && !form.vex) prefixes.push_back(form.prefix);
+  if (random.percent(10)) prefixes.push_back(0x67);
+  static constexpr uint8_t kSegments[] = {0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65};
+  if (random.percent(12)) prefixes.push_back(kSegments[random.below(6)]);
+  if (!form.vex) {
+    if (form.memory && random.percent(15)) prefixes.push_back(0xf0);
+    if (random.percent(2)) prefixes.push_back(0xf0);
+    if (form.prefix != 0x66 && random.percent(4)) prefixes.push_back(0x66);
+    if (random.percent(2)) prefixes.push_back(0xf2 + static_cast<uint8_t>(random.below(2)));
+  }
+  for (size_t i = prefixes.size(); i > 1; --i) std::swap(prefixes[i - 1], prefixes[random.below(i)]);
+  uint8_t* at = bytes;
+  for (const uint8_t prefix : prefixes) *at++ = prefix;
+
+  unsigned reg = 0, rm = 0;
+  if (form.modrm) {
+    do reg = static_cast<unsigned>(random.below(8));
+    while (form.rm_of_reg[reg] == 0);
+    do rm = static_cast<unsigned>(random.below(8));
+    while (!(form.rm_of_reg[reg] >> rm & 1));
+  }
+  const auto extension = static_cast<uint8_t>(random.below(8));  // R, X, B
+  if (form.vex) {
+    const unsigned pp = form.prefix == 0x66 ? 1 : form.prefix == 0xf3 ? 2 : form.prefix == 0xf2 ? 3 : 0;
+    uint8_t inverted = static_cast<uint8_t>(bits == 64 ? (~extension & 7) << 5 : 7 << 5);
+    uint8_t vvvv = static_cast<uint8_t>(random.below(16));
+    // Whether the instruction uses vvvv is not known here: all ones half of the time.
+    if (random.percent(50)) vvvv = 15;
+    if (form.map == 1 && !form.w && random.percent(50)) {
+      *at++ = 0xc5;
+      *at++ = static_cast<uint8_t>((inverted & 0x80) | vvvv << 3 | form.l << 2 | pp);
+    } else {
+      *at++ = 0xc4;
+      *at++ = static_cast<uint8_t>(inverted | form.map);
+      *at++ = static_cast<uint8_t>(form.w << 7 | vvvv << 3 | form.l << 2 | pp);
+    }
+  } else {
+    if (bits == 64 && (form.w || random.percent(60)))
+      *at++ = static_cast<uint8_t>(0x40 | form.w << 3 | extension);
+    if (form.map) *at++ = 0x0f;
+    if (form.map == 2) *at++ = 0x38;
+    if (form.map == 3) *at++ = 0x3a;
+  }
+  *at++ = form.opcode;
+  if (form.modrm) {
+    const uint64_t mod = form.memory ? random.below(3) : 3;
+    *at++ = static_cast<uint8_t>(mod << 6 | reg << 3 | rm);
+  }
+  while (at < bytes + sizeof(bytes)) *at++ = static_cast<uint8_t>(random.next());
+  return decode();
+}
+
+bool Attempt::decode() {
+  decoded = decoder.decode(std::span<const uint8_t>(bytes, 15), rip(), insn) == jit::Decoder::Status::Ok;
+  length = insn.zydis.length;
+  return decoded;
+}
+
+void Attempt::randomize_registers() {
+  for (unsigned i = 0; i < 16; ++i) {
+    gpr()[i] = random.edge();
+    if (i > 0 && random.percent(8)) gpr()[i] = gpr()[random.below(i)];
+  }
+  const bool large = bits == 64 && random.percent(50);
+  gpr()[kRsp] = (large ? area::kHigh : area::kLow) + area::kStack + 0x200 + random.below(0x1c00);
+  if (random.percent(80)) gpr()[kRsp] &= ~uint64_t{15};
+  uint64_t& flags = out.program.start.rflags;
+  flags = 0x202 | (random.next() & flag::kArithmetic);
+  if (random.percent(25)) flags |= flag::kDf;
+  if (random.percent(4)) flags |= flag::kTf;
+  if (random.percent(4)) flags |= flag::kAc;
+  if (random.percent(4)) flags |= flag::kNt;
+  if (random.percent(10)) flags |= flag::kId;
+}
+
+void Attempt::set(unsigned reg, uint64_t value, unsigned width) {
+  const uint64_t mask = width >= 64 ? ~uint64_t{0} : (uint64_t{1} << width) - 1;
+  // What lies above an address register must not matter.
+  gpr()[reg] = (gpr()[reg] & ~mask) | (value & mask);
+  locked[reg] = true;
+}
+
+uint64_t Attempt::get(unsigned reg, unsigned width) const {
+  const uint64_t mask = width >= 64 ? ~uint64_t{0} : (uint64_t{1} << width) - 1;
+  return out.program.start.gpr[reg] & mask;
+}
+
+void Attempt::patch(unsigned offset, unsigned size, uint64_t value) {
+  std::memcpy(bytes + offset, &value, size / 8);
+}
+
+void Attempt::store(uint64_t offset, uint64_t value, unsigned size) {
+  if (offset + size <= area::kBytes) std::memcpy(out.program.memory.data() + offset, &value, size);
+}
+
+// Somewhere in the code pages, which are full of HLT.
+uint64_t Attempt::code_target() {
+  return code_base + area::kCode + random.below(area::kCodeEnd - area::kCode);
+}
+
+// What makes an instruction do something interesting more often than chance would.
+void Attempt::prepare() {
+  for (unsigned i = 0; i < 2; ++i) {
+    const auto& imm = insn.zydis.raw.imm[i];
+    if (imm.size && !imm.is_relative && random.percent(50)) patch(imm.offset, imm.size, random.edge());
+  }
+  switch (insn.zydis.mnemonic) {
+    case ZYDIS_MNEMONIC_DIV:
+    case ZYDIS_MNEMONIC_IDIV:
+      if (random.percent(60)) {
+        gpr()[kRax] >>= random.below(64);
+        gpr()[kRdx] = insn.zydis.mnemonic == ZYDIS_MNEMONIC_IDIV && random.percent(50)
+                          ? static_cast<uint64_t>(static_cast<int64_t>(gpr()[kRax]) >> 63)
+                          : 0;
+      }
+      break;
+    case ZYDIS_MNEMONIC_PCMPESTRI:
+    case ZYDIS_MNEMONIC_PCMPESTRM:
+    case ZYDIS_MNEMONIC_VPCMPESTRI:
+    case ZYDIS_MNEMONIC_VPCMPESTRM:
+      if (random.percent(70)) {
+        gpr()[kRax] = random.below(20) - 2;
+        gpr()[kRdx] = random.below(20) - 2;
+      }
+      break;
+    case ZYDIS_MNEMONIC_ENTER:
+      if (random.percent(80)) {
+        patch(insn.zydis.raw.imm[0].offset, 16, random.below(0x300));
+        patch(insn.zydis.raw.imm[1].offset, 8, random.below(random.percent(20) ? 256 : 5));
+      }
+      break;
+    case ZYDIS_MNEMONIC_RET:
+      if (insn.zydis.raw.imm[0].size && random.percent(80))
+        patch(insn.zydis.raw.imm[0].offset, 16, random.below(256));
+      break;
+    default:
+      break;
+  }
+  if (insn.row.instruction_class == jit::InstructionClass::String) {
+    const uint64_t count = random.percent(75) ? random.below(40) : random.below(5000);
+    if (random.percent(95)) set(kRcx, count, insn.zydis.address_width);
+  }
+  const bool counts = insn.row.action == jit::Action::Loop;
+  if (counts && random.percent(50)) gpr()[kRcx] = random.below(3);
+}
+
+void Attempt::steer_branch() {
+  for (const auto& imm : insn.zydis.raw.imm) {
+    if (!imm.size || !imm.is_relative) continue;
+    if (imm.size > 8 && random.percent(96)) patch(imm.offset, imm.size, code_target() - (rip() + length));
+    // A jump to itself is what an endless loop is, and this would wait for it.
+    if (imm.size == 8 && bytes[imm.offset] == static_cast<uint8_t>(-static_cast<int>(length)))
+      bytes[imm.offset] ^= 1;
+  }
+  if (insn.row.instruction_class != jit::InstructionClass::ControlTransfer) return;
+  const ZydisDecodedOperand& target = insn.operands[0];
+  if (target.type == ZYDIS_OPERAND_TYPE_REGISTER && random.percent(95)) {
+    set(jit::gpr_number(target.reg.value), code_target(), 64);
+  }
+}
+
+// Registers and displacement such that the operand is at `offset` in the area; false when that cannot be.
+bool Attempt::steer_operand(const ZydisDecodedOperand& operand, uint64_t size, uint64_t offset, bool wild) {
+  const ZydisDecodedOperandMem& mem = operand.mem;
+  const unsigned width = insn.zydis.address_width;
+  const MachineState& start = out.program.start;
+  uint64_t base_address = data_base;
+  if (width < 64) base_address = area::kLow;
+  uint64_t segment = mem.segment == ZYDIS_REGISTER_FS   ? start.fs_base
+                     : mem.segment == ZYDIS_REGISTER_GS ? start.gs_base
+                                                        : 0;
+  uint64_t target = base_address + offset;
+  if (wild) target = random.percent(50) ? random.next() : (uint64_t{1} << 47) - random.below(2 * size + 2);
+  const uint64_t wanted = target - segment;
+  const auto& disp = insn.zydis.raw.disp;
+  const auto fits = [&](uint64_t value) {
+    if (!disp.size) return value == 0;
+    if (disp.size == 64 || disp.size >= width) return true;
+    const auto narrow = static_cast<int64_t>(value << (64 - disp.size)) >> (64 - disp.size);
+    return static_cast<uint64_t>(narrow) == value;
+  };
+  if (mem.base == ZYDIS_REGISTER_RIP || mem.base == ZYDIS_REGISTER_EIP) {
+    const uint64_t value = wanted - (rip() + length);
+    if (!fits(value) && width == 64) return false;
+    patch(disp.offset, disp.size, value);
+    return true;
+  }
+  const bool has_base = mem.base != ZYDIS_REGISTER_NONE, has_index = mem.index != ZYDIS_REGISTER_NONE;
+  uint64_t displacement = disp.size ? static_cast<uint64_t>(disp.value) : 0;
+  const unsigned base = has_base ? jit::gpr_number(mem.base) : 0;
+  uint64_t indexed = 0;
+  if (has_index) {
+    const unsigned index = jit::gpr_number(mem.index);
+    if (mem.index == ZYDIS_REGISTER_AL) {
+      indexed = gpr()[kRax] & 0xff;
+    } else if (has_base && index == base) {
+      if (locked[base]) return false;
+      uint64_t value = (wanted - displacement) / (1 + mem.scale);
+      set(base, value, width);
+      return true;
+    } else {
+      if (!locked[index]) {
+        const uint64_t value = random.percent(50) ? random.below(64) : random.edge();
+        set(index, value, width);
+        if (random.percent(50)) set(index, -random.below(64), width);
+        if (!has_base) set(index, random.below(256), width);
+      }
+      indexed = get(index, width) * mem.scale;
+    }
+  }
+  if (!has_base) {
+    const uint64_t value = wanted - indexed;
+    if (!fits(value)) return false;
+    patch(disp.offset, disp.size, value);
+    return true;
+  }
+  if (locked[base] || (is_stack_register(mem.base) && disp.size >= 32)) {
+    const uint64_t value = wanted - indexed - get(base, width);
+    if (!fits(value)) return false;
+    patch(disp.offset, disp.size, value);
+    return true;
+  }
+  set(base, wanted - indexed - displacement, width);
+  return true;
+}
+
+void Attempt::steer_gather(const ZydisDecodedOperand& operand, uint64_t offset) {
+  const ZydisDecodedOperandMem& mem = operand.mem;
+  if (mem.base != ZYDIS_REGISTER_NONE) {
+    set(jit::gpr_number(mem.base),
+        area::kLow + offset - (insn.zydis.raw.disp.size ? insn.zydis.raw.disp.value : 0),
+        insn.zydis.address_width);
+  } else {
+    patch(insn.zydis.raw.disp.offset, insn.zydis.raw.disp.size, area::kLow + offset);
+  }
+  auto& index = out.program.start.vector.ymm[ZydisRegisterGetId(mem.index)];
+  const bool narrow =
+      insn.zydis.mnemonic == ZYDIS_MNEMONIC_VGATHERDPS || insn.zydis.mnemonic == ZYDIS_MNEMONIC_VPGATHERDD ||
+      insn.zydis.mnemonic == ZYDIS_MNEMONIC_VGATHERDPD || insn.zydis.mnemonic == ZYDIS_MNEMONIC_VPGATHERDQ;
+  const uint64_t reach = random.percent(80) ? 100 : 1000;
+  for (unsigned lane = 0; lane < (narrow ? 8 : 4); ++lane) {
+    const uint64_t value = random.percent(97) ? random.below(2 * reach) - reach : random.edge();
+    std::memcpy(reinterpret_cast<std::byte*>(index.data()) + lane * (narrow ? 4 : 8), &value, narrow ? 4 : 8);
+  }
+}
+
+void Attempt::fill_memory_operand(uint64_t offset, uint64_t size) {
+  uint8_t data[1024];
+  const uint64_t filled = std::min<uint64_t>(std::max<uint64_t>(size, 8), sizeof(data));
+  fill_operand(random, std::span(data, filled));
+  const auto vector_image = [&] {
+    store_vector_state(random_vector_state(random), reinterpret_cast<std::byte*>(data));
+  };
+  switch (insn.zydis.mnemonic) {
+    case ZYDIS_MNEMONIC_LDMXCSR:
+    case ZYDIS_MNEMONIC_VLDMXCSR:
+      if (random.percent(80)) data[2] = data[3] = 0;
+      break;
+    case ZYDIS_MNEMONIC_FXRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR64:
+    case ZYDIS_MNEMONIC_XRSTOR:
+    case ZYDIS_MNEMONIC_XRSTOR64:
+      vector_image();
+      if (random.percent(30)) data[512] = static_cast<uint8_t>(random.below(8));
+      if (random.percent(5)) data[512 + random.below(24)] = static_cast<uint8_t>(random.next());
+      break;
+    case ZYDIS_MNEMONIC_CMPXCHG:
+      if (random.percent(50)) std::memcpy(data, &gpr()[kRax], 8);
+      break;
+    case ZYDIS_MNEMONIC_CMPXCHG8B:
+    case ZYDIS_MNEMONIC_CMPXCHG16B: {
+      const unsigned half = insn.zydis.mnemonic == ZYDIS_MNEMONIC_CMPXCHG8B ? 4 : 8;
+      if (random.percent(50)) {
+        std::memcpy(data, &gpr()[kRax], half);
+        std::memcpy(data + half, &gpr()[kRdx], half);
+      }
+      break;
+    }
+    case ZYDIS_MNEMONIC_CALL:
+    case ZYDIS_MNEMONIC_JMP:
+    case ZYDIS_MNEMONIC_RET:
+      if (random.percent(95)) {
+        const uint64_t target = code_target();
+        std::memcpy(data, &target, 8);
+      }
+      break;
+    case ZYDIS_MNEMONIC_POPF:
+    case ZYDIS_MNEMONIC_POPFD:
+    case ZYDIS_MNEMONIC_POPFQ:
+      if (random.percent(90)) data[1] &= ~1;  // TF
+      break;
+    default:
+      break;
+  }
+  for (uint64_t i = 0; i < filled; ++i) {
+    const uint64_t at = offset + i;
+    const bool code = at >= area::kCode && at < area::kCodeEnd;
+    if (at < area::kBytes && !code) out.program.memory[at] = static_cast<std::byte>(data[i]);
+  }
+}
+
+void Attempt::steer_memory() {
+  for (unsigned i = 0; i < insn.zydis.operand_count; ++i) {
+    const ZydisDecodedOperand& operand = insn.operands[i];
+    if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY || operand.mem.type == ZYDIS_MEMOP_TYPE_AGEN) continue;
+    uint64_t size = std::max<uint64_t>(operand.size / 8, 1);
+    if (size > 900) size = 900;
+    const bool implicit = operand.visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN;
+    if (is_stack_register(operand.mem.base) && implicit) {
+      // The stack: usually in its pages, at their ends now and then.
+      if (random.percent(15)) {
+        const uint64_t edge = random.percent(50) ? area::kStack : area::kStackEnd;
+        gpr()[kRsp] = (gpr()[kRsp] & ~(area::kBytes - 1)) + edge + random.below(40) - 20;
+      } else if (random.percent(10)) {
+        gpr()[kRsp] =
+            (gpr()[kRsp] & ~(area::kBytes - 1)) + area::kStack + area::kPage + random.below(20) - 10;
+      }
+      locked[kRsp] = true;
+      fill_memory_operand(gpr()[kRsp] & (area::kBytes - 1), size);
+      continue;
+    }
+    const Place place = pick_place(random);
+    const uint64_t offset = pick_offset(random, place, size);
+    if (operand.mem.type == ZYDIS_MEMOP_TYPE_VSIB) {
+      steer_gather(operand, offset);
+      continue;
+    }
+    if (steer_operand(operand, size, offset, place == Place::Wild)) fill_memory_operand(offset, size);
+    if (insn.row.action == jit::Action::BitTest && insn.operands[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+        random.percent(95)) {
+      const unsigned reg = jit::gpr_number(insn.operands[1].reg.value);
+      if (!locked[reg])
+        gpr()[reg] = random.percent(50) ? random.below(64) : random.below(1 << 16) - (1 << 15);
+    }
+  }
+  if (insn.row.action == jit::Action::Leave ||
+      (insn.row.action == jit::Action::System && insn.row.system_op == SystemOp::Enter)) {
+    gpr()[kRbp] = gpr()[kRsp] + (random.below(0x400) & ~uint64_t{7}) - 0x200;
+    if (random.percent(10)) gpr()[kRbp] = random.edge();
+  }
+}
+
+void add_holes(const jit::GuestInstruction& insn, const Case& made, uint64_t operand_offset,
+               std::vector<Hole>& holes);
+
+}  // namespace
+
+const char* reason_not_native(ZydisMnemonic mnemonic) {
+  struct Reason {
+    const char* text;
+    std::vector<ZydisMnemonic> mnemonics;
+  };
+  static const Reason kReasons[] = {
+#define M(name) ZYDIS_MNEMONIC_##name
+      {"a system call would reach the host's kernel: tests/core/fast_call_test.cpp",
+       {M(SYSCALL), M(SYSENTER), M(SYSEXIT), M(SYSRET)}},
+      {"interrupts end in the host's kernel: tests/core/exception_test.cpp",
+       {M(INT), M(INT1), M(INT3), M(INTO)}},
+      {"a hypercall would reach the host's hypervisor", {M(VMCALL), M(VMMCALL)}},
+      {"the answer is the VMM's own: tests/core/cpu_model_test.cpp, tests/core/processor_test.cpp",
+       {M(CPUID), M(RDTSC), M(RDTSCP), M(RDPID), M(RDPMC), M(XGETBV)}},
+      {"the host's tables are not the guest's, and its kernel answers for UMIP: tests/core/segment_test.cpp",
+       {M(SGDT), M(SIDT), M(SLDT), M(SMSW), M(STR)}},
+      {"the host's descriptors are not the guest's: tests/core/segment_test.cpp, "
+       "tests/core/far_transfer_test.cpp",
+       {M(LAR), M(LSL), M(VERR), M(VERW), M(LDS), M(LES), M(LFS), M(LGS), M(LSS), M(IRET), M(IRETD),
+        M(IRETQ)}},
+      {"the image has the components of the host's XCR0: tests/core/state_image_test.cpp",
+       {M(XSAVE), M(XSAVE64), M(XSAVEC), M(XSAVEC64), M(XSAVEOPT), M(XSAVEOPT64), M(XRSTOR), M(XRSTOR64)}},
+#undef M
+  };
+  static const std::map<ZydisMnemonic, const char*> by_mnemonic = [] {
+    std::map<ZydisMnemonic, const char*> made;
+    for (const Reason& reason : kReasons) {
+      for (const ZydisMnemonic one : reason.mnemonics) made[one] = reason.text;
+    }
+    return made;
+  }();
+  const auto found = by_mnemonic.find(mnemonic);
+  return found == by_mnemonic.end() ? nullptr : found->second;
+}
+
+namespace {
+
+// Segment registers and far transfers of mnemonics whose other forms are innocuous.
+bool reaches_segments(const jit::GuestInstruction& insn) {
+  if (insn.row.action != jit::Action::System) return false;
+  switch (insn.row.system_op) {
+    case SystemOp::MovToSreg:
+    case SystemOp::PopSreg:
+    case SystemOp::CallFar:
+    case SystemOp::JmpFar:
+    case SystemOp::RetFar:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// FIP, FDP and FOP, FCS and FDS: the host's own addresses (jit/README.md, "What is not exact").
+void add_holes(const jit::GuestInstruction& insn, const Case& made, uint64_t operand_offset,
+               std::vector<Hole>& holes) {
+  (void)made;
+  uint64_t begin = kNoHole, end = kNoHole;
+  switch (insn.zydis.mnemonic) {
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_FNSTENV:
+      begin = insn.zydis.operand_width == 16 ? 6 : 12;
+      end = insn.zydis.operand_width == 16 ? 14 : 28;
+      break;
+    case ZYDIS_MNEMONIC_FXSAVE:
+    case ZYDIS_MNEMONIC_FXSAVE64:
+      begin = 6, end = 24;
+      break;
+    default:
+      return;
+  }
+  holes.push_back({operand_offset + begin, operand_offset + end});
+}
+
+}  // namespace
+
+Generator::Generator(unsigned bits) : bits_(bits), forms_(bits), decoder_(make_decoder(bits)) {
+  for (unsigned i = 0; i <= ZYDIS_MNEMONIC_MAX_VALUE; ++i) {
+    const auto mnemonic = static_cast<ZydisMnemonic>(i);
+    if (!forms_.forms_of(mnemonic).empty() && !reason_not_native(mnemonic)) mnemonics_.push_back(mnemonic);
+  }
+}
+
+bool Generator::make_single(ZydisMnemonic mnemonic, uint64_t seed, Case& out) const {
+  Random random(seed);
+  out = {};
+  out.program.bits = bits_;
+  out.program.memory = pristine_memory();
+  const bool wide = bits_ == 64;
+  Attempt attempt{.bits = bits_,
+                  .random = random,
+                  .decoder = decoder_,
+                  .out = out,
+                  .code_base = wide && random.percent(50) ? area::kHigh : area::kLow,
+                  .data_base = wide && random.percent(50) ? area::kHigh : area::kLow};
+  out.code = area::kCode + random.below(area::kCodeEnd - area::kCode - 16);
+  if (random.percent(8)) out.code = area::kCode + random.between(1, 3) * area::kPage - random.between(1, 15);
+
+  const std::vector<Form>& forms = forms_.forms_of(mnemonic);
+  const bool built = attempt.build(forms[random.below(forms.size())]);
+  if (!built && !random.percent(20)) return false;
+  MachineState& start = out.program.start;
+  attempt.randomize_registers();
+  start.vector = random_vector_state(random);
+  start.fs_base = area::kLow + random.below(area::kBytes);
+  start.gs_base =
+      wide && random.percent(50) ? area::kHigh + random.below(area::kBytes) : random.below(area::kLow);
+  start.rip = attempt.rip();
+  if (built) {
+    if (reason_not_native(attempt.insn.zydis.mnemonic) || reaches_segments(attempt.insn)) return false;
+    attempt.prepare();
+    attempt.steer_branch();
+    attempt.steer_memory();
+    const jit::GuestInstruction before = attempt.insn;
+    if (!attempt.decode() || attempt.insn.zydis.mnemonic != before.zydis.mnemonic) return false;
+    out.mnemonic = attempt.insn.zydis.mnemonic;
+    if (out.mnemonic == ZYDIS_MNEMONIC_RDRAND || out.mnemonic == ZYDIS_MNEMONIC_RDSEED) {
+      out.random_gpr = static_cast<int>(jit::gpr_number(attempt.insn.operands[0].reg.value));
+    }
+  } else {
+    attempt.length = 15;
+  }
+  out.code_bytes = attempt.length;
+  if (leaves_the_sandbox(std::span(attempt.bytes, attempt.length))) return false;
+  for (unsigned i = 0; i < attempt.length && out.code + i < area::kCodeEnd; ++i) {
+    out.program.memory[out.code + i] = static_cast<std::byte>(attempt.bytes[i]);
+  }
+  if (built) {
+    if (const ZydisDecodedOperand* operand = attempt.insn.memory_operand()) {
+      // Where it is: as the CPU will compute it.
+      const ZydisDecodedOperandMem& mem = operand->mem;
+      ZyanU64 address = 0;
+      ZydisRegisterContext context{};
+      for (unsigned i = 0; i < 16; ++i) {
+        context.values[ZYDIS_REGISTER_RAX + i] = start.gpr[i];
+        context.values[ZYDIS_REGISTER_EAX + i] = static_cast<uint32_t>(start.gpr[i]);
+        context.values[ZYDIS_REGISTER_AX + i] = static_cast<uint16_t>(start.gpr[i]);
+      }
+      if (mem.type != ZYDIS_MEMOP_TYPE_VSIB &&
+          ZYAN_SUCCESS(
+              ZydisCalcAbsoluteAddressEx(&attempt.insn.zydis, operand, start.rip, &context, &address))) {
+        if (mem.segment == ZYDIS_REGISTER_FS) address += start.fs_base;
+        if (mem.segment == ZYDIS_REGISTER_GS) address += start.gs_base;
+        add_holes(attempt.insn, out, address & (area::kBytes - 1), out.holes);
+      }
+    }
+  }
+  out.cold_tlb = random.percent(10);
+  return true;
+}
+
+}  // namespace penumbra::fuzz

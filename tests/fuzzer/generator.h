@@ -1,0 +1,48 @@
+// Random programs: one instruction with a state in which it does something, or a sequence.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "tests/fuzzer/form_table.h"
+#include "tests/fuzzer/machine_state.h"
+#include "tests/fuzzer/random.h"
+
+namespace penumbra::fuzz {
+
+// Bytes of memory that may differ: what the x87 environment says of the last instruction.
+struct Hole {
+  uint64_t begin, end;  // offsets in the area
+};
+
+struct Case {
+  Program program;
+  uint64_t code = 0;  // offset in the area
+  unsigned code_bytes = 0;
+  ZydisMnemonic mnemonic = ZYDIS_MNEMONIC_INVALID;  // INVALID: bytes that Zydis does not decode
+  bool cold_tlb = false;
+  int random_gpr = -1;  // holds a random number afterwards
+  std::vector<Hole> holes;
+};
+
+class Generator {
+ public:
+  explicit Generator(unsigned bits);
+
+  // Mnemonics with a row that can run here, in order.
+  const std::vector<ZydisMnemonic>& mnemonics() const { return mnemonics_; }
+
+  // One instruction of `mnemonic` and a HLT; false when the attempt came to nothing.
+  bool make_single(ZydisMnemonic mnemonic, uint64_t seed, Case& out) const;
+
+ private:
+  unsigned bits_;
+  FormTable forms_;
+  jit::Decoder decoder_;
+  std::vector<ZydisMnemonic> mnemonics_;
+};
+
+// Why a row has no native cases, or null.
+const char* reason_not_native(ZydisMnemonic mnemonic);
+
+}  // namespace penumbra::fuzz
