@@ -38,7 +38,7 @@ Result<Outcome> Vcpu::execute_control_register(const SystemInstruction& insn) {
     } else if (auto done = write_dr(number, read_gpr(state_, insn.rm, bytes)); !done) {
       return std::unexpected(done.error());
     }
-    const bool redirect = insn.op == SystemOp::MovToDr && number == 7;
+    const bool redirect = insn.op == SystemOp::MovToDr;  // the running block may hold the new breakpoint
     state_.rip = insn.next_rip() & code_mask();
     return redirect ? Outcome::Redirect : Outcome::Next;
   }
@@ -162,6 +162,7 @@ Result<void> Vcpu::write_cr4(uint64_t value) {
     if (auto done = load_pdptes(state_.cr3); !done) return done;
   }
   state_.cr4 = value;
+  if (changed & cr4::kDe) debug_.registers_changed();
   if (changed & (cr4::kPge | cr4::kPae | cr4::kPse | cr4::kPcide | cr4::kSmep | cr4::kSmap)) tlb_.flush_all();
   // Without PCIDs the current one is 0 (SDM vol. 3, 4.10.1); all spaces are empty by now.
   if (changed & ~value & cr4::kPcide) tlb_.switch_space(0, false);
@@ -188,6 +189,7 @@ Result<void> Vcpu::load_pdptes(uint64_t cr3) {
 Result<void> Vcpu::write_dr(unsigned number, uint64_t value) {
   if (number < 4) {
     state_.dr[number] = value;
+    debug_.registers_changed();
     return {};
   }
   if (value >> 32) return raise(vector::kGp, 0);
@@ -195,7 +197,7 @@ Result<void> Vcpu::write_dr(unsigned number, uint64_t value) {
     state_.dr[6] = (value & kDr6Writable) | kDr6Ones;
   } else {
     state_.dr[7] = (value & kDr7Writable) | kDr7Ones;
-    update_mode();
+    debug_.registers_changed();
   }
   return {};
 }

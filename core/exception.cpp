@@ -61,7 +61,9 @@ Vcpu::Event Vcpu::exception_event(const Exception& exception) {
   bool fault = !exception.trap && exception.vector != vector::kDf && exception.vector != vector::kMc;
   if (exception.vector == vector::kPf) state_.cr2 = exception.cr2;
   if (exception.vector == vector::kDb) {
-    state_.dr[6] = (state_.dr[6] & ~debug_status::kBreakpoints) | debug_status::kFixed | exception.dr6;
+    // A trap reports the data breakpoints that the instruction met, too.
+    const uint64_t met = exception.trap ? debug_.take_traps() : 0;
+    state_.dr[6] = (state_.dr[6] & ~debug_status::kBreakpoints) | debug_status::kFixed | exception.dr6 | met;
     state_.dr[7] &= ~(uint64_t{1} << 13);  // GD: the handler may use the debug registers
     // An instruction breakpoint pushes RF as it is: the handler decides (SDM vol. 3, 17.3.1.1).
     if (!(exception.dr6 & debug_status::kAccessDetected)) fault = false;
@@ -76,7 +78,31 @@ Vcpu::Event Vcpu::exception_event(const Exception& exception) {
 
 void Vcpu::deliver(const Exception& exception) {
   if (exception.vector < 32) ++stats_.exceptions[exception.vector];
+  if (!exception.trap) debug_.forget_accesses();  // the instruction runs again and meets them again
   deliver_event(exception_event(exception));
+}
+
+Vcpu::BreakpointVerdict Vcpu::check_breakpoint(bool may_stop) {
+  const LinearAddr address = code_address();
+  if (may_stop && debug_.stops_at(address)) {
+    debug_.note_stop(address);
+    return BreakpointVerdict::Stopped;
+  }
+  if (state_.rflags & flag::kRf) {
+    state_.rflags &= ~flag::kRf;
+    return BreakpointVerdict::RunOne;
+  }
+  if (const uint64_t met = debug_.instruction_traps(address)) {
+    deliver({.vector = vector::kDb, .dr6 = met});
+    return BreakpointVerdict::Trapped;
+  }
+  return BreakpointVerdict::Run;
+}
+
+bool Vcpu::take_debug_trap() {
+  if (!debug_.trap_pending()) return false;
+  deliver({.vector = vector::kDb, .trap = true});
+  return true;
 }
 
 void Vcpu::deliver_interrupt(uint8_t vector, bool nmi) {

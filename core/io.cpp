@@ -31,12 +31,14 @@ Result<void> Vcpu::check_port(uint16_t port, unsigned size) {
 uint32_t Vcpu::read_port(uint16_t port, unsigned size) {
   HostVectorScope scope(state_);
   ++stats_.io_reads;
+  debug_.note_port(port, size);
   return io_.read(port, size);
 }
 
 void Vcpu::write_port(uint16_t port, unsigned size, uint32_t value) {
   HostVectorScope scope(state_);
   ++stats_.io_writes;
+  debug_.note_port(port, size);
   io_.write(port, size, value);
 }
 

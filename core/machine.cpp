@@ -90,7 +90,21 @@ ExitReason Machine::run() {
     uint32_t why = state.attention.exchange(0);
     // First of all: a reset that the guest asked for before its HLT ends the halt.
     if (why & attention::kHalt) state.halted = true;
+    if (why & attention::kDebug) {
+      if (const DebugStop met = vcpu_.debug().take_stop(); met.kind != DebugStop::Kind::None) report(met);
+    }
     events_.drain();
+    if (paused_ || (step_ && !state.halted)) {
+      held_attention_ |= why & attention::kInterrupt;
+      reason = stop();
+      if (reason) break;
+      if (paused_) {
+        wait_paused();
+      } else {
+        run_step();
+      }
+      continue;
+    }
     clock_.run_expired();
     // A deadline that did not move since the alarm rang (the clocks differ by a rounding) told nobody.
     if (alarm_rang_.exchange(false)) set_alarm();
@@ -98,11 +112,17 @@ ExitReason Machine::run() {
     if (reason) break;
 
     // Events and timers may have raised INTR. Kicks stay, their events were perhaps not drained yet.
-    why |= state.attention.fetch_and(~attention::kInterrupt);
+    why |= state.attention.fetch_and(~attention::kInterrupt) | held_attention_;
+    held_attention_ = 0;
+    vcpu_.take_debug_trap();  // before interrupts (SDM vol. 3, 6.9)
     if (why & attention::kInterrupt) {
       vcpu_.take_interrupt();
       // Nothing is delivered in an interrupt shadow; the engine runs one instruction and comes back for it.
       if (state.interrupt_shadow) vcpu_.attend(attention::kInterrupt);
+      if (step_ && !state.halted) {
+        report({});
+        continue;
+      }
     }
     if (state.halted) {
       sleep();
@@ -154,6 +174,56 @@ void Machine::sleep() {
   }
   asleep_.store(false);
   times_.halted += Steady::now() - began;
+}
+
+// --- a debugger's control
+
+void Machine::pause() {
+  step_.reset();
+  if (paused_) return;
+  paused_ = true;
+  clock_.freeze();
+  paused_tsc_ = vcpu_.read_tsc();
+}
+
+void Machine::resume() {
+  if (!paused_) return;
+  paused_ = false;
+  clock_.thaw();
+  vcpu_.state().tsc_offset += vcpu_.read_tsc() - paused_tsc_;
+  set_alarm();
+  vcpu_.attend(attention::kKick);
+}
+
+void Machine::step(LinearAddr begin, uint64_t bytes) {
+  resume();
+  step_ = {begin.value, bytes};
+}
+
+void Machine::report(const DebugStop& stop) {
+  pause();
+  if (debugger_) debugger_->stopped(stop);
+}
+
+void Machine::run_step() {
+  engine_->step();
+  const DebugStop met = vcpu_.debug().take_stop();
+  const LinearAddr next = vcpu_.code_address();
+  const bool within = next.value - step_->begin < step_->bytes && !vcpu_.debug().stops_at(next);
+  if (met.kind != DebugStop::Kind::None || !within) {
+    report(met);
+  } else {
+    vcpu_.attend(attention::kKick);
+  }
+}
+
+void Machine::wait_paused() {
+  asleep_.store(true);
+  {
+    std::unique_lock lock(sleep_mutex_);
+    while (vcpu_.state().attention.load() == 0) sleep_condition_.wait(lock);
+  }
+  asleep_.store(false);
 }
 
 void Machine::kick() {

@@ -17,6 +17,7 @@
 
 #include "core/board.h"
 #include "core/cpu_model.h"
+#include "core/debugger.h"
 #include "core/engine.h"
 #include "core/event_queue.h"
 #include "core/io_bus.h"
@@ -81,6 +82,16 @@ class Machine final : public MachineControl {
   ExitReason run();
   int exit_code() const { return exit_code_.load(); }
 
+  // --- for a debugger; vCPU thread, in an event or before run(). While the machine is paused no guest code runs, its
+  // clocks stand still, and events go on. Reset and exit work.
+  void set_debugger(Debugger* debugger) { debugger_ = debugger; }
+  void pause();
+  void resume();
+  bool paused() const { return paused_; }
+  // Runs one instruction without taking interrupts, and more as long as their linear address is in
+  // [begin, begin + bytes), then pauses and tells the debugger. A halted vCPU waits for its interrupt.
+  void step(LinearAddr begin, uint64_t bytes);
+
   // Any thread: makes the run loop look at its events and timers soon. The queue's posts do this.
   void kick();
 
@@ -117,6 +128,9 @@ class Machine final : public MachineControl {
 
   std::optional<ExitReason> stop();
   void sleep();
+  void wait_paused();
+  void run_step();
+  void report(const DebugStop& stop);
   void start_waker();
   void stop_waker();
   void waker();
@@ -140,6 +154,15 @@ class Machine final : public MachineControl {
   std::atomic<bool> exit_requested_{false};
   std::atomic<int> exit_code_{0};
   Times times_;
+
+  Debugger* debugger_ = nullptr;
+  bool paused_ = false;
+  uint64_t paused_tsc_ = 0;
+  uint32_t held_attention_ = 0;  // for interrupts that wait until guest code runs freely
+  struct Range {
+    uint64_t begin = 0, bytes = 0;
+  };
+  std::optional<Range> step_;
 
   // The vCPU's thread sleeps here while halted.
   std::atomic<bool> asleep_{false};

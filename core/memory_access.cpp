@@ -125,6 +125,7 @@ Result<void> Vcpu::read_slow(LinearAddr address, std::byte* to, unsigned size, T
     if (!second) return std::unexpected(second.error());
     next = *second;
   }
+  if (debug_.watching()) debug_.note_access(at, size, false);
   while (size != 0) {
     const TlbEntry& entry = tlb_.entry(view, at);
     if (entry.read_tag == at.page().value) {
@@ -162,6 +163,7 @@ Result<void> Vcpu::write_slow(LinearAddr address, const std::byte* from, unsigne
     if (!second) return std::unexpected(second.error());
     next = *second;
   }
+  if (debug_.watching()) debug_.note_access(at, size, true);
   while (size != 0) {
     const TlbEntry& entry = tlb_.entry(view, at);
     if (entry.write_tag == at.page().value) {

@@ -158,7 +158,7 @@ Result<unsigned> Vcpu::string_host(StringRun& run, bool source, unsigned wanted,
     if (!physical) return std::unexpected(physical.error());
     if (hit()) {
       host = reinterpret_cast<std::byte*>(address->value + entry.addend);  // SAFETY: as above
-    } else if (access == AccessKind::Write) {
+    } else if (access == AccessKind::Write && !debug_.watching()) {
       // Plain RAM has no write tag while it holds translated code: the whole run is announced at once, since
       // operating systems clear and copy such pages.
       HostVectorScope scope(state_);

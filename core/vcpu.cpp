@@ -7,7 +7,7 @@
 namespace penumbra {
 
 Vcpu::Vcpu(VcpuState& state, PhysicalMap& map, SoftTlb& tlb, IoBus& io, const CpuModel& model)
-    : state_(state), map_(map), tlb_(tlb), io_(io), model_(model), walker_(map) {
+    : state_(state), map_(map), tlb_(tlb), io_(io), model_(model), walker_(map), debug_(state, tlb) {
   amd_ = model.is_amd();
   reset();
 }
@@ -48,9 +48,15 @@ void Vcpu::reset() {
 
   triple_fault_ = nmi_pending_ = interrupt_waiting_ = false;
   event_total_ = 0;
+  debug_.forget_accesses();
+  debug_.registers_changed();
   tlb_.flush_all();
   tlb_.switch_space(0, false);
   update_mode();
+}
+
+LinearAddr Vcpu::code_address() const {
+  return wrap(code64() ? state_.rip : state_.segments[kCs].base + state_.rip);
 }
 
 uint64_t Vcpu::code_mask() const {
@@ -154,7 +160,6 @@ void Vcpu::update_mode() {
     if (s.cr4 & cr4::kOsxsave && (s.xcr0 & 6) == 6 && bits & ModeBits::kProtected) bits |= ModeBits::kAvx;
   }
   if (s.rflags & flag::kTf) bits |= ModeBits::kSingleStep;
-  if (s.dr[7] & 0xff) bits |= ModeBits::kWatch;
   s.mode.value = bits;
   s.tlb_view = tlb_.view(current_view());
   if (mode_listener_) mode_listener_->mode_changed();

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "core/cpu_model.h"
+#include "core/debug_unit.h"
 #include "core/exception.h"
 #include "core/interrupt_source.h"
 #include "core/model_registers.h"
@@ -80,6 +81,7 @@ class Vcpu {
   PhysicalMap& map() { return map_; }
   const CpuModel& model() const { return model_; }
   VcpuStats& stats() { return stats_; }
+  DebugUnit& debug() { return debug_; }
   void set_interrupt_source(InterruptSource* source) { interrupt_source_ = source; }
   void set_mode_listener(ModeListener* listener) { mode_listener_ = listener; }
   void set_event_listener(EventListener* listener) { event_listener_ = listener; }
@@ -116,6 +118,18 @@ class Vcpu {
   }
   bool triple_fault() const { return triple_fault_; }
 
+  // What DebugUnit has for the instruction at RIP, before it runs.
+  enum class BreakpointVerdict : uint8_t {
+    Run,      // nothing
+    RunOne,   // nothing, but RF ends with this instruction (SDM vol. 3, 17.3.1.1)
+    Trapped,  // #DB was delivered
+    Stopped,  // a debugger's breakpoint: DebugUnit::take_stop()
+  };
+  // `may_stop` off: a debugger's breakpoints are passed over.
+  BreakpointVerdict check_breakpoint(bool may_stop);
+  // Delivers the #DB of data and port breakpoints that the last instruction met; true if there was one.
+  bool take_debug_trap();
+
   // Recomputes state().mode, tlb_view and everything else derived from CR0, CR4, EFER, segments, flags and
   // CPL.
   void update_mode();
@@ -140,6 +154,7 @@ class Vcpu {
   Result<LinearAddr> linearize(SegmentIndex segment, uint64_t offset, unsigned size, AccessKind access) const;
   // Memory operand of an instruction: effective address (truncated to the address size) and linearize().
   uint64_t effective_address(const SystemInstruction& insn) const;
+  LinearAddr code_address() const;  // linear address of RIP
   uint64_t code_mask() const;   // RIP mask: 0xffff, 0xffffffff or all ones
   uint64_t stack_mask() const;  // RSP mask by SS.B or 64-bit mode
   bool long_mode() const { return state_.efer & efer::kLma; }
@@ -334,6 +349,7 @@ class Vcpu {
   IoBus& io_;
   const CpuModel& model_;
   PageWalker walker_;
+  DebugUnit debug_;
   InterruptSource* interrupt_source_ = nullptr;
   VcpuStats stats_;
   bool triple_fault_ = false;

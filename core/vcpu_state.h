@@ -106,7 +106,6 @@ struct ModeBits {
     kAlignment = 1u << 15,       // #AC armed: CPL 3, CR0.AM, EFLAGS.AC
     kOneInstruction = 1u << 16,  // block of one instruction (interrupt shadow, stepping)
     kCallout = 1u << 17,         // every memory operand through C++ (design 3.7)
-    kWatch = 1u << 18,           // DR7 has breakpoints enabled
   };
   constexpr bool has(uint32_t bits) const { return (value & bits) == bits; }
   constexpr auto operator<=>(const ModeBits&) const = default;
@@ -118,6 +117,7 @@ inline constexpr uint32_t kKick = 1u << 0;       // another thread: events, time
 inline constexpr uint32_t kInterrupt = 1u << 1;  // INTR or NMI is pending and may have become deliverable
 inline constexpr uint32_t kHalt = 1u << 2;       // HLT or MWAIT executed
 inline constexpr uint32_t kStop = 1u << 3;       // reset, exit or shutdown (triple fault) requested
+inline constexpr uint32_t kDebug = 1u << 4;      // DebugUnit has a stop or a trap to report
 }  // namespace attention
 
 inline constexpr unsigned kXsaveAreaBytes = 1024;  // x87, SSE and AVX need 832

@@ -41,6 +41,16 @@ VirtualClock::VirtualClock(Source source) : source_(source ? std::move(source) :
   start_ = source_();
 }
 
+void VirtualClock::freeze() {
+  if (!frozen_) frozen_ = now();
+}
+
+void VirtualClock::thaw() {
+  if (!frozen_) return;
+  start_ = source_() - *frozen_;
+  frozen_.reset();
+}
+
 void VirtualClock::run_expired() {
   const Nanoseconds until = now();
   if (!earliest_ || *earliest_ > until) return;

@@ -44,7 +44,11 @@ class VirtualClock {
   using Source = std::function<Nanoseconds()>;
   explicit VirtualClock(Source source = {});
 
-  Nanoseconds now() const { return source_() - start_; }
+  Nanoseconds now() const { return frozen_ ? *frozen_ : source_() - start_; }
+
+  // Time stands still between the two.
+  void freeze();
+  void thaw();
 
   // Deadline of the earliest armed timer.
   std::optional<Nanoseconds> next_deadline() const { return earliest_; }
@@ -60,6 +64,7 @@ class VirtualClock {
   void changed();
   Source source_;
   Nanoseconds start_ = 0;
+  std::optional<Nanoseconds> frozen_;
   std::vector<Timer*> timers_;
   std::optional<Nanoseconds> earliest_;
   uint64_t round_ = 0;

@@ -61,6 +61,7 @@ struct MemoryAccess {
   AccessKind kind = AccessKind::Read;
   bool reads = false;  // a write that reads first
   bool push = false;   // stack-relative by instruction, for fault priorities
+  bool alone = false;  // in a block of one instruction, after which the dispatcher looks at attention
   uint16_t size = 0;
   uint64_t rip = 0;
 };
@@ -72,6 +73,7 @@ struct GatherAccess {
   uint8_t element_bytes = 4;  // 4 or 8
   uint8_t index_bytes = 4;    // 4 or 8
   uint8_t elements = 4;
+  bool alone = false;  // as MemoryAccess::alone
 };
 
 struct Block;

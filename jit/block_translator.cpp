@@ -41,6 +41,11 @@ void BlockTranslator::decode(std::span<const uint8_t> code) {
     if (offset >= code.size()) break;
     if (!key_.mode.has(ModeBits::kFlatCs) && rip > key_.cs_limit) break;
     if (!code64() && offset > 0 && rip != (rip & code_mask())) break;
+    if (offset > 0 && environment_.debug && environment_.debug->has_breakpoints()) {
+      BlockKey here = key_;
+      here.rip = rip;
+      if (environment_.debug->ends_block_before(here.linear())) break;
+    }
     GuestInstruction& insn = instructions_.emplace_back();
     const Decoder::Status status = decoder.decode(code.subspan(offset), rip, insn);
     if (status == Decoder::Status::Truncated) {

@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "core/debug_unit.h"
 #include "jit/arena.h"
 #include "jit/block.h"
 #include "jit/code_cache.h"
@@ -19,6 +20,7 @@ struct HostEnvironment {
   const Thunks* thunks = nullptr;
   uint64_t callout_buffer = 0;  // VcpuState::callout_buffer
   uint64_t poll_page = 0;
+  const DebugUnit* debug = nullptr;  // where blocks end early; null: nowhere
 };
 
 inline constexpr unsigned kMaxBlockInstructions = 64;

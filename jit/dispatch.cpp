@@ -48,15 +48,27 @@ Result<Block*> Translator::block_for(BlockKey key) noexcept {
 
 uint64_t Translator::next_host_code() noexcept {
   while (true) {
+    if (vcpu_.debug().trap_pending()) vcpu_.take_debug_trap();
     const bool shadow = state_.interrupt_shadow;
-    if (state_.attention.load(std::memory_order_relaxed) && !shadow) break;
+    if (step_ == Step::Taken) break;
+    if (state_.attention.load(std::memory_order_relaxed) && !shadow && step_ == Step::Off) break;
     ModeBits extra;
+    if (vcpu_.debug().has_breakpoints() || state_.rflags & flag::kRf || step_ != Step::Off) [[unlikely]] {
+      if (step_ == Step::Wanted) {
+        step_ = Step::Taken;
+        extra.value = ModeBits::kOneInstruction;
+      }
+      const Vcpu::BreakpointVerdict verdict = vcpu_.check_breakpoint(extra.value == 0);
+      if (verdict == Vcpu::BreakpointVerdict::Stopped) break;
+      if (verdict == Vcpu::BreakpointVerdict::Trapped) continue;
+      if (verdict == Vcpu::BreakpointVerdict::RunOne) extra.value = ModeBits::kOneInstruction;
+    }
     if (shadow) {
       // Exactly one instruction runs before interrupts are looked at again (SDM vol. 3, 6.8.3).
       state_.interrupt_shadow = false;
       vcpu_.interrupts_opened();
       extra.value = ModeBits::kOneInstruction;
-    } else if (options_.jump_cache) {
+    } else if (options_.jump_cache && extra.value == 0) {
       if (const uint64_t host = current_jump_cache().find(state_.rip)) {
         state_.spilled_overflow = (state_.rflags & flag::kOf) != 0;
         return host;
@@ -67,7 +79,7 @@ uint64_t Translator::next_host_code() noexcept {
       vcpu_.deliver(block.error());
       continue;
     }
-    if (!shadow && options_.jump_cache) {
+    if (extra.value == 0 && options_.jump_cache) {
       const LinearAddr linear = (*block)->key.linear();
       const uint64_t page = linear.value >> kPageShift;
       const TlbEntry& entry = vcpu_.tlb().entry(vcpu_.current_view(), linear);
@@ -225,6 +237,13 @@ void Translator::mode_changed() {
     cache->signature = signature;
   }
   state_.jump_cache = cache->table();
+}
+
+// Blocks that run across the address; whoever jumps to it comes to next_host_code() from now on.
+void Translator::breakpoint_added(LinearAddr address) {
+  for (Block* block : blocks_) {
+    if (!block->dead && address.value - block->key.linear().value < block->guest_bytes) kill_block(*block);
+  }
 }
 
 void Translator::page_unmapped(LinearAddr page) {

@@ -401,6 +401,7 @@ void BlockTranslator::emit_gather(const GuestInstruction& insn) {
   a_.vmovdqu(slot(GatherAccess::kMask), x86::ymm(mask));
 
   GatherAccess& access = *arena_->make<GatherAccess>();
+  access.alone = one_instruction();
   access.address = make_system_instruction(insn, SystemOp::Ud);
   access.address.index = SystemInstruction::kNoRegister;
   access.address.scale = insn.operands[1].mem.scale;

@@ -108,6 +108,7 @@ void BlockTranslator::begin_access(MemoryAccess access) {
     emit_tlb_lookup(access);
     return;
   }
+  access.alone = one_instruction();
   open_access_ = arena_->make(access);
   emit_callout(environment_.thunks->callout_begin, reinterpret_cast<uint64_t>(open_access_));
   a_.mov(kHostAddend, asmjit::Imm(environment_.callout_buffer));

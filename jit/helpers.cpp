@@ -32,6 +32,10 @@ bool execute(Translator& translator, uint64_t instruction) {
     vcpu.deliver(outcome.error());
     return false;
   }
+  if (state.rip == insn.rip && insn.repeat != SystemInstruction::Repeat::None &&
+      !(state.attention.load(std::memory_order_relaxed) & attention::kDebug)) {
+    translator.repeat_goes_on();
+  }
   // INT n clears TF before the trap would be taken (SDM vol. 3, 17.3.1.4).
   const bool software_interrupt = insn.op == SystemOp::Int || insn.op == SystemOp::Int1 ||
                                   insn.op == SystemOp::Int3 || insn.op == SystemOp::Into;
@@ -98,6 +102,14 @@ uint64_t callout_begin(Translator& translator, uint64_t offset, uint64_t access_
   };
   const auto linear = vcpu.linearize(access.segment, offset, access.size, access.kind);
   if (!linear) return raise_here(linear.error());
+  const bool reads = access.kind == AccessKind::Read || access.reads;
+  // The instruction that meets a watchpoint must be the last one of its block.
+  if (!access.alone && vcpu.debug().watching() &&
+      vcpu.debug().meets(*linear, access.size, reads, access.kind == AccessKind::Write)) {
+    translator.collect_flags();
+    state.rip = access.rip;
+    return translator.callout_host_code();
+  }
   const TlbView view = vcpu.current_view();
   if (state.mode.has(ModeBits::kAlignment) && access.size <= 16 && (linear->value & (access.size - 1)) != 0 &&
       (access.size & (access.size - 1)) == 0) {
@@ -108,7 +120,7 @@ uint64_t callout_begin(Translator& translator, uint64_t offset, uint64_t access_
     const auto writable = vcpu.probe_write(*linear, access.size, view);
     if (!writable) return raise_here(writable.error());
   }
-  if (access.kind == AccessKind::Read || access.reads) {
+  if (reads) {
     const auto read = vcpu.read_linear(*linear, state.callout_buffer.data(), access.size, view);
     if (!read) return raise_here(read.error());
   }
@@ -135,6 +147,11 @@ uint64_t gather(Translator& translator, uint64_t, uint64_t access_address, uint6
   VcpuState& state = vcpu.state();
   // SAFETY: the address of a GatherAccess that the running block owns.
   const auto& access = *reinterpret_cast<const GatherAccess*>(access_address);
+  if (!access.alone && vcpu.debug().watching()) {
+    translator.collect_flags();
+    state.rip = access.address.rip;
+    return translator.callout_host_code();
+  }
   std::byte* const buffer = state.callout_buffer.data();
   const auto load = [buffer](unsigned offset, unsigned bytes) -> uint64_t {
     uint64_t value = 0;

@@ -90,13 +90,15 @@ Translator::Translator(Vcpu& vcpu, const TranslatorOptions& options, TraceSink t
       thunks_(generate_thunks(cache_, *this)),
       block_translator_(options_, {.thunks = &thunks_,
                                    .callout_buffer = reinterpret_cast<uint64_t>(state_.callout_buffer.data()),
-                                   .poll_page = reinterpret_cast<uint64_t>(cache_.poll_page())}),
+                                   .poll_page = reinterpret_cast<uint64_t>(cache_.poll_page()),
+                                   .debug = &vcpu.debug()}),
       buckets_(kBuckets) {
   if (options_.trace_execution) options_.chain = options_.jump_cache = false;
   frames_.resize(vcpu_.map().tracker().frame_count());
   vcpu_.tlb().set_listener(this);
   vcpu_.map().tracker().set_listener(this);
   vcpu_.set_mode_listener(this);
+  vcpu_.debug().set_listener(this);
   mode_changed();
 }
 
@@ -104,11 +106,22 @@ Translator::~Translator() {
   vcpu_.tlb().set_listener(nullptr);
   vcpu_.map().tracker().set_listener(nullptr);
   vcpu_.set_mode_listener(nullptr);
+  vcpu_.debug().set_listener(nullptr);
 }
 
 void Translator::run() {
   if (poll_closed_.exchange(false)) mprotect(cache_.poll_page(), kPageSize, PROT_READ);
   if (state_.attention.load() && !state_.interrupt_shadow) return;
+  enter_guest();
+}
+
+void Translator::step() {
+  step_ = Step::Wanted;
+  enter_guest();
+  step_ = Step::Off;
+}
+
+void Translator::enter_guest() {
   install_fault_handlers();
   thread_local SignalStack signal_stack;
   set_gs_base(reinterpret_cast<uint64_t>(&state_));

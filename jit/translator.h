@@ -27,7 +27,8 @@ namespace penumbra::jit {
 class Translator final : public Engine,
                          private MappingListener,
                          private CodeWriteListener,
-                         private ModeListener {
+                         private ModeListener,
+                         private BreakpointListener {
  public:
   using TraceSink = std::function<void(std::string_view text)>;
 
@@ -37,6 +38,7 @@ class Translator final : public Engine,
   ~Translator() override;
 
   void run() override;
+  void step() override;
   void interrupt() override;
   void discard_translations() override;
 
@@ -54,6 +56,10 @@ class Translator final : public Engine,
   uint64_t link_host_code(BlockLink& link) noexcept;
   // After a jump to a dead block: the jump cache may still lead there.
   uint64_t redispatch_host_code() noexcept;
+  // A repeated string instruction stopped between elements: to step() it is still the same instruction.
+  void repeat_goes_on() noexcept {
+    if (step_ == Step::Taken) step_ = Step::Wanted;
+  }
   // Collects the flags that translated code spilled into VcpuState::rflags.
   void collect_flags() noexcept;
   // What a host address in translated code belongs to; nothing when it is in no block.
@@ -80,6 +86,10 @@ class Translator final : public Engine,
   void code_written(PageFrame frame, uint64_t offset, uint64_t size) override;
   // ModeListener
   void mode_changed() override;
+  // BreakpointListener
+  void breakpoint_added(LinearAddr address) override;
+
+  void enter_guest();
 
   void run_guest() noexcept;  // light
   BlockKey key_at_rip(ModeBits extra_mode) const;
@@ -117,6 +127,8 @@ class Translator final : public Engine,
   std::deque<FrameNode> frame_nodes_;
   std::array<std::array<std::unique_ptr<JumpCache>, 2>, SoftTlb::kSpaces> jump_caches_;  // [space][user]
   std::atomic<bool> poll_closed_{false};
+  enum class Step : uint8_t { Off, Wanted, Taken };
+  Step step_ = Step::Off;
   uint64_t generation_ = 0;  // counts flush_translations()
   Counters counters_;
 };

@@ -37,6 +37,8 @@ SoftTlb::SoftTlb(PhysicalMap& map) : map_(map) {
 void SoftTlb::fill(TlbView view_kind, LinearAddr address, const Translation& translation) {
   const PhysicalMap::Page page = map_.page(translation.physical);
   if (!page.host) return;
+  const bool watched = watched_ && watched_->any();
+  if (watched && watched_->reads(address)) return;
   Space& space = *spaces_[current_];
   View& view = space.views[static_cast<unsigned>(view_kind)];
   const unsigned index = index_of(address);
@@ -45,7 +47,8 @@ void SoftTlb::fill(TlbView view_kind, LinearAddr address, const Translation& tra
   const LinearAddr linear = address.page();
   entry.read_tag = linear.value;
   const bool direct_write =
-      translation.may_write && page.kind == PhysicalMap::PageKind::Ram && !map_.tracker().holds_code(page.frame);
+      translation.may_write && page.kind == PhysicalMap::PageKind::Ram && !map_.tracker().holds_code(page.frame) &&
+      !(watched && watched_->writes(address));
   entry.write_tag = direct_write ? linear.value : TlbEntry::kInvalid;
   // SAFETY: only [linear, linear + 4 KiB) matches the tags, which the addend takes to the host page.
   entry.addend = reinterpret_cast<uint64_t>(page.host) - linear.value;

@@ -19,6 +19,7 @@
 #include "mmu/address.h"
 #include "mmu/page_walker.h"
 #include "mmu/physical_map.h"
+#include "mmu/watched_pages.h"
 
 namespace penumbra {
 
@@ -90,6 +91,8 @@ class SoftTlb {
   void stop_writes_to(PageFrame frame);
 
   void set_listener(MappingListener* listener) { listener_ = listener; }
+  // Pages that get no entry for the accesses to be seen. Whoever changes them flushes.
+  void set_watched(const WatchedPages* watched) { watched_ = watched; }
   const TlbStats& stats() const { return stats_; }
 
   // For tests: every valid entry stands at its index, points into the page it names, and lets nobody write
@@ -137,6 +140,7 @@ class SoftTlb {
   unsigned current_ = 0;
   uint64_t use_counter_ = 0;
   MappingListener* listener_ = nullptr;
+  const WatchedPages* watched_ = nullptr;
   TlbStats stats_;
 };
 

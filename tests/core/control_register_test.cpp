@@ -121,7 +121,7 @@ TEST_F(ControlRegister, DebugRegisters) {
   long_mode(0);
   ASSERT_TRUE(cpu().execute(to(SystemOp::MovToDr, 7, 0xffff)));
   EXPECT_EQ(s().dr[7] & 0x400, 0x400u);
-  EXPECT_TRUE(s().mode.has(ModeBits::kWatch));
+  EXPECT_TRUE(cpu().debug().has_breakpoints());
   s().rip = kCode;  // GD is set: any access traps
   const auto fault = fault_of(to(SystemOp::MovFromDr, 0, 0));
   EXPECT_EQ(fault.vector, vector::kDb);

@@ -16,6 +16,7 @@ class ScriptedEngine : public Engine {
   void run() override {
     while (vcpu_.state().attention.load() == 0) step_();
   }
+  void step() override { step_(); }
   void interrupt() override { ++interrupts; }
   void discard_translations() override { ++discards; }
   std::atomic<int> interrupts{0};
