@@ -64,6 +64,8 @@ Result<Outcome> Vcpu::execute_fast_call(const SystemInstruction& insn) {
     }
 
     case SystemOp::Sysenter: {
+      // AMD APM vol. 3, SYSENTER: not in long mode.
+      if (amd_ && long_mode()) return raise(vector::kUd);
       const auto selector = static_cast<uint16_t>(s.sysenter_cs & 0xfffc);
       if (!(s.cr0 & cr0::kPe) || selector == 0) return raise(vector::kGp, 0);
       s.rflags &= ~(flag::kVm | flag::kIf | flag::kRf);
@@ -77,6 +79,7 @@ Result<Outcome> Vcpu::execute_fast_call(const SystemInstruction& insn) {
     }
 
     default: {  // SYSEXIT
+      if (amd_ && long_mode()) return raise(vector::kUd);
       const unsigned selector = (s.sysenter_cs & 0xfffc) | 3;
       if (!protected_mode() || selector == 3 || s.cpl != 0) return raise(vector::kGp, 0);
       const bool to_64 = insn.operand_bytes == 8 || insn.rex_w;
