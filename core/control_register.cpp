@@ -146,7 +146,7 @@ Result<void> Vcpu::write_cr3(uint64_t value) {
   }
   state_.cr3 = value;
   tlb_.switch_space(pcide ? static_cast<uint16_t>(value & kPcidMask) : 0, keep);
-  state_.tlb_view = tlb_.view(current_view());
+  select_view();
   if (mode_listener_) mode_listener_->mode_changed();
   return {};
 }

@@ -42,7 +42,7 @@ Result<Outcome> Vcpu::execute_flags(const SystemInstruction& insn) {
         state_.rflags &= ~flag::kAc;
       }
       // All that depends on AC at CPL 0; CLAC and STAC are too frequent for update_mode().
-      state_.tlb_view = tlb_.view(current_view());
+      select_view();
       return advance(insn);
     default:
       return raise(vector::kUd);

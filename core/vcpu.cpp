@@ -161,7 +161,7 @@ void Vcpu::update_mode() {
   }
   if (s.rflags & flag::kTf) bits |= ModeBits::kSingleStep;
   s.mode.value = bits;
-  s.tlb_view = tlb_.view(current_view());
+  select_view();
   if (mode_listener_) mode_listener_->mode_changed();
 }
 

@@ -147,6 +147,10 @@ class Vcpu {
   // Fills the TLB for `address` (fault, MMIO: see walker). The page's kind tells whether there is now an
   // entry.
   Result<PhysAddr> translate(LinearAddr address, AccessKind access, TlbView view);
+  // The same walk, without the software TLB.
+  std::expected<Translation, PageFault> walk(LinearAddr address, AccessKind access, TlbView view) {
+    return walker_.walk(paging_state(), address, access, privilege_of(view));
+  }
   // Where the next instruction bytes come from: checks CS limit and canonical RIP, then a fetch translation.
   Result<PhysAddr> translate_fetch(LinearAddr address);
 
@@ -210,6 +214,13 @@ class Vcpu {
   };
   Result<uint64_t> write_frame(const StackTarget& stack, uint64_t sp, const uint64_t* values, unsigned count,
                                unsigned bytes);
+
+  // For translated code: entries of the current privilege and address space.
+  void select_view() {
+    const TlbView view = current_view();
+    state_.tlb_view = tlb_.view(view);
+    state_.window_table = tlb_.window_table(view);
+  }
 
   // --- segment.cpp
   Result<uint16_t> read_operand16(const SystemInstruction& insn);  // r/m16

@@ -93,7 +93,7 @@ CharacterTarget file_target(std::string_view option, std::string_view path) {
 
 // Options as strings, before they depend on one another.
 struct RunWords {
-  std::string memory, processors, rtc, display, monitor, debug_console, topics, switches;
+  std::string memory, processors, rtc, display, monitor, debug_console, topics, switches, mmu;
   std::vector<std::string> serials, devices, chardevs;
   bool no_reboot = false, nographic = false;
 };
@@ -129,6 +129,7 @@ class RunReader {
     options.translator.trace_execution = options.trace_topics & TraceLog::kExecution;
     try {
       jit::apply_switches(options.translator, words.switches);
+      if (set_.contains("mmu")) options.translator.mmu = jit::mmu_named(words.mmu);
     } catch (const std::invalid_argument& error) {
       refuse("{}", error.what());
     }
@@ -335,6 +336,7 @@ Command parse_run(std::span<const char* const> arguments) {
   std::string switches = "translator switches, each as NAME or no-NAME:";
   for (const auto& known : jit::translator_switches()) switches += " " + std::string(known.name);
   word("jit", words.switches, switches);
+  word("mmu", words.mmu, "how 64-bit code reaches memory: tlb, windows, or auto (auto)");
   app.add_flag("--stats", options.stats, "counters and times at exit, on standard error");
   try {
     parse(app, arguments, 0);

@@ -139,6 +139,7 @@ void PcMachine::make_engine() {
   if (trace_.has(TraceLog::kGuestCode | TraceLog::kHostCode | TraceLog::kExecution))
     trace = [this](std::string_view text) { trace_.write(text); };
   auto made = std::make_unique<jit::Translator>(machine_->vcpu(), options_.translator, std::move(trace));
+  if (!made->warning().empty()) fmt::print(stderr, "penumbra: note: {}\n", made->warning());
   translator_ = made.get();
   machine_->set_engine(std::move(made));
 }

@@ -60,7 +60,7 @@ struct MemoryAccess {
   SegmentIndex segment = kDs;
   AccessKind kind = AccessKind::Read;
   bool reads = false;  // a write that reads first
-  bool push = false;   // stack-relative by instruction, for fault priorities
+  bool window = true;  // the instruction's operand is [kHostAddend + kLinear]: a window fault can be repaired
   bool alone = false;  // in a block of one instruction, after which the dispatcher looks at attention
   uint16_t size = 0;
   uint64_t rip = 0;
@@ -97,6 +97,7 @@ struct Block {
   uint16_t guest_instructions = 0;
   uint16_t site_count = 0;
   bool dead = false;
+  bool windows = false;       // memory operands through the shadow windows
   bool crosses_page = false;  // the only instruction continues on the page at `second_page`
   PageFrame second_frame;
   Block* next_in_bucket = nullptr;

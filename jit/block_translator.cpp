@@ -113,10 +113,11 @@ void BlockTranslator::record_poll(uint64_t resume_rip) {
 }
 
 Block* BlockTranslator::translate(const BlockKey& key, std::span<const uint8_t> code, bool crosses_page,
-                                  uint64_t host_address, Arena& arena) {
+                                  uint64_t host_address, Arena& arena, bool windows) {
   arena_ = &arena;
   block_ = arena.make<Block>();
   block_->key = key;
+  block_->windows = windows && key.mode.has(ModeBits::kCode64) && options_.soft_tlb;
   block_->crosses_page = crosses_page;
   key_ = key;
   decode(code);

@@ -43,8 +43,9 @@ class BlockTranslator {
   // Translates the block at `key` from `code`: the guest's bytes from there to the end of the page, or, when
   // the first instruction continues on the next page (crosses_page), at least that instruction, which then is
   // all of the block. The host code is for `host_address`, and valid as long as `arena` keeps the block.
+  // `windows`: memory operands go through the shadow windows where they can.
   Block* translate(const BlockKey& key, std::span<const uint8_t> code, bool crosses_page,
-                   uint64_t host_address, Arena& arena);
+                   uint64_t host_address, Arena& arena, bool windows);
 
   // Host code of the last translate().
   std::span<const std::byte> host_code() const;
@@ -85,6 +86,7 @@ class BlockTranslator {
   void end_access();                       // after the instruction, with the flags it left
   bool is_inline(const MemoryAccess& access) const;
   void emit_tlb_lookup(const MemoryAccess& access);
+  void emit_window_lookup(const MemoryAccess& access);
   void emit_callout(uint64_t thunk, uint64_t detail);
   MemoryAccess access_of(const ZydisDecodedOperand& operand) const;
   static x86::Mem host_operand(uint32_t size) { return x86::ptr(kHostAddend, kLinear, 0, 0, size); }

@@ -106,6 +106,18 @@ uint64_t Translator::callout_host_code() noexcept {
   return (*block)->host;
 }
 
+uint64_t Translator::tlb_host_code() noexcept {
+  ++counters_.window_misses;
+  const auto block = block_for(key_at_rip({ModeBits::kOneInstruction}));
+  if (!block) {
+    vcpu_.deliver(block.error());
+    return next_host_code();
+  }
+  if (options_.trace_execution) trace_entry(**block);
+  state_.spilled_overflow = (state_.rflags & flag::kOf) != 0;
+  return (*block)->host;
+}
+
 uint64_t Translator::redispatch_host_code() noexcept {
   current_jump_cache().forget(state_.rip);
   return next_host_code();
@@ -135,7 +147,7 @@ void Translator::point_link(const BlockLink& link, uint64_t host) {
   cache_.patch(site, std::as_bytes(std::span(&displacement, 1)));
 }
 
-std::optional<Site> Translator::site_at(uint64_t host) const noexcept {
+Block* Translator::block_at(uint64_t host) const noexcept {
   size_t low = 0, high = blocks_.size();
   while (low < high) {
     const size_t middle = (low + high) / 2;
@@ -145,9 +157,14 @@ std::optional<Site> Translator::site_at(uint64_t host) const noexcept {
       high = middle;
     }
   }
-  if (low == 0) return std::nullopt;
-  const Block& block = *blocks_[low - 1];
-  if (host - block.host >= block.host_bytes) return std::nullopt;
+  if (low == 0 || host - blocks_[low - 1]->host >= blocks_[low - 1]->host_bytes) return nullptr;
+  return blocks_[low - 1];
+}
+
+std::optional<Site> Translator::site_at(uint64_t host) const noexcept {
+  const Block* const at = block_at(host);
+  if (!at) return std::nullopt;
+  const Block& block = *at;
   const SiteRecord* found = nullptr;
   for (unsigned i = 0; i < block.site_count && block.sites[i].host_offset <= host - block.host; ++i) {
     found = &block.sites[i];

@@ -224,17 +224,19 @@ void BlockTranslator::emit_generic(const GuestInstruction& insn) {
 
   MemoryForm form = MemoryForm::None;
   if (memory) {
-    emit_offset(memory->mem, insn);
-    begin_access(access_of(*memory));
     form = MemoryForm::AddendPlusLinear;
     unsigned distinct = mapped_count;
     if (mapped_count == 2 && mapped[0].gpr == mapped[1].gpr) distinct = 1;
     if (distinct > 1) {
-      a_.lea(kLinear, x86::ptr(kHostAddend, kLinear));
       form = MemoryForm::Linear;
     } else if (uses_high_byte(insn)) {
       form = MemoryForm::Rdi;
     }
+    emit_offset(memory->mem, insn);
+    MemoryAccess access = access_of(*memory);
+    access.window = form == MemoryForm::AddendPlusLinear;
+    begin_access(access);
+    if (form == MemoryForm::Linear) a_.lea(kLinear, x86::ptr(kHostAddend, kLinear));
   }
   if ((insn.flags_read | insn.flags_touched) && live_[current_].before) need_flags_in_host();
 
@@ -368,7 +370,12 @@ void BlockTranslator::emit_mask_move(const GuestInstruction& insn) {
   } else {
     a_.movzx(kLinear.r32(), x86::di);
   }
-  MemoryAccess access{.segment = kDs, .kind = AccessKind::Write, .reads = true, .size = 16, .rip = insn.rip};
+  MemoryAccess access{.segment = kDs,
+                      .kind = AccessKind::Write,
+                      .reads = true,
+                      .window = false,
+                      .size = 16,
+                      .rip = insn.rip};
   for (unsigned i = 0; i < insn.zydis.operand_count; ++i) {
     const ZydisDecodedOperand& operand = insn.operands[i];
     if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY) continue;

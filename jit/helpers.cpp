@@ -72,6 +72,11 @@ uint64_t tlb_miss(Translator& translator, uint64_t linear, uint64_t detail, uint
   return translator.callout_host_code();
 }
 
+uint64_t window_miss(Translator& translator, uint64_t, uint64_t, uint64_t) noexcept {
+  translator.collect_flags();
+  return translator.tlb_host_code();
+}
+
 uint64_t system(Translator& translator, uint64_t, uint64_t instruction, uint64_t) noexcept {
   VcpuState& state = translator.vcpu().state();
   const uint64_t killed = translator.counters().blocks_killed;

@@ -16,6 +16,13 @@ std::span<const TranslatorSwitch> translator_switches() {
   return kSwitches;
 }
 
+TranslatorOptions::Mmu mmu_named(std::string_view name) {
+  if (name == "tlb") return TranslatorOptions::Mmu::Tlb;
+  if (name == "windows") return TranslatorOptions::Mmu::Windows;
+  if (name == "auto") return TranslatorOptions::Mmu::Auto;
+  throw std::invalid_argument("--mmu: '" + std::string(name) + "' is not tlb, windows or auto");
+}
+
 void apply_switches(TranslatorOptions& options, std::string_view list) {
   while (!list.empty()) {
     const size_t comma = list.find(',');

@@ -17,6 +17,11 @@ struct TranslatorOptions {
   bool soft_tlb = true;       // inline TLB lookup; off: every memory operand in callout form
   bool long_blocks = true;    // off: one guest instruction a block
 
+  // How 64-bit code reaches memory: the software TLB, shadow windows (mmu/shadow_windows.h), or the TLB at first
+  // and windows for the blocks where the time goes.
+  enum class Mmu : uint8_t { Tlb, Windows, Auto };
+  Mmu mmu = Mmu::Auto;
+
   uint64_t code_cache_bytes = 64ull << 20;  // 1 MiB to 1 GiB
 
   // Trace what is translated and run (-d); see core/trace_log.h for where it goes.
@@ -32,6 +37,9 @@ struct TranslatorSwitch {
   std::string_view help;
 };
 std::span<const TranslatorSwitch> translator_switches();
+
+// "tlb", "windows" or "auto". Throws std::invalid_argument for anything else.
+TranslatorOptions::Mmu mmu_named(std::string_view name);
 
 // Applies a comma-separated list of switches. Throws std::invalid_argument naming an unknown one.
 void apply_switches(TranslatorOptions& options, std::string_view list);

@@ -29,6 +29,8 @@ struct Thunks {
   uint64_t callout_begin = 0;  // kLinear: offset; kTemp: MemoryAccess*
   uint64_t callout_end = 0;    // kTemp: MemoryAccess*
   uint64_t gather = 0;         // kTemp: GatherAccess*
+  uint64_t window_miss = 0;          // VcpuState::rip: the instruction that no window serves; flags in the host
+  uint64_t window_miss_spilled = 0;  // likewise, flags spilled
   uint64_t single_step = 0;    // kLinear: RIP of the next instruction; never goes on
   // Block ends, with the flags in the host's RFLAGS; never go on.
   uint64_t lookup = 0;      // kLinear: RIP to go to

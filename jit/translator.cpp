@@ -31,6 +31,12 @@ void on_fault(int signal, siginfo_t* info, void* context) {
   sigaction(signal, &previous_actions[signal], nullptr);
 }
 
+void on_sample(int, siginfo_t*, void* context) {
+  const int saved_errno = errno;
+  if (current_translator) current_translator->handle_sample(context);
+  errno = saved_errno;
+}
+
 void install_fault_handlers() {
   static const bool installed = [] {
     struct sigaction action = {};
@@ -38,6 +44,9 @@ void install_fault_handlers() {
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     sigfillset(&action.sa_mask);
     for (const int signal : kFaultSignals) sigaction(signal, &action, &previous_actions[signal]);
+    action.sa_sigaction = on_sample;
+    action.sa_flags |= SA_RESTART;
+    sigaction(SIGPROF, &action, nullptr);
     return true;
   }();
   (void)installed;
@@ -71,6 +80,32 @@ class SignalStack {
   stack_t previous_ = {};
 };
 
+// Sends SIGPROF to this thread after every kSampleInterval of processor time.
+class SampleTimer {
+ public:
+  SampleTimer() {
+    sigevent event = {};
+    event.sigev_notify = SIGEV_THREAD_ID;
+    event.sigev_signo = SIGPROF;
+    event._sigev_un._tid = gettid();
+    armed_ = timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &timer_) == 0;
+    if (!armed_) return;  // without samples no block becomes hot
+    itimerspec interval = {};
+    interval.it_value.tv_nsec = interval.it_interval.tv_nsec = kSampleNanoseconds;
+    timer_settime(timer_, 0, &interval, nullptr);
+  }
+  ~SampleTimer() {
+    if (armed_) timer_delete(timer_);
+  }
+  SampleTimer(const SampleTimer&) = delete;
+  SampleTimer& operator=(const SampleTimer&) = delete;
+
+ private:
+  static constexpr long kSampleNanoseconds = 1'000'000;
+  timer_t timer_ = {};
+  bool armed_ = false;
+};
+
 void set_gs_base(uint64_t base) {
   if (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE) {
     asm volatile("wrgsbase %0" : : "r"(base));
@@ -99,10 +134,19 @@ Translator::Translator(Vcpu& vcpu, const TranslatorOptions& options, TraceSink t
   vcpu_.map().tracker().set_listener(this);
   vcpu_.set_mode_listener(this);
   vcpu_.debug().set_listener(this);
-  mode_changed();
+  if (options_.mmu != TranslatorOptions::Mmu::Tlb) {
+    try {
+      windows_ = std::make_unique<ShadowWindows>(vcpu_.map(), SoftTlb::kSpaces);
+    } catch (const std::runtime_error& refused) {
+      warning_ = std::string(refused.what()) + "; using the software TLB";
+    }
+    vcpu_.tlb().set_windows(windows_.get());
+  }
+  vcpu_.update_mode();
 }
 
 Translator::~Translator() {
+  vcpu_.tlb().set_windows(nullptr);
   vcpu_.tlb().set_listener(nullptr);
   vcpu_.map().tracker().set_listener(nullptr);
   vcpu_.set_mode_listener(nullptr);
@@ -124,6 +168,7 @@ void Translator::step() {
 void Translator::enter_guest() {
   install_fault_handlers();
   thread_local SignalStack signal_stack;
+  if (windows_ && options_.mmu == TranslatorOptions::Mmu::Auto) thread_local SampleTimer sample_timer;
   set_gs_base(reinterpret_cast<uint64_t>(&state_));
   current_translator = this;
   run_guest();
@@ -157,6 +202,17 @@ bool Translator::handle_host_fault(int signal, void* info_pointer, void* context
     ++counters_.poll_exits;
     return true;
   }
+  switch (window_fault(info, context_pointer)) {
+    case WindowFault::None:
+      break;
+    case WindowFault::Filled:
+      return true;
+    case WindowFault::NoWindow:
+      state_.rip = site->rip;
+      regs[REG_RIP] =
+          static_cast<greg_t>(site->flags == FlagHome::Host ? thunks_.window_miss : thunks_.window_miss_spilled);
+      return true;
+  }
   const auto trap = static_cast<uint8_t>(regs[REG_TRAPNO]);
   // A host page fault here would mean that a host address left guest memory: that is ours to crash on.
   if (trap == vector::kPf) return false;
@@ -164,6 +220,63 @@ bool Translator::handle_host_fault(int signal, void* info_pointer, void* context
   state_.site = trap;
   regs[REG_RIP] = static_cast<greg_t>(site->flags == FlagHome::Host ? thunks_.fault : thunks_.fault_spilled);
   return true;
+}
+
+// An access through a window that is not there, or does not allow it. Runs in the signal handler, on top of
+// translated code: nothing of the translator is in the middle of a change.
+Translator::WindowFault Translator::window_fault(const void* info_pointer, void* context_pointer) {
+  greg_t* regs = static_cast<ucontext_t*>(context_pointer)->uc_mcontext.gregs;
+  const auto pc = static_cast<uint64_t>(regs[REG_RIP]);
+  Block* const block = windows_ ? block_at(pc) : nullptr;
+  if (!block || !block->windows) return WindowFault::None;
+  const auto linear = static_cast<uint64_t>(regs[REG_R10]);
+  const auto delta = static_cast<uint64_t>(regs[REG_R9]);
+  uint64_t address = linear;
+  bool write = false;
+  switch (regs[REG_TRAPNO]) {
+    case vector::kPf: {
+      const auto host = reinterpret_cast<uint64_t>(static_cast<const siginfo_t*>(info_pointer)->si_addr);
+      constexpr uint64_t kLargestOperand = 64;
+      // Else the entry of a region that is not canonical was read.
+      address = host - delta;
+      if (address - linear >= kLargestOperand) address = ~linear;
+      constexpr greg_t kErrorWrite = 2;
+      write = regs[REG_ERR] & kErrorWrite;
+      break;
+    }
+    case vector::kGp:
+      if (delta != ShadowWindows::kNoChunk) return WindowFault::None;
+      break;
+    default:
+      return WindowFault::None;
+  }
+  if (hot_.fault(block->key)) leave_windows(*block, pc);
+  if (address >> ShadowWindows::kRegionShift != linear >> ShadowWindows::kRegionShift) return WindowFault::NoWindow;
+  const TlbView view = vcpu_.current_view();
+  const unsigned space = vcpu_.tlb().current_space();
+  const auto translation = vcpu_.walk({address}, write ? AccessKind::Write : AccessKind::Read, view);
+  if (!translation || !windows_->fill(space, view, {address}, *translation, write)) return WindowFault::NoWindow;
+  regs[REG_R9] = static_cast<greg_t>(windows_->table(space, view)[linear >> ShadowWindows::kRegionShift]);
+  ++counters_.window_fills;
+  return WindowFault::Filled;
+}
+
+// The next translation of a cold block uses the software TLB. The entry of the block is patched: not while it
+// is about to run.
+void Translator::leave_windows(Block& block, uint64_t pc) {
+  if (pc - block.host >= kEntryPatchBytes) kill_block(block);
+}
+
+void Translator::handle_sample(void* context_pointer) {
+  const auto pc = static_cast<uint64_t>(static_cast<ucontext_t*>(context_pointer)->uc_mcontext.gregs[REG_RIP]);
+  if (!cache_.contains(pc)) return;
+  Block* const block = block_at(pc);
+  if (!block || block->dead || !block->key.mode.has(ModeBits::kCode64)) return;
+  if (pc - block->host < kEntryPatchBytes) return;
+  if (hot_.sample(block->key) && !block->windows) {
+    ++counters_.blocks_windowed;
+    kill_block(*block);
+  }
 }
 
 Result<Block*> Translator::translate_block(const BlockKey& key) {
@@ -193,7 +306,10 @@ Result<Block*> Translator::translate_block(const BlockKey& key) {
   }
 
   if (cache_.free_bytes() < kMaxBlockHostBytes) flush_translations();
-  Block& block = *block_translator_.translate(key, code, crosses, cache_.next_address(), arena_);
+  const bool one = key.mode.value & (ModeBits::kOneInstruction | ModeBits::kCallout);
+  const bool windows = windows_ && !one &&
+                       (options_.mmu == TranslatorOptions::Mmu::Windows ? !hot_.cold(key) : hot_.hot(key));
+  Block& block = *block_translator_.translate(key, code, crosses, cache_.next_address(), arena_, windows);
   block.second_frame = second_frame;
   const std::span<const std::byte> host_code = block_translator_.host_code();
   cache_.append(host_code);
@@ -248,6 +364,9 @@ std::vector<std::pair<std::string, uint64_t>> Translator::statistics() const {
       {"jumps chained", counters_.links},
       {"jumps to dropped blocks", counters_.redispatches},
       {"inline TLB misses", counters_.tlb_misses},
+      {"blocks moved to shadow windows", counters_.blocks_windowed},
+      {"shadow windows filled", counters_.window_fills},
+      {"accesses without a window", counters_.window_misses},
       {"callouts: memory operands", counters_.callout_accesses},
       {"instructions run in callout form", counters_.callout_blocks},
       {"host faults taken as guest exceptions", counters_.host_faults},

@@ -18,6 +18,7 @@
 #include "jit/block.h"
 #include "jit/block_translator.h"
 #include "jit/code_cache.h"
+#include "jit/hot_blocks.h"
 #include "jit/jump_cache.h"
 #include "jit/options.h"
 #include "jit/runtime.h"
@@ -42,6 +43,9 @@ class Translator final : public Engine,
   void interrupt() override;
   void discard_translations() override;
 
+  // What the host refused, and what is done instead: one line, empty if nothing.
+  const std::string& warning() const { return warning_; }
+
   // Counters for --stats, in the order to show them.
   std::vector<std::pair<std::string, uint64_t>> statistics() const;
 
@@ -52,6 +56,8 @@ class Translator final : public Engine,
   uint64_t next_host_code() noexcept;
   // The same for the one instruction at RIP in callout form.
   uint64_t callout_host_code() noexcept;
+  // The same for the one instruction at RIP, with the software TLB.
+  uint64_t tlb_host_code() noexcept;
   // After a direct jump: as next_host_code(), and patches the jump when the target allows.
   uint64_t link_host_code(BlockLink& link) noexcept;
   // After a jump to a dead block: the jump cache may still lead there.
@@ -64,11 +70,13 @@ class Translator final : public Engine,
   void collect_flags() noexcept;
   // What a host address in translated code belongs to; nothing when it is in no block.
   std::optional<Site> site_at(uint64_t host) const noexcept;
+  Block* block_at(uint64_t host) const noexcept;
 
   struct Counters {
     uint64_t lookups = 0, links = 0, redispatches = 0, tlb_misses = 0, callout_accesses = 0,
              callout_blocks = 0;
     std::array<uint64_t, kSystemOps> system_ops{};
+    uint64_t window_fills = 0, window_misses = 0, blocks_windowed = 0;
     uint64_t host_faults = 0, blocks_killed = 0, cache_flushes = 0, poll_exits = 0;
   };
   Counters& counters() { return counters_; }
@@ -76,6 +84,8 @@ class Translator final : public Engine,
   // Called by the process-wide signal handler on the vCPU's thread; false if the fault is not from translated
   // code.
   bool handle_host_fault(int signal, void* info, void* context);
+  // Likewise, for the signal that samples where translated code spends its time.
+  void handle_sample(void* context);
 
  private:
   // MappingListener
@@ -90,7 +100,6 @@ class Translator final : public Engine,
   void breakpoint_added(LinearAddr address) override;
 
   void enter_guest();
-
   void run_guest() noexcept;  // light
   BlockKey key_at_rip(ModeBits extra_mode) const;
   Result<Block*> block_for(BlockKey key) noexcept;
@@ -100,6 +109,9 @@ class Translator final : public Engine,
   void kill_block(Block& block);
   void point_link(const BlockLink& link, uint64_t host);
   void flush_translations();
+  enum class WindowFault : uint8_t { None, Filled, NoWindow };
+  WindowFault window_fault(const void* info, void* context);
+  void leave_windows(Block& block, uint64_t pc);
   JumpCache& current_jump_cache();
   void trace_entry(const Block& block);
   void trace_block(const Block& block, std::span<const std::byte> host_code);
@@ -117,6 +129,7 @@ class Translator final : public Engine,
   VcpuState& state_;
   TranslatorOptions options_;
   TraceSink trace_;
+  std::string warning_;
   CodeCache cache_;
   Thunks thunks_;
   BlockTranslator block_translator_;
@@ -126,6 +139,8 @@ class Translator final : public Engine,
   std::vector<FrameNode*> frames_;  // by frame number
   std::deque<FrameNode> frame_nodes_;
   std::array<std::array<std::unique_ptr<JumpCache>, 2>, SoftTlb::kSpaces> jump_caches_;  // [space][user]
+  std::unique_ptr<ShadowWindows> windows_;
+  HotBlocks hot_;
   std::atomic<bool> poll_closed_{false};
   enum class Step : uint8_t { Off, Wanted, Taken };
   Step step_ = Step::Off;

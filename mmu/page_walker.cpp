@@ -168,6 +168,8 @@ std::expected<Translation, PageFault> PageWalker::walk(const PagingState& paging
                        .may_write = may_write && entry.value & kDirty,
                        .may_fetch = may_fetch,
                        .global = paging.global_pages && entry.value & kGlobal,
+                       .user = user_page,
+                       .writable = writable,
                        .page_bytes = page_bytes};
   }
 }

@@ -54,6 +54,8 @@ struct Translation {
   bool may_write = false;  // and the dirty bit is set already
   bool may_fetch = false;
   bool global = false;
+  bool user = true;      // U/S at every level: user mode may access it
+  bool writable = true;  // R/W at every level
   uint64_t page_bytes = kPageSize;  // 4 KiB, 2 MiB, 4 MiB or 1 GiB
 };
 

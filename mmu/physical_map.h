@@ -39,6 +39,8 @@ class PhysicalMap {
   uint64_t ram_below_4g() const { return ram_bytes_ < kLowRamLimit ? ram_bytes_ : kLowRamLimit; }
   uint64_t ram_above_4g() const { return ram_bytes_ - ram_below_4g(); }  // bytes of RAM at physical 4 GiB
   int ram_fd() const { return ram_fd_; }
+  // Where a host address of RAM is in ram_fd().
+  uint64_t ram_offset(const std::byte* host) const { return static_cast<uint64_t>(host - ram_); }
 
   // Regions are page aligned and cover RAM when they overlap it (ROM and video below 1 MiB).
   // Throws std::invalid_argument when a region overlaps another one or is not page aligned.

@@ -155,6 +155,7 @@ void SoftTlb::switch_space(uint16_t pcid, bool keep) {
   current_ = next;
   if (!stale) return;
   flush(space, true);
+  if (windows_) windows_->flush_space(next);
   ++stats_.space_flushes;
   if (listener_) listener_->space_flushed(next);
 }
@@ -169,7 +170,9 @@ void SoftTlb::flush_page(LinearAddr address) {
   const bool everywhere =
       global_areas_.has(page.value >> kAreaShift) || global_gigabytes_.has(page.value >> kGigabyteShift);
   for (unsigned i = 0; i < kSpaces; ++i) {
-    if (i == current_ || (everywhere && spaces_[i]->used)) flush_page_in(*spaces_[i], page, false);
+    if (i != current_ && !(everywhere && spaces_[i]->used)) continue;
+    flush_page_in(*spaces_[i], page, false);
+    if (windows_) windows_->flush_page(i, page, true);
   }
   flushed_page(page);
 }
@@ -178,6 +181,7 @@ void SoftTlb::flush_pcid_page(uint16_t pcid, LinearAddr address) {
   const unsigned space = space_of(pcid);
   if (space == kSpaces) return;
   flush_page_in(*spaces_[space], address.page(), true);
+  if (windows_) windows_->flush_page(space, address.page(), false);
   flushed_page(address.page());
 }
 
@@ -185,12 +189,14 @@ void SoftTlb::flush_pcid(uint16_t pcid) {
   const unsigned space = space_of(pcid);
   if (space == kSpaces) return;
   flush(*spaces_[space], true);
+  if (windows_) windows_->flush_space(space);
   ++stats_.space_flushes;
   if (listener_) listener_->space_flushed(space);
 }
 
 void SoftTlb::flush_all() {
   for (auto& space : spaces_) flush(*space, false);
+  if (windows_) windows_->flush_all();
   global_areas_ = {};
   global_gigabytes_ = {};
   ++stats_.full_flushes;
@@ -200,6 +206,7 @@ void SoftTlb::flush_all() {
 void SoftTlb::flush_all_non_global() {
   for (unsigned i = 0; i < kSpaces; ++i) {
     flush(*spaces_[i], true);
+    if (windows_) windows_->flush_space(i);
     if (listener_) listener_->space_flushed(i);
   }
   ++stats_.full_flushes;
@@ -209,6 +216,7 @@ void SoftTlb::stop_writes_to(PageFrame frame) {
   PageTracker& tracker = map_.tracker();
   const PageTracker::Writers writers = tracker.writers(frame);
   if (!writers.any) return;
+  if (windows_) windows_->stop_writes_to(frame);
   for (auto& space : spaces_) {
     for (View& view : space->views) {
       if (!writers.many) {

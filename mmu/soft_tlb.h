@@ -19,6 +19,7 @@
 #include "mmu/address.h"
 #include "mmu/page_walker.h"
 #include "mmu/physical_map.h"
+#include "mmu/shadow_windows.h"
 #include "mmu/watched_pages.h"
 
 namespace penumbra {
@@ -90,6 +91,13 @@ class SoftTlb {
   // A frame starts to hold translated code: direct writes to it end.
   void stop_writes_to(PageFrame frame);
 
+  // A second way from linear to host addresses, kept coherent by the same flushes. Null: none.
+  void set_windows(ShadowWindows* windows) { windows_ = windows; }
+  ShadowWindows* windows() { return windows_; }
+  const uint64_t* window_table(TlbView view) const {
+    return windows_ ? windows_->table(current_, view) : nullptr;
+  }
+
   void set_listener(MappingListener* listener) { listener_ = listener; }
   // Pages that get no entry for the accesses to be seen. Whoever changes them flushes.
   void set_watched(const WatchedPages* watched) { watched_ = watched; }
@@ -140,6 +148,7 @@ class SoftTlb {
   unsigned current_ = 0;
   uint64_t use_counter_ = 0;
   MappingListener* listener_ = nullptr;
+  ShadowWindows* windows_ = nullptr;
   const WatchedPages* watched_ = nullptr;
   TlbStats stats_;
 };

@@ -75,6 +75,7 @@ uint64_t value_of(const std::string& name, const BareGuest::Outcome& outcome) {
 struct Mode {
   const char* name;
   const char* switches;
+  jit::TranslatorOptions::Mmu mmu = jit::TranslatorOptions::Mmu::Tlb;
 };
 constexpr Mode kModes[] = {
     {"default", ""},
@@ -83,6 +84,8 @@ constexpr Mode kModes[] = {
     {"no_flag_liveness", "no-flag-liveness"},
     {"callout_form", "no-soft-tlb"},
     {"one_instruction", "no-long-blocks"},
+    {"windows", "", jit::TranslatorOptions::Mmu::Windows},
+    {"windows_no_chain", "no-chain", jit::TranslatorOptions::Mmu::Windows},
     {"nothing", "no-chain,no-jump-cache,no-flag-liveness,no-soft-tlb,no-long-blocks"},
 };
 
@@ -115,6 +118,7 @@ class AssemblyTest : public testing::Test {
       jit::TranslatorOptions options;
       options.code_cache_bytes = 4 << 20;
       jit::apply_switches(options, mode.switches);
+      options.mmu = mode.mmu;
       BareGuest guest(program.bits, options);
       guest.load(program.image);
       const BareGuest::Outcome outcome = guest.run(start_registers());
