@@ -194,7 +194,9 @@ Result<uint64_t> Vcpu::read_tss64_stack(unsigned offset, uint32_t external) {
   if (!state_.tr.present() || offset + 7 > state_.tr.limit) {
     return raise(vector::kTs, selector_error(state_.tr.selector, external));
   }
-  return read_linear(wrap(state_.tr.base + offset), 8, TlbView::Supervisor);
+  auto sp = read_linear(wrap(state_.tr.base + offset), 8, TlbView::Supervisor);
+  if (sp && !is_canonical(*sp)) return raise(vector::kSs, external);
+  return sp;
 }
 
 // Protected mode and virtual-8086 mode: SDM vol. 3, 6.12 and 20.3; vol. 2, INT n.
@@ -338,7 +340,9 @@ Result<void> Vcpu::inject_long(const Event& event) {
   if (!is_canonical(bottom) || !is_canonical(sp - 1)) return raise(vector::kSs, external);
   if (auto done = set_accessed(*code); !done) return done;
   const TlbView view = inward ? (new_cpl == 3 ? TlbView::User : TlbView::Supervisor) : current_view();
-  if (auto done = write_linear(LinearAddr{bottom}, frame + first, bytes, view); !done) return done;
+  if (auto done = write_linear(LinearAddr{bottom}, frame + first, bytes, view); !done) {
+    return first_push_fault(LinearAddr{sp}, 6 - first, 8, view, done.error());
+  }
 
   state_.gpr[kRsp] = bottom;
   state_.segments[kCs] = code->segment(static_cast<uint16_t>((selector & 0xfffc) | new_cpl));

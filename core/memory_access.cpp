@@ -249,6 +249,15 @@ Result<void> Vcpu::read_stack_frame(uint64_t offset, uint64_t* values, unsigned 
   return {};
 }
 
+// A frame is written at once, but the processor pushes item by item: CR2 holds the first push that fails.
+std::unexpected<Exception> Vcpu::first_push_fault(LinearAddr top, unsigned count, unsigned bytes, TlbView view,
+                                                  const Exception& fault) {
+  for (unsigned i = 1; i <= count; ++i) {
+    if (auto done = probe_write(wrap(top.value - i * bytes), bytes, view); !done) return std::unexpected(done.error());
+  }
+  return std::unexpected(fault);
+}
+
 Result<uint64_t> Vcpu::write_frame(const StackTarget& stack, uint64_t sp, const uint64_t* values,
                                    unsigned count, unsigned bytes) {
   const auto linear = [&](uint64_t offset, unsigned size) -> Result<LinearAddr> {
@@ -284,8 +293,9 @@ Result<uint64_t> Vcpu::write_frame(const StackTarget& stack, uint64_t sp, const 
   }
   auto address = linear(bottom, size);
   if (!address) return std::unexpected(address.error());
-  if (auto done = write_linear(*address, image, size, stack.view); !done)
-    return std::unexpected(done.error());
+  if (auto done = write_linear(*address, image, size, stack.view); !done) {
+    return first_push_fault(*address + size, count, bytes, stack.view, done.error());
+  }
   return bottom;
 }
 

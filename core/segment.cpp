@@ -193,6 +193,7 @@ void Vcpu::drop_privileged_segments() {
   for (SegmentIndex index : {kEs, kDs, kFs, kGs}) {
     Segment& segment = state_.segments[index];
     const bool conforming = (segment.attributes & (Segment::kS | 12)) == (Segment::kS | 12);
+    if (is_null(segment.selector)) segment.selector = 0;  // its RPL goes
     if (!segment.present() || conforming || segment.dpl() >= state_.cpl) continue;
     segment.selector = 0;
     segment.limit = 0;

@@ -212,6 +212,8 @@ class Vcpu {
     TlbView view;
     uint32_t error_code;  // of the #SS when there is no room
   };
+  std::unexpected<Exception> first_push_fault(LinearAddr top, unsigned count, unsigned bytes, TlbView view,
+                                              const Exception& fault);
   Result<uint64_t> write_frame(const StackTarget& stack, uint64_t sp, const uint64_t* values, unsigned count,
                                unsigned bytes);
 
