@@ -167,9 +167,9 @@ static void report_member(char member) {
     case 'R': say(" RF=%d", state->flags >> 16 & 1); break;
     case 'S': say(" cs=%x ss=%x", state->cs, state->ss); break;
     case 'h':
-      say(" handler: flags=%x cs=%x ss=%x", caught.handler_flags & ~(unsigned long)FL_ARITHMETIC, caught.handler_cs,
-          caught.handler_ss);
+      say(" handler: flags=%x cs=%x", caught.handler_flags & ~(unsigned long)FL_ARITHMETIC, caught.handler_cs);
       break;
+    case 'z': say(" ss=%x", caught.handler_ss); break;
     case '6': say(" dr6=%x", caught.dr6); break;
     case 'm':
       say(" memory=");

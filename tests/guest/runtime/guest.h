@@ -87,7 +87,7 @@ struct setup {
   unsigned long ax, cx, dx, bx, sp, bp, si, di, flags, ip;
   unsigned cs, ss, ds;
   // Of the state that was left, what to print: a c d b p(SP) B(BP) s(SI) i(DI) f(flags but RF and the arithmetic ones) F(flags
-  // but RF) R(RF) S(CS and SS) m(16 bytes at DATA) 6(DR6) h(flags, CS and SS in the handler) k(the frame's place below STACK_TOP).
+  // but RF) R(RF) S(CS and SS) m(16 bytes at DATA) 6(DR6) h(flags and CS in the handler) z(SS in the handler) k(the frame's place below STACK_TOP).
   const char* show;
 };
 
