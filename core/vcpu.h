@@ -221,7 +221,8 @@ class Vcpu {
   void select_view() {
     const TlbView view = current_view();
     state_.tlb_view = tlb_.view(view);
-    state_.window_table = tlb_.window_table(view);
+    state_.window_table =
+        tlb_.window_table(view, code64() ? ShadowWindows::Width::Bits64 : ShadowWindows::Width::Bits32);
   }
 
   // --- segment.cpp

@@ -151,7 +151,7 @@ struct alignas(64) VcpuState {
 
   // --- private to translated code (jit/)
   TlbEntry* tlb_view = nullptr;  // view of the current privilege
-  const uint64_t* window_table = nullptr;  // of the current privilege and address space, if there are windows
+  const uint64_t* window_table = nullptr;  // of the current privilege, space and code size, if any
   void* jump_cache = nullptr;    // jump cache of the current privilege and address space
   uint64_t host_rsp = 0;         // stack of the C++ side
   std::array<uint64_t, 8> scratch{};

@@ -117,7 +117,7 @@ Block* BlockTranslator::translate(const BlockKey& key, std::span<const uint8_t> 
   arena_ = &arena;
   block_ = arena.make<Block>();
   block_->key = key;
-  block_->windows = windows && key.mode.has(ModeBits::kCode64) && options_.soft_tlb;
+  block_->windows = windows && options_.soft_tlb;
   block_->crosses_page = crosses_page;
   key_ = key;
   decode(code);

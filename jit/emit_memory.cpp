@@ -135,13 +135,18 @@ void BlockTranslator::emit_callout(uint64_t thunk, uint64_t detail) {
   a_.bind(go_on);
 }
 
-// Five instructions, no flag changed. What is not mapped faults: see Translator::window_fault().
+// No flag changes. What is not mapped faults: see Translator::window_fault().
 void BlockTranslator::emit_window_lookup(const MemoryAccess& access) {
-  static_assert(ShadowWindows::kRegionShift == 32);
+  static_assert(ShadowWindows::kRegionShift == 32 && ShadowWindows::kSlotShift == 24);
   record_site(access.rip);
   a_.mov(kTemp, state_field(offsetof(VcpuState, window_table), 8));
-  a_.rorx(kHostAddend, kLinear, ShadowWindows::kRegionShift);
-  a_.mov(kHostAddend.r32(), kHostAddend.r32());
+  if (code64()) {
+    a_.rorx(kHostAddend, kLinear, ShadowWindows::kRegionShift);
+    a_.mov(kHostAddend.r32(), kHostAddend.r32());
+  } else {
+    a_.rorx(kHostAddend.r32(), kLinear.r32(), ShadowWindows::kSlotShift);
+    a_.movzx(kHostAddend.r32(), kHostAddend.r8());
+  }
   a_.mov(kHostAddend, x86::ptr(kTemp, kHostAddend, 3, 0, 8));
 }
 

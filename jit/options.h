@@ -17,7 +17,7 @@ struct TranslatorOptions {
   bool soft_tlb = true;       // inline TLB lookup; off: every memory operand in callout form
   bool long_blocks = true;    // off: one guest instruction a block
 
-  // How 64-bit code reaches memory: the software TLB, shadow windows (mmu/shadow_windows.h), or the TLB at first
+  // How code reaches memory: the software TLB, shadow windows (mmu/shadow_windows.h), or the TLB at first
   // and windows for the blocks where the time goes.
   enum class Mmu : uint8_t { Tlb, Windows, Auto };
   Mmu mmu = Mmu::Auto;

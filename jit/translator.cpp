@@ -254,9 +254,16 @@ Translator::WindowFault Translator::window_fault(const void* info_pointer, void*
   if (address >> ShadowWindows::kRegionShift != linear >> ShadowWindows::kRegionShift) return WindowFault::NoWindow;
   const TlbView view = vcpu_.current_view();
   const unsigned space = vcpu_.tlb().current_space();
+  const auto width = vcpu_.code64() ? ShadowWindows::Width::Bits64 : ShadowWindows::Width::Bits32;
   const auto translation = vcpu_.walk({address}, write ? AccessKind::Write : AccessKind::Read, view);
-  if (!translation || !windows_->fill(space, view, {address}, *translation, write)) return WindowFault::NoWindow;
-  regs[REG_R9] = static_cast<greg_t>(windows_->table(space, view)[linear >> ShadowWindows::kRegionShift]);
+  if (!translation || !windows_->fill(space, view, width, {address}, *translation, write)) {
+    return WindowFault::NoWindow;
+  }
+  const uint64_t* const table = windows_->table(space, view, width);
+  const uint64_t now = table[ShadowWindows::index({linear}, width)];
+  // An operand that begins in one chunk and ends in the other.
+  if (now != table[ShadowWindows::index({address}, width)]) return WindowFault::NoWindow;
+  regs[REG_R9] = static_cast<greg_t>(now);
   ++counters_.window_fills;
   return WindowFault::Filled;
 }
@@ -271,7 +278,7 @@ void Translator::handle_sample(void* context_pointer) {
   const auto pc = static_cast<uint64_t>(static_cast<ucontext_t*>(context_pointer)->uc_mcontext.gregs[REG_RIP]);
   if (!cache_.contains(pc)) return;
   Block* const block = block_at(pc);
-  if (!block || block->dead || !block->key.mode.has(ModeBits::kCode64)) return;
+  if (!block || block->dead) return;
   if (pc - block->host < kEntryPatchBytes) return;
   if (hot_.sample(block->key) && !block->windows) {
     ++counters_.blocks_windowed;

@@ -17,15 +17,19 @@ ShadowWindows::~ShadowWindows() {
   for (auto& space : spaces_) release(space->chunks);
 }
 
-const uint64_t* ShadowWindows::table(unsigned space, TlbView view) const {
+ShadowWindows::Table& ShadowWindows::table_of(unsigned space, TlbView view) {
   switch (view) {
     case TlbView::User:
-      return spaces_[space]->user.entries();
+      return spaces_[space]->user;
     case TlbView::SupervisorAc:
-      return spaces_[space]->both.entries();
+      return spaces_[space]->both;
     default:
-      return supervisor_.entries();
+      return supervisor_;
   }
+}
+
+const uint64_t* ShadowWindows::table(unsigned space, TlbView view, Width width) const {
+  return const_cast<ShadowWindows*>(this)->table_of(space, view).entries(width);
 }
 
 ShadowWindows::Chunk* ShadowWindows::find(ChunkList& chunks, uint64_t region) const {
@@ -35,14 +39,14 @@ ShadowWindows::Chunk* ShadowWindows::find(ChunkList& chunks, uint64_t region) co
   return nullptr;
 }
 
-void ShadowWindows::put_chunk(const Table& table, const Chunk& chunk) {
+void ShadowWindows::claim(Table& table, Width width, LinearAddr linear, uint64_t delta) {
+  uint64_t& entry = table.entries(width)[index(linear, width)];
   // SAFETY: linear addresses of the region, plus this, are the chunk's host addresses, one to one.
-  table.entries()[chunk.region] =
-      reinterpret_cast<uint64_t>(chunk.base) - (chunk.region << kRegionShift);
+  if (entry == kNoChunk) entry = delta;
 }
 
-bool ShadowWindows::fill(unsigned space, TlbView view, LinearAddr linear, const Translation& translation,
-                         bool write) {
+bool ShadowWindows::fill(unsigned space, TlbView view, Width width, LinearAddr linear,
+                         const Translation& translation, bool write) {
   const bool user = view == TlbView::User;
   if (translation.global ? user : !translation.user || (!user && view != TlbView::SupervisorAc)) return false;
   // User chunks serve both views: what only the supervisor may do (CR0.WP clear) has no place there.
@@ -50,8 +54,7 @@ bool ShadowWindows::fill(unsigned space, TlbView view, LinearAddr linear, const 
   const PageFrame frame = map_.page(translation.physical).frame;
   if (frame.number >= kMaxFrames || (write && (!writable || map_.tracker().holds_code(frame)))) return false;
   const uint64_t region = linear.value >> kRegionShift;
-  const uint64_t half = kRegionsOfHalf;
-  if (region >= half && region < (uint64_t{1} << 32) - half) return false;
+  if (region >= kRegionsOfHalf && region < (uint64_t{1} << 32) - kRegionsOfHalf) return false;
 
   if (mappings_ + 2 * kRunPages > max_mappings_) {
     flush_all();
@@ -59,24 +62,18 @@ bool ShadowWindows::fill(unsigned space, TlbView view, LinearAddr linear, const 
   }
   ChunkList& chunks = translation.global ? global_ : spaces_[space]->chunks;
   Chunk* chunk = find(chunks, region);
-  if (!chunk) {
-    chunk = make_chunk(chunks, region);
-    if (!chunk) return false;
-    if (translation.global) {
-      put_chunk(supervisor_, *chunk);
-      // A space's own chunk of the region, if it has one, stays in its table.
-      for (auto& other : spaces_) {
-        if (!find(other->chunks, region)) put_chunk(other->both, *chunk);
-      }
-    } else {
-      put_chunk(spaces_[space]->user, *chunk);
-      if (!find(global_, region)) put_chunk(spaces_[space]->both, *chunk);
-    }
+  if (!chunk) chunk = make_chunk(chunks, region);
+  if (!chunk) return false;
+  const uint64_t delta = delta_of(*chunk);
+  if (translation.global) {
+    claim(supervisor_, width, linear, delta);
+    for (auto& any : spaces_) claim(any->both, width, linear, delta);
+  } else {
+    claim(spaces_[space]->user, width, linear, delta);
+    claim(spaces_[space]->both, width, linear, delta);
   }
-  // A region with both kinds of pages: this view may have been given the other chunk.
-  if (table(space, view)[region] != reinterpret_cast<uint64_t>(chunk->base) - (region << kRegionShift)) {
-    return false;
-  }
+  // A place with both kinds of pages: this view may have been given the other chunk.
+  if (table_of(space, view).entries(width)[index(linear, width)] != delta) return false;
 
   chunk->large |= translation.page_bytes > kPageSize;
   if (translation.global && translation.page_bytes > kPageSize) {
@@ -178,6 +175,16 @@ void ShadowWindows::flush_space(unsigned space) {
 void ShadowWindows::flush_all() {
   for (auto& chunk : global_) empty(*chunk);
   for (unsigned space = 0; space < spaces_.size(); ++space) flush_space(space);
+  // Which kind of page comes first to a place may be different now. Regions keep their chunks.
+  const auto unclaim = [](Table& table) {
+    uint64_t* const slots = table.entries(Width::Bits32);
+    for (uint64_t i = 0; i < kSlots; ++i) slots[i] = kNoChunk;
+  };
+  unclaim(supervisor_);
+  for (auto& space : spaces_) {
+    unclaim(space->user);
+    unclaim(space->both);
+  }
   mappings_ = 0;
 }
 

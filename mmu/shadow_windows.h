@@ -1,8 +1,9 @@
 // Shadow windows: guest pages mapped into host address space at a fixed distance from their linear address,
-// so that a guest access is one host access (design, 4.4). For 64-bit code.
+// so that a guest access is one host access (design, 4.4).
 //
 // Fast path of an access at linear address `a`:
-//     host = a + table[a >> 32]
+//     host = a + table[a >> 32]            64-bit code
+//     host = a + table32[a >> 24]          16-bit and 32-bit code
 // The table has an entry for each 4 GiB region of the linear address space: the distance to the region's
 // chunk (4 GiB of host address space and a guard page, where guest pages are mapped one by one), or kNoChunk,
 // which makes every address of the region non-canonical. Entries of regions that are not canonical cannot be
@@ -11,6 +12,9 @@
 // Global pages are mapped in chunks that all address spaces share, for the supervisor. Other pages that user
 // mode may access are mapped in chunks of their address space, for user mode and for the supervisor while
 // SMAP is lifted. Pages of neither kind have no window: the software TLB serves them.
+//
+// The first region has a second table with an entry for each 16 MiB, since 32-bit systems have pages of both
+// kinds there: an entry leads to the one chunk or to the other.
 //
 // A window is a TLB: SoftTlb, whose flushes follow SDM vol. 3, 4.10.4, passes each of them on.
 #pragma once
@@ -40,6 +44,8 @@ struct WindowStats {
 class ShadowWindows {
  public:
   static constexpr unsigned kRegionShift = 32;
+  static constexpr unsigned kSlotShift = 24;  // of table32
+  static constexpr uint64_t kSlots = uint64_t{1} << (kRegionShift - kSlotShift);
   static constexpr uint64_t kRegionBytes = uint64_t{1} << kRegionShift;
   static constexpr uint64_t kNoChunk = uint64_t{1} << 62;
 
@@ -50,12 +56,19 @@ class ShadowWindows {
   ShadowWindows(const ShadowWindows&) = delete;
   ShadowWindows& operator=(const ShadowWindows&) = delete;
 
-  // What translated code indexes with linear >> 32.
-  const uint64_t* table(unsigned space, TlbView view) const;
+  // Which code accesses memory: the table that it searches.
+  enum class Width : uint8_t { Bits64, Bits32 };
+
+  // What translated code indexes.
+  const uint64_t* table(unsigned space, TlbView view, Width width) const;
+  static uint64_t index(LinearAddr linear, Width width) {
+    return linear.value >> (width == Width::Bits64 ? kRegionShift : kSlotShift);
+  }
 
   // Maps the page of `linear`, for which `translation` is the result of a walk for `view`. False when the
   // access can't be served by a window. Not light: called from the signal handler.
-  bool fill(unsigned space, TlbView view, LinearAddr linear, const Translation& translation, bool write);
+  bool fill(unsigned space, TlbView view, Width width, LinearAddr linear, const Translation& translation,
+            bool write);
 
   // Flushes (SDM vol. 3, 4.10.4), by the rules of the software TLB. Light code.
   void flush_page(unsigned space, LinearAddr page, bool global_too);
@@ -100,21 +113,28 @@ class ShadowWindows {
     ~Table();
     Table(const Table&) = delete;
     Table& operator=(const Table&) = delete;
-    uint64_t* entries() const { return entries_; }
+    uint64_t* entries(Width width) { return width == Width::Bits64 ? regions_ : slots_.data(); }
+    const uint64_t* entries(Width width) const { return width == Width::Bits64 ? regions_ : slots_.data(); }
 
    private:
-    uint64_t* entries_;
+    uint64_t* regions_;
+    std::array<uint64_t, kSlots> slots_;
   };
+  // Gives the place of `linear` to the chunk unless another chunk has it.
+  static void claim(Table& table, Width width, LinearAddr linear, uint64_t delta);
+  static uint64_t delta_of(const Chunk& chunk) {
+    return reinterpret_cast<uint64_t>(chunk.base) - (chunk.region << kRegionShift);
+  }
 
   Chunk* find(ChunkList& chunks, uint64_t region) const;
   Chunk* make_chunk(ChunkList& chunks, uint64_t region);
-  void forget_region(const ChunkList& chunks, uint64_t region);
+  void forget(const Chunk& chunk);
   bool map_run(Chunk& chunk, LinearAddr first, PhysAddr physical, unsigned pages, bool writable);
   void unmap_page(Chunk& chunk, LinearAddr page);
   void empty(Chunk& chunk);
   void protect(Chunk& chunk, uint64_t page);
   void protect_frame(ChunkList& chunks, PageFrame frame, const PageTracker::Writers& writers);
-  static void put_chunk(const Table& table, const Chunk& chunk);
+  Table& table_of(unsigned space, TlbView view);
 
   PhysicalMap& map_;
   uint64_t max_mappings_;

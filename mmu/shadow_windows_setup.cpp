@@ -34,15 +34,16 @@ ShadowWindows::Table::Table() {
   if (memory == MAP_FAILED) {
     throw std::runtime_error("shadow windows: no address space: " + std::string(std::strerror(errno)));
   }
-  entries_ = static_cast<uint64_t*>(memory);
+  regions_ = static_cast<uint64_t*>(memory);
+  slots_.fill(kNoChunk);
   constexpr uint64_t kHalfBytes = kRegionsOfHalf * sizeof(uint64_t);
   for (const uint64_t first : {uint64_t{0}, (uint64_t{1} << 32) - kRegionsOfHalf}) {
-    mprotect(entries_ + first, kHalfBytes, PROT_READ | PROT_WRITE);
-    for (uint64_t i = 0; i < kRegionsOfHalf; ++i) entries_[first + i] = kNoChunk;
+    mprotect(regions_ + first, kHalfBytes, PROT_READ | PROT_WRITE);
+    for (uint64_t i = 0; i < kRegionsOfHalf; ++i) regions_[first + i] = kNoChunk;
   }
 }
 
-ShadowWindows::Table::~Table() { munmap(entries_, kTableBytes); }
+ShadowWindows::Table::~Table() { munmap(regions_, kTableBytes); }
 
 ShadowWindows::ShadowWindows(PhysicalMap& map, unsigned spaces, uint64_t max_mappings)
     : map_(map), max_mappings_(max_mappings ? max_mappings : host_mapping_limit() / 2) {
@@ -51,17 +52,21 @@ ShadowWindows::ShadowWindows(PhysicalMap& map, unsigned spaces, uint64_t max_map
   for (unsigned i = 0; i < spaces; ++i) spaces_.push_back(std::make_unique<Space>());
 }
 
-// A region whose chunk is gone: what its tables hold now.
-void ShadowWindows::forget_region(const ChunkList& chunks, uint64_t region) {
+// Takes an empty chunk out of every table. Another chunk of its region claims the place at its next fill.
+void ShadowWindows::forget(const Chunk& chunk) {
+  const auto remove = [&](Table& table) {
+    uint64_t& entry = table.entries(Width::Bits64)[chunk.region];
+    if (entry == delta_of(chunk)) entry = kNoChunk;
+    for (uint64_t i = 0; chunk.region == 0 && i < kSlots; ++i) {
+      uint64_t& slot = table.entries(Width::Bits32)[i];
+      if (slot == delta_of(chunk)) slot = kNoChunk;
+    }
+  };
+  remove(supervisor_);
   for (auto& space : spaces_) {
-    const bool of_space = &space->chunks == &chunks;
-    if (!of_space && &chunks != &global_) continue;
-    if (of_space) space->user.entries()[region] = kNoChunk;
-    space->both.entries()[region] = kNoChunk;
-    ChunkList& others = of_space ? global_ : space->chunks;
-    if (const Chunk* other = find(others, region)) put_chunk(space->both, *other);
+    remove(space->user);
+    remove(space->both);
   }
-  if (&chunks == &global_) supervisor_.entries()[region] = kNoChunk;
 }
 
 ShadowWindows::Chunk* ShadowWindows::make_chunk(ChunkList& chunks, uint64_t region) {
@@ -69,9 +74,8 @@ ShadowWindows::Chunk* ShadowWindows::make_chunk(ChunkList& chunks, uint64_t regi
   if (chunks.size() >= kMaxChunks) {
     for (auto& chunk : chunks) {
       if (!chunk->runs.empty()) continue;
-      const uint64_t old_region = chunk->region;
+      forget(*chunk);
       chunk->region = region;
-      forget_region(chunks, old_region);
       return chunk.get();
     }
     return nullptr;

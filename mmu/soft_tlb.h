@@ -94,8 +94,8 @@ class SoftTlb {
   // A second way from linear to host addresses, kept coherent by the same flushes. Null: none.
   void set_windows(ShadowWindows* windows) { windows_ = windows; }
   ShadowWindows* windows() { return windows_; }
-  const uint64_t* window_table(TlbView view) const {
-    return windows_ ? windows_->table(current_, view) : nullptr;
+  const uint64_t* window_table(TlbView view, ShadowWindows::Width width) const {
+    return windows_ ? windows_->table(current_, view, width) : nullptr;
   }
 
   void set_listener(MappingListener* listener) { listener_ = listener; }

@@ -50,8 +50,9 @@ class ShadowWindowsTest : public testing::Test {
   static Translation kernel_page(uint64_t physical, uint64_t bytes = kPageSize) {
     return {.physical = {physical}, .may_write = true, .global = true, .user = false, .page_bytes = bytes};
   }
-  uint64_t host(LinearAddr linear, TlbView view, unsigned space = 0) const {
-    return linear.value + windows_.table(space, view)[linear.value >> 32];
+  static constexpr auto k64 = ShadowWindows::Width::Bits64, k32 = ShadowWindows::Width::Bits32;
+  uint64_t host(LinearAddr linear, TlbView view, unsigned space = 0, ShadowWindows::Width width = k64) const {
+    return linear.value + windows_.table(space, view, width)[ShadowWindows::index(linear, width)];
   }
   bool reads(LinearAddr linear, TlbView view, unsigned space = 0) { return prober_.readable(host(linear, view, space)); }
   bool writes(LinearAddr linear, TlbView view, unsigned space = 0) {
@@ -66,7 +67,7 @@ class ShadowWindowsTest : public testing::Test {
 
 TEST_F(ShadowWindowsTest, AFilledPageIsGuestRam) {
   map_.write({0x7008}, 8, 0x1122334455667788);
-  ASSERT_TRUE(windows_.fill(0, TlbView::User, kUserPage, user_page(0x7000), true));
+  ASSERT_TRUE(windows_.fill(0, TlbView::User, k64, kUserPage, user_page(0x7000), true));
   auto* const page = reinterpret_cast<uint64_t*>(host(kUserPage, TlbView::User));
   EXPECT_EQ(page[1], 0x1122334455667788u);
   page[2] = 42;
@@ -75,14 +76,14 @@ TEST_F(ShadowWindowsTest, AFilledPageIsGuestRam) {
 }
 
 TEST_F(ShadowWindowsTest, UserPagesServeUserAndSupervisorWithSmapLifted) {
-  ASSERT_TRUE(windows_.fill(0, TlbView::User, kUserPage, user_page(0x7000), true));
+  ASSERT_TRUE(windows_.fill(0, TlbView::User, k64, kUserPage, user_page(0x7000), true));
   EXPECT_TRUE(writes(kUserPage, TlbView::SupervisorAc));
   EXPECT_FALSE(reads(kUserPage, TlbView::Supervisor));
   EXPECT_FALSE(reads(kUserPage, TlbView::User, 1));
 }
 
 TEST_F(ShadowWindowsTest, GlobalPagesServeTheSupervisorOfEverySpace) {
-  ASSERT_TRUE(windows_.fill(0, TlbView::Supervisor, kKernelPage, kernel_page(0x7000), true));
+  ASSERT_TRUE(windows_.fill(0, TlbView::Supervisor, k64, kKernelPage, kernel_page(0x7000), true));
   EXPECT_TRUE(writes(kKernelPage, TlbView::Supervisor, 1));
   EXPECT_TRUE(writes(kKernelPage, TlbView::SupervisorAc, 1));
   EXPECT_FALSE(reads(kKernelPage, TlbView::User));
@@ -91,35 +92,35 @@ TEST_F(ShadowWindowsTest, GlobalPagesServeTheSupervisorOfEverySpace) {
 TEST_F(ShadowWindowsTest, PagesOfNeitherKindHaveNoWindow) {
   Translation translation = kernel_page(0x7000);
   translation.global = false;
-  EXPECT_FALSE(windows_.fill(0, TlbView::Supervisor, kKernelPage, translation, false));
-  EXPECT_FALSE(windows_.fill(0, TlbView::Supervisor, kUserPage, user_page(0x7000), false));
+  EXPECT_FALSE(windows_.fill(0, TlbView::Supervisor, k64, kKernelPage, translation, false));
+  EXPECT_FALSE(windows_.fill(0, TlbView::Supervisor, k64, kUserPage, user_page(0x7000), false));
   translation = user_page(0x7000);
   translation.global = true;
-  EXPECT_FALSE(windows_.fill(0, TlbView::User, kUserPage, translation, false));
-  EXPECT_FALSE(windows_.fill(0, TlbView::User, kUserPage, user_page(0xfe00'0000), false)) << "not RAM";
+  EXPECT_FALSE(windows_.fill(0, TlbView::User, k64, kUserPage, translation, false));
+  EXPECT_FALSE(windows_.fill(0, TlbView::User, k64, kUserPage, user_page(0xfe00'0000), false)) << "not RAM";
 }
 
 TEST_F(ShadowWindowsTest, CleanPagesAndCodeAreReadOnly) {
   Translation clean = user_page(0x7000);
   clean.may_write = false;
-  ASSERT_TRUE(windows_.fill(0, TlbView::User, kUserPage, clean, false));
+  ASSERT_TRUE(windows_.fill(0, TlbView::User, k64, kUserPage, clean, false));
   EXPECT_TRUE(reads(kUserPage, TlbView::User));
   EXPECT_FALSE(writes(kUserPage, TlbView::User));
-  ASSERT_TRUE(windows_.fill(0, TlbView::User, kUserPage, user_page(0x7000), true));
+  ASSERT_TRUE(windows_.fill(0, TlbView::User, k64, kUserPage, user_page(0x7000), true));
   EXPECT_TRUE(writes(kUserPage, TlbView::User));
 
   map_.tracker().set_holds_code({7}, true);
   windows_.stop_writes_to({7});
   EXPECT_TRUE(reads(kUserPage, TlbView::User));
   EXPECT_FALSE(writes(kUserPage, TlbView::User));
-  EXPECT_FALSE(windows_.fill(0, TlbView::User, kUserPage, user_page(0x7000), true));
+  EXPECT_FALSE(windows_.fill(0, TlbView::User, k64, kUserPage, user_page(0x7000), true));
 }
 
 TEST_F(ShadowWindowsTest, CodeStopsBeingWritableThroughEveryAlias) {
   const LinearAddr alias = kUserPage + 5 * kPageSize;
-  ASSERT_TRUE(windows_.fill(0, TlbView::User, kUserPage, user_page(0x7000), true));
-  ASSERT_TRUE(windows_.fill(0, TlbView::User, alias, user_page(0x7000), true));
-  ASSERT_TRUE(windows_.fill(0, TlbView::Supervisor, kKernelPage, kernel_page(0x7000), true));
+  ASSERT_TRUE(windows_.fill(0, TlbView::User, k64, kUserPage, user_page(0x7000), true));
+  ASSERT_TRUE(windows_.fill(0, TlbView::User, k64, alias, user_page(0x7000), true));
+  ASSERT_TRUE(windows_.fill(0, TlbView::Supervisor, k64, kKernelPage, kernel_page(0x7000), true));
   map_.tracker().set_holds_code({7}, true);
   windows_.stop_writes_to({7});
   EXPECT_FALSE(writes(kUserPage, TlbView::User));
@@ -129,7 +130,7 @@ TEST_F(ShadowWindowsTest, CodeStopsBeingWritableThroughEveryAlias) {
 
 TEST_F(ShadowWindowsTest, ALargePageIsMappedAtOnceButForItsCode) {
   map_.tracker().set_holds_code({0x203}, true);
-  ASSERT_TRUE(windows_.fill(0, TlbView::Supervisor, kKernelPage, kernel_page(0x30'0000, 2 << 20), true));
+  ASSERT_TRUE(windows_.fill(0, TlbView::Supervisor, k64, kKernelPage, kernel_page(0x30'0000, 2 << 20), true));
   const LinearAddr start{kKernelPage.value & ~uint64_t{0x1f'ffff}};
   EXPECT_TRUE(writes(start, TlbView::Supervisor));
   EXPECT_TRUE(writes(start + 0x1f'f000, TlbView::Supervisor));
@@ -142,10 +143,10 @@ TEST_F(ShadowWindowsTest, ALargePageIsMappedAtOnceButForItsCode) {
 
 TEST_F(ShadowWindowsTest, FlushesDropWhatTheyMustAndKeepTheRest) {
   const auto fill_all = [&] {
-    ASSERT_TRUE(windows_.fill(0, TlbView::User, kUserPage, user_page(0x7000), true));
-    ASSERT_TRUE(windows_.fill(0, TlbView::User, kUserPage + kPageSize, user_page(0x8000), true));
-    ASSERT_TRUE(windows_.fill(1, TlbView::User, kUserPage, user_page(0x9000), true));
-    ASSERT_TRUE(windows_.fill(0, TlbView::Supervisor, kKernelPage, kernel_page(0xa000), true));
+    ASSERT_TRUE(windows_.fill(0, TlbView::User, k64, kUserPage, user_page(0x7000), true));
+    ASSERT_TRUE(windows_.fill(0, TlbView::User, k64, kUserPage + kPageSize, user_page(0x8000), true));
+    ASSERT_TRUE(windows_.fill(1, TlbView::User, k64, kUserPage, user_page(0x9000), true));
+    ASSERT_TRUE(windows_.fill(0, TlbView::Supervisor, k64, kKernelPage, kernel_page(0xa000), true));
   };
   fill_all();
   windows_.flush_page(0, kUserPage, true);
@@ -171,7 +172,7 @@ TEST_F(ShadowWindowsTest, InvlpgOnALargeUserPageDropsAllOfIt) {
   Translation large = user_page(0x40'0000);
   large.page_bytes = 2 << 20;
   const LinearAddr start{kUserPage.value & ~uint64_t{0x1f'ffff}};
-  ASSERT_TRUE(windows_.fill(0, TlbView::User, start, large, true));
+  ASSERT_TRUE(windows_.fill(0, TlbView::User, k64, start, large, true));
   windows_.flush_page(0, start + 0x10'0000, false);
   EXPECT_FALSE(reads(start, TlbView::User));
 }
@@ -181,9 +182,9 @@ TEST_F(ShadowWindowsTest, InvlpgOnALargeUserPageDropsAllOfIt) {
 TEST_F(ShadowWindowsTest, NoOtherAddressReachesAnything) {
   std::mt19937_64 random(2);
   for (unsigned i = 0; i < 40; ++i) {
-    windows_.fill(i % 2, TlbView::User, {(random() & 0x7fff'ffff'f000)}, user_page((i + 16) << 12), true);
+    windows_.fill(i % 2, TlbView::User, k64, {(random() & 0x7fff'ffff'f000)}, user_page((i + 16) << 12), true);
   }
-  ASSERT_TRUE(windows_.fill(0, TlbView::User, {0x5'ffff'f000}, user_page(0x7000), true));
+  ASSERT_TRUE(windows_.fill(0, TlbView::User, k64, {0x5'ffff'f000}, user_page(0x7000), true));
   EXPECT_FALSE(prober_.readable(host({0x5'ffff'ffff}, TlbView::User) + 1)) << "a guard page follows each chunk";
   for (unsigned i = 0; i < 200'000; ++i) {
     const LinearAddr linear{static_cast<uint64_t>(static_cast<int64_t>(random()) >> 16)};
@@ -196,10 +197,29 @@ TEST_F(ShadowWindowsTest, NoOtherAddressReachesAnything) {
   }
 }
 
+TEST_F(ShadowWindowsTest, ThirtyTwoBitSystemsHaveBothKindsInOneRegion) {
+  const LinearAddr user{0x0804'8000}, kernel{0xc010'0000}, shared{0xc0ff'f000};
+  ASSERT_TRUE(windows_.fill(0, TlbView::User, k32, user, user_page(0x7000), true));
+  ASSERT_TRUE(windows_.fill(0, TlbView::Supervisor, k32, kernel, kernel_page(0x8000), true));
+  EXPECT_TRUE(prober_.writable(host(user, TlbView::User, 0, k32)));
+  EXPECT_TRUE(prober_.writable(host(user, TlbView::SupervisorAc, 0, k32)));
+  EXPECT_TRUE(prober_.writable(host(kernel, TlbView::Supervisor, 1, k32)));
+  EXPECT_TRUE(prober_.writable(host(kernel, TlbView::SupervisorAc, 1, k32)));
+  EXPECT_FALSE(prober_.readable(host(kernel, TlbView::User, 0, k32)));
+  EXPECT_FALSE(prober_.readable(host(user, TlbView::User, 1, k32)));
+  // A user page in a place of the kernel's: user mode gets its window, the supervisor uses the TLB.
+  ASSERT_TRUE(windows_.fill(0, TlbView::User, k32, shared, user_page(0x9000), true));
+  EXPECT_FALSE(windows_.fill(0, TlbView::SupervisorAc, k32, shared, user_page(0x9000), true));
+  windows_.flush_page(0, kernel, true);
+  EXPECT_FALSE(prober_.readable(host(kernel, TlbView::Supervisor, 0, k32)));
+  windows_.flush_space(0);
+  EXPECT_FALSE(prober_.readable(host(user, TlbView::User, 0, k32)));
+}
+
 TEST_F(ShadowWindowsTest, TooManyMappingsDropEverythingFirst) {
   ShadowWindows small(map_, 1, 4096);
   for (unsigned i = 0; i < 10'000; ++i) {
-    ASSERT_TRUE(small.fill(0, TlbView::User, kUserPage + (uint64_t{i} << 12), user_page((16 + i % 1000) << 12), true));
+    ASSERT_TRUE(small.fill(0, TlbView::User, k64, kUserPage + (uint64_t{i} << 12), user_page((16 + i % 1000) << 12), true));
     ASSERT_LE(small.mappings(), 4096u);
   }
   EXPECT_GT(small.stats().resets, 0u);
@@ -209,7 +229,7 @@ TEST_F(ShadowWindowsTest, TooManyMappingsDropEverythingFirst) {
 TEST_F(ShadowWindowsTest, ChunksOfOldRegionsServeNewOnes) {
   for (uint64_t region = 1; region < 500; ++region) {
     const LinearAddr linear{region << 32};
-    ASSERT_TRUE(windows_.fill(0, TlbView::User, linear, user_page(0x7000), true)) << region;
+    ASSERT_TRUE(windows_.fill(0, TlbView::User, k64, linear, user_page(0x7000), true)) << region;
     ASSERT_TRUE(reads(linear, TlbView::User));
     windows_.flush_space(0);
     ASSERT_FALSE(reads(linear, TlbView::User));
