@@ -253,13 +253,12 @@ Translator::WindowFault Translator::window_fault(const void* info_pointer, void*
   if (hot_.fault(block->key)) leave_windows(*block, pc);
   if (address >> ShadowWindows::kRegionShift != linear >> ShadowWindows::kRegionShift) return WindowFault::NoWindow;
   const TlbView view = vcpu_.current_view();
-  const unsigned space = vcpu_.tlb().current_space();
   const auto width = vcpu_.code64() ? ShadowWindows::Width::Bits64 : ShadowWindows::Width::Bits32;
   const auto translation = vcpu_.walk({address}, write ? AccessKind::Write : AccessKind::Read, view);
-  if (!translation || !windows_->fill(space, view, width, {address}, *translation, write)) {
+  if (!translation || !vcpu_.tlb().fill_window(view, width, {address}, *translation, write)) {
     return WindowFault::NoWindow;
   }
-  const uint64_t* const table = windows_->table(space, view, width);
+  const uint64_t* const table = vcpu_.tlb().window_table(view, width);
   const uint64_t now = table[ShadowWindows::index({linear}, width)];
   // An operand that begins in one chunk and ends in the other.
   if (now != table[ShadowWindows::index({address}, width)]) return WindowFault::NoWindow;

@@ -94,6 +94,13 @@ class SoftTlb {
   // A second way from linear to host addresses, kept coherent by the same flushes. Null: none.
   void set_windows(ShadowWindows* windows) { windows_ = windows; }
   ShadowWindows* windows() { return windows_; }
+  // ShadowWindows::fill() for the current address space. While anything is watched no window is filled: every
+  // access must come to where watchpoints are compared.
+  bool fill_window(TlbView view, ShadowWindows::Width width, LinearAddr linear, const Translation& translation,
+                   bool write) {
+    if (!windows_ || (watched_ && watched_->any())) return false;
+    return windows_->fill(current_, view, width, linear, translation, write);
+  }
   const uint64_t* window_table(TlbView view, ShadowWindows::Width width) const {
     return windows_ ? windows_->table(current_, view, width) : nullptr;
   }
