@@ -41,16 +41,10 @@ Result<Outcome> Vcpu::transfer_far(const SystemInstruction& insn) {
   uint64_t offset = insn.immediate & size_mask(insn.operand_bytes);
   if (!insn.immediate_present) {
     if (insn.rm != SystemInstruction::kNoRegister) return raise(vector::kUd);
-    const unsigned bytes = insn.operand_bytes + 2u;
-    auto address = linearize(insn.segment, effective_address(insn), bytes, AccessKind::Read);
-    if (!address) return std::unexpected(address.error());
-    std::byte pointer[10] = {};
-    if (auto done = read_linear(*address, pointer, bytes, current_view()); !done) {
-      return std::unexpected(done.error());
-    }
-    __builtin_memcpy(&selector, pointer + insn.operand_bytes, 2);
-    __builtin_memcpy(&offset, pointer, 8);
-    offset &= size_mask(insn.operand_bytes);
+    const auto pointer = read_far_pointer(insn);
+    if (!pointer) return std::unexpected(pointer.error());
+    selector = pointer->selector;
+    offset = pointer->offset;
   }
   if (!protected_mode()) return transfer_real(insn, selector, offset);
 

@@ -171,16 +171,14 @@ Result<Outcome> Vcpu::pop_all(const SystemInstruction& insn) {
 Result<Outcome> Vcpu::bound(const SystemInstruction& insn) {
   if (insn.rm != SystemInstruction::kNoRegister) return raise(vector::kUd);
   const unsigned bytes = insn.operand_bytes;
-  const auto address = linearize(insn.segment, effective_address(insn), 2 * bytes, AccessKind::Read);
-  if (!address) return std::unexpected(address.error());
-  uint64_t pair = 0;
-  if (auto done = read_linear(*address, &pair, 2 * bytes, current_view()); !done) {
-    return std::unexpected(done.error());
-  }
+  const auto lower = read_operand(insn, 0, bytes);
+  if (!lower) return std::unexpected(lower.error());
+  const auto upper = read_operand(insn, bytes, bytes);
+  if (!upper) return std::unexpected(upper.error());
   const unsigned unused = 64 - bytes * 8;
   const auto extend = [&](uint64_t value) { return static_cast<int64_t>(value << unused) >> unused; };
   const int64_t index = extend(state_.gpr[insn.reg]);
-  if (index < extend(pair) || index > extend(pair >> (bytes * 8))) return raise(vector::kBr);
+  if (index < extend(*lower) || index > extend(*upper)) return raise(vector::kBr);
   return advance(insn);
 }
 

@@ -75,6 +75,24 @@ Result<uint16_t> Vcpu::read_operand16(const SystemInstruction& insn) {
   return static_cast<uint16_t>(*value);
 }
 
+// Operands of several parts are an access each: one that wraps at the end of a 16-bit address between two parts
+// is legal, as on hardware.
+Result<uint64_t> Vcpu::read_operand(const SystemInstruction& insn, unsigned at, unsigned bytes) {
+  uint64_t offset = effective_address(insn) + at;
+  if (insn.address_bytes < 8) offset &= insn.address_bytes == 2 ? 0xffff : 0xffff'ffff;
+  const auto address = linearize(insn.segment, offset, bytes, AccessKind::Read);
+  if (!address) return std::unexpected(address.error());
+  return read_linear(*address, bytes, current_view());
+}
+
+Result<Vcpu::FarPointer> Vcpu::read_far_pointer(const SystemInstruction& insn) {
+  const auto offset = read_operand(insn, 0, insn.operand_bytes);
+  if (!offset) return std::unexpected(offset.error());
+  const auto selector = read_operand(insn, insn.operand_bytes, 2);
+  if (!selector) return std::unexpected(selector.error());
+  return FarPointer{.offset = *offset, .selector = static_cast<uint16_t>(*selector)};
+}
+
 Result<void> Vcpu::write_operand16(const SystemInstruction& insn, uint16_t value) {
   if (insn.rm != SystemInstruction::kNoRegister) {
     write_gpr(insn.rm, value, insn.operand_bytes);
@@ -308,22 +326,12 @@ Result<Outcome> Vcpu::execute_segment(const SystemInstruction& insn) {
 
     case SystemOp::LoadFarPointer: {
       if (insn.rm != SystemInstruction::kNoRegister) return raise(vector::kUd);
-      const uint64_t offset = effective_address(insn);
-      auto address = linearize(insn.segment, offset, insn.operand_bytes + 2u, AccessKind::Read);
-      if (!address) return std::unexpected(address.error());
-      std::byte pointer[10] = {};
-      if (auto done = read_linear(*address, pointer, insn.operand_bytes + 2u, current_view()); !done) {
-        return std::unexpected(done.error());
-      }
-      uint64_t value = 0;
-      for (unsigned i = insn.operand_bytes; i-- != 0;) value = value << 8 | static_cast<uint64_t>(pointer[i]);
-      const auto selector =
-          static_cast<uint16_t>(static_cast<unsigned>(pointer[insn.operand_bytes]) |
-                                static_cast<unsigned>(pointer[insn.operand_bytes + 1]) << 8);
+      const auto pointer = read_far_pointer(insn);
+      if (!pointer) return std::unexpected(pointer.error());
       // LSS casts no interrupt shadow: it loads both halves of the stack pointer at once.
       const auto index = static_cast<SegmentIndex>(insn.selector);
-      if (auto done = load_segment(index, selector); !done) return std::unexpected(done.error());
-      write_gpr(insn.reg, value, insn.operand_bytes);
+      if (auto done = load_segment(index, pointer->selector); !done) return std::unexpected(done.error());
+      write_gpr(insn.reg, pointer->offset, insn.operand_bytes);
       return loaded();
     }
 

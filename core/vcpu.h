@@ -227,6 +227,12 @@ class Vcpu {
 
   // --- segment.cpp
   Result<uint16_t> read_operand16(const SystemInstruction& insn);  // r/m16
+  struct FarPointer {
+    uint64_t offset = 0;
+    uint16_t selector = 0;
+  };
+  Result<uint64_t> read_operand(const SystemInstruction& insn, unsigned at, unsigned bytes);  // at memory + at
+  Result<FarPointer> read_far_pointer(const SystemInstruction& insn);                         // m16:16 to m16:64
   Result<void> write_operand16(const SystemInstruction& insn,
                                uint16_t value);                  // m16; register: zero-extended
   void write_gpr(unsigned reg, uint64_t value, unsigned bytes);  // 4 bytes zero-extend, 1 and 2 merge

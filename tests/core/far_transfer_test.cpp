@@ -156,6 +156,26 @@ TEST_F(FarTransfer, RealModeCallAndReturn) {
   EXPECT_EQ(s().gpr[kRsp], 0x8006u);
 }
 
+TEST_F(FarTransfer, FarPointerWrapsBetweenItsHalves) {
+  // Real mode, the offset in the last word of the segment, the selector in the first (as an 80286 reads it).
+  set_mem(0x1'fffe, 2, 0x1234);
+  set_mem(0x1'0000, 2, 0x0500);
+  const auto load_from = [this](SystemOp op, uint64_t offset) {
+    s().segments[kDs].base = 0x1'0000;
+    SystemInstruction i = memory_insn(op, offset, 2);
+    i.selector = kEs;
+    return i;
+  };
+  expect_redirect(load_from(SystemOp::JmpFar, 0xfffe));
+  expect_at(0x0500, 0x1234, 0);
+  const auto loaded = cpu().execute(load_from(SystemOp::LoadFarPointer, 0xfffe));
+  ASSERT_TRUE(loaded);
+  EXPECT_EQ(s().segments[kEs].selector, 0x0500);
+  // Neither half may cross the end.
+  expect_fault(load_from(SystemOp::JmpFar, 0xffff), vector::kGp, 0);
+  expect_fault(load_from(SystemOp::JmpFar, 0xfffd), vector::kGp, 0);
+}
+
 TEST_F(FarTransfer, ProtectedJumpChecksTheDescriptor) {
   protected_mode(0);
   expect_redirect(far_insn(SystemOp::JmpFar, kConforming, 0x6000));
