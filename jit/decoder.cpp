@@ -237,6 +237,9 @@ Decoder::Decoder(ModeBits mode) {
       ZydisDecoderInit(&decoder_, ZYDIS_MACHINE_MODE_LEGACY_16, stack);
     }
   }
+  // No CET (CPUID says so): else Zydis takes the DS prefix of an indirect jump for NOTRACK and the operand stays
+  // in its default segment.
+  ZydisDecoderEnableMode(&decoder_, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
 }
 
 Decoder::Status Decoder::decode(std::span<const uint8_t> bytes, uint64_t rip, GuestInstruction& out) const {
