@@ -98,7 +98,6 @@ Counts run_mode(const Mode& mode, const std::vector<std::filesystem::path>& file
   options.code_cache_bytes = 16 << 20;
   if (!mode.switches.empty()) apply_switches(options, mode.switches);
   RealModeMachine machine(options);
-  // A step is to be one instruction, which a kick would end early when it is a repeated one.
   std::optional<Watchdog> watchdog;
   if (mode.to_halt) watchdog.emplace(machine);
   Counts counts;

@@ -19,7 +19,11 @@ class RealModeMachine final : private EventListener {
   ~RealModeMachine() override;
 
   void load(const MooCase& made);
-  void step() { translator_->step(); }
+  // With attention set, which is not to end a repeated string instruction early.
+  void step() {
+    vcpu_->attend(attention::kKick);
+    translator_->step();
+  }
   // Runs to the HLT that ends each case. False when interrupt() was called again and again before it is
   // reached: the code ran away.
   bool run_to_halt();
