@@ -115,7 +115,7 @@ void Vcpu::deliver_interrupt(uint8_t vector, bool nmi) {
 }
 
 void Vcpu::deliver_event(Event event) {
-  state_.interrupt_shadow = false;
+  state_.interrupt_shadow = state_.debug_shadow = false;
   state_.halted = false;
   for (;;) {
     record(event);

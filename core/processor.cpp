@@ -110,6 +110,9 @@ Result<Outcome> Vcpu::execute_processor(const SystemInstruction& insn) {
     case SystemOp::FpuUnavailable:
       return fpu_unavailable(insn);
 
+    case SystemOp::TooLong:
+      return raise(vector::kGp, 0);
+
     default:
       return raise(vector::kUd);
   }

@@ -279,7 +279,7 @@ Result<Outcome> Vcpu::execute_segment(const SystemInstruction& insn) {
       if (auto done = load_segment(index, *selector); !done) return std::unexpected(done.error());
       const Outcome outcome = loaded();
       if (index != kSs) return outcome;
-      state_.interrupt_shadow = true;
+      state_.interrupt_shadow = state_.debug_shadow = true;
       return Outcome::Redirect;
     }
 
@@ -320,7 +320,7 @@ Result<Outcome> Vcpu::execute_segment(const SystemInstruction& insn) {
       set_sp(sp);
       const Outcome outcome = loaded();
       if (index != kSs) return outcome;
-      state_.interrupt_shadow = true;
+      state_.interrupt_shadow = state_.debug_shadow = true;
       return Outcome::Redirect;
     }
 

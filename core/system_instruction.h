@@ -117,6 +117,7 @@ enum class SystemOp : uint8_t {
   Salc,
   // exceptions on purpose
   Ud,              // UD0, UD1, UD2, RSM, VMX and SVM instructions, unknown opcodes
+  TooLong,         // more than 15 bytes: #GP(0)
   FpuUnavailable,  // x87, MMX, SSE or AVX instruction while CR0, CR4 or XCR0 make it trap: #NM or #UD
 };
 

@@ -125,7 +125,7 @@ Result<void> Vcpu::switch_task(const TaskSwitch& request) {
   s.cr0 |= cr0::kTs;
   s.dr[7] &= ~uint64_t{0x155};  // local breakpoint enables, LE (SDM vol. 3, 17.2.4)
   debug_.registers_changed();
-  s.interrupt_shadow = false;
+  s.interrupt_shadow = s.debug_shadow = false;
   const bool was_open = s.rflags & flag::kIf;
 
   uint64_t flags = field(image, to.flags, to.bytes);

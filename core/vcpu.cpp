@@ -37,7 +37,7 @@ void Vcpu::reset() {
   s.tsc_adjust = s.tsc_aux = 0;
   reset_msrs();
   s.pat = 0x0007'0406'0007'0406;
-  s.interrupt_shadow = s.nmi_blocked = s.halted = false;
+  s.interrupt_shadow = s.debug_shadow = s.nmi_blocked = s.halted = false;
 
   s.guest_vector_state.fill(std::byte{0});
   const uint16_t fcw = 0x0040;  // SDM vol. 3, table 9-1, power-up
@@ -236,6 +236,7 @@ Result<Outcome> Vcpu::execute(const SystemInstruction& insn) {
     case SystemOp::Monitor:
     case SystemOp::Mwait:
     case SystemOp::Ud:
+    case SystemOp::TooLong:
     case SystemOp::FpuUnavailable:
       return execute_processor(insn);
     case SystemOp::Rdmsr:

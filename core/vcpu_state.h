@@ -143,6 +143,7 @@ struct alignas(64) VcpuState {
 
   // --- run control
   std::atomic<uint32_t> attention{0};
+  bool debug_shadow = false;  // after MOV SS, POP SS: debug exceptions wait as well (SDM vol. 3, 6.8.3)
   bool interrupt_shadow = false;  // after STI, MOV SS, POP SS: no interrupt before the next instruction ends
   bool nmi_blocked = false;
   bool halted = false;

@@ -169,7 +169,8 @@ std::string_view name_of(SystemOp op) {
         {SystemOp::MovToCr, "MovToCr"},       {SystemOp::MovFromCr, "MovFromCr"},
         {SystemOp::MovToDr, "MovToDr"},       {SystemOp::MovFromDr, "MovFromDr"},
         {SystemOp::CallFar, "CallFar"},       {SystemOp::JmpFar, "JmpFar"},
-        {SystemOp::RetFar, "RetFar"},         {SystemOp::FpuUnavailable, "FpuUnavailable"}};
+        {SystemOp::RetFar, "RetFar"},         {SystemOp::TooLong, "TooLong"},
+        {SystemOp::FpuUnavailable, "FpuUnavailable"}};
     for (const auto& [form, name] : forms) table[static_cast<unsigned>(form)] = name;
 #define ROW(mnemonic, instruction_class, action)
 #define SYSTEM_ROW(mnemonic, instruction_class, system_op) \
@@ -205,6 +206,7 @@ bool GuestInstruction::ends_block() const {
         case SystemOp::Sysenter:
         case SystemOp::Sysexit:
         case SystemOp::Ud:
+        case SystemOp::TooLong:
         case SystemOp::FpuUnavailable:
         case SystemOp::Hlt:
         case SystemOp::Mwait:
@@ -252,8 +254,10 @@ Decoder::Status Decoder::decode(std::span<const uint8_t> bytes, uint64_t rip, Gu
     std::memset(&out.zydis, 0, sizeof(out.zydis));
     out.zydis.length = 1;
     out.row = {};
+    const bool too_long = status == ZYDIS_STATUS_NO_MORE_DATA || status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG;
+    if (too_long) out.row = {.action = Action::System, .system_op = SystemOp::TooLong};
     set_flags(out);
-    return Status::Invalid;
+    return too_long ? Status::Ok : Status::Invalid;
   }
   std::memcpy(out.bytes.data(), bytes.data(), out.zydis.length);
   out.row = classify(out);

@@ -48,7 +48,7 @@ Result<Block*> Translator::block_for(BlockKey key) noexcept {
 
 uint64_t Translator::next_host_code() noexcept {
   while (true) {
-    if (vcpu_.debug().trap_pending()) vcpu_.take_debug_trap();
+    if (vcpu_.debug().trap_pending() && !state_.debug_shadow) vcpu_.take_debug_trap();
     const bool shadow = state_.interrupt_shadow;
     if (step_ == Step::Taken) break;
     if (state_.attention.load(std::memory_order_relaxed) && !shadow && step_ == Step::Off) break;
@@ -65,7 +65,7 @@ uint64_t Translator::next_host_code() noexcept {
     }
     if (shadow) {
       // Exactly one instruction runs before interrupts are looked at again (SDM vol. 3, 6.8.3).
-      state_.interrupt_shadow = false;
+      state_.interrupt_shadow = state_.debug_shadow = false;
       vcpu_.interrupts_opened();
       extra.value = ModeBits::kOneInstruction;
     } else if (options_.jump_cache && extra.value == 0) {

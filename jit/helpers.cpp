@@ -40,7 +40,7 @@ bool execute(Translator& translator, uint64_t instruction) {
   const bool software_interrupt = insn.op == SystemOp::Int || insn.op == SystemOp::Int1 ||
                                   insn.op == SystemOp::Int3 || insn.op == SystemOp::Into;
   if (single_step && state.rip != insn.rip && !software_interrupt) {
-    vcpu.deliver(single_step_trap());
+    if (!state.debug_shadow) vcpu.deliver(single_step_trap());
     return false;
   }
   return *outcome == Outcome::Next;
