@@ -92,9 +92,12 @@ class Guests(unittest.TestCase):
         return lines
 
     def compare(self, guest, lines, expected):
-        self.assertEqual([line[:2] for line in lines], [line[:2] for line in expected], "not the same checks")
-        wrong = []
-        for (group, name, answer), (_, _, theirs) in zip(lines, expected):
+        wrong, at = [], 0
+        for group, name, answer in lines:
+            theirs = "(no such line)"  # what QEMU's CPUID does not offer
+            if at < len(expected) and expected[at][:2] == (group, name):
+                theirs = expected[at][2]
+                at += 1
             if answer == theirs:
                 continue
             entries = [entry for entry in self.differences if entry.explains(guest, name, answer)]
@@ -102,6 +105,7 @@ class Guests(unittest.TestCase):
                 entry.used = True
             if not entries:
                 wrong.append(f"{group}: {name}\n  {answer}\n  {theirs} (QEMU)")
+        self.assertEqual(expected[at:], [], "lines that only QEMU's run has, or in another order")
         self.assertFalse(wrong, f"{len(wrong)} of {len(lines)} answers differ:\n" + "\n".join(wrong[:40]))
 
     def run_guest(self, name):

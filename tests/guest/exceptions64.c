@@ -67,6 +67,9 @@ static void invalid_opcode(void) {
     CHECK("VZEROUPPER without OSXSAVE", "vzeroupper", .cpl = cpl);
     CHECK("XGETBV without OSXSAVE", "xor ecx, ecx; xgetbv", .cpl = cpl);
     CHECK("XSAVE without OSXSAVE", "xsave [rsi]", .cpl = cpl);
+    CHECK("instruction of 15 bytes", ".fill 14, 1, 0x66; nop", .cpl = cpl);
+    CHECK("instruction of 16 bytes", ".fill 15, 1, 0x66; nop", .cpl = cpl);
+    CHECK("unknown instruction of 16 bytes", ".fill 15, 1, 0x66; .byte 0x0f, 0x0b", .cpl = cpl);
     CHECK("SYSENTER CS zero", "sysenter", .cpl = cpl);
   }
 }

@@ -132,9 +132,12 @@ void run(const char* code, struct setup setup) {
   state.r14 = 0xeeee;
   state.r15 = 0xffff;
 #else
-  state.ds = state.es = setup.ds ? setup.ds : user ? UDATA : KDATA;
+  state.ds = setup.ds ? setup.ds : user ? UDATA : KDATA;
+  state.es = setup.es ? setup.es : state.ds;
+  state.fs = setup.fs;
+  state.gs = setup.gs;
 #endif
-  started = code + alias;
+  started = (const char*)state.ip;
   write_dr6(0xffff0ff0);
   enter(&state);
   caught.cr2 = read_cr2();

@@ -85,7 +85,7 @@ extern struct catch caught;
 struct setup {
   unsigned cpl;
   unsigned long ax, cx, dx, bx, sp, bp, si, di, flags, ip;
-  unsigned cs, ss, ds;
+  unsigned cs, ss, ds, es, fs, gs;  // all but CS and SS outside 64-bit mode only; ES is DS unless given
   // Of the state that was left, what to print: a c d b p(SP) B(BP) s(SI) i(DI) f(flags but RF and the arithmetic ones) F(flags
   // but RF) R(RF) S(CS and SS) m(16 bytes at DATA) 6(DR6) h(flags and CS in the handler) z(SS in the handler) k(the frame's place below STACK_TOP).
   const char* show;
@@ -129,9 +129,15 @@ void default_gates(void);
 #define GATE_INTERRUPT 0x8e
 #define GATE_TRAP 0x8f
 extern uint64_t gdt[64];
-extern uint8_t idt[4096], tss[4096];
 extern char vector_stubs[];
+#ifdef __x86_64__
+extern uint8_t idt[4096], tss[4096];
 #define STUB(vector) ((unsigned long)vector_stubs + (vector) * 32)
+#else
+extern uint8_t idt[4096], tss[12288], df_tss[4096];
+extern char narrow_stub[];  // takes the frame of a 16-bit gate
+#define STUB(vector) ((unsigned long)vector_stubs + (vector) * 16)
+#endif
 
 void enter(const struct machine_state* state);
 
@@ -186,6 +192,11 @@ static inline struct cpuid cpuid(uint32_t function, uint32_t index) {
   struct cpuid leaf;
   asm volatile("cpuid" : "=a"(leaf.eax), "=b"(leaf.ebx), "=c"(leaf.ecx), "=d"(leaf.edx) : "a"(function), "c"(index));
   return leaf;
+}
+
+// QEMU does not survive some checks.
+static inline bool is_tcg(void) {
+  return cpuid(0x40000000, 0).ebx == 0x54474354;
 }
 
 void* memset(void* to, int value, size_t size);

@@ -60,6 +60,7 @@ start:  cli
         mov gs, ax
         mov ss, ax
         mov rsp, stack_top
+        lldt ax
 
         mov rax, tss                    ; the TSS descriptor's base
         mov [gdt + TSS + 2], ax
@@ -70,6 +71,7 @@ start:  cli
         mov [tss + 36], rax
         mov rax, rsp0_top
         mov [tss + 4], rax
+        mov word [tss + 0x66], 0x68     ; no I/O bitmap
         mov ax, TSS
         ltr ax
         fninit
