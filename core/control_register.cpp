@@ -71,30 +71,29 @@ Result<Outcome> Vcpu::execute_control_register(const SystemInstruction& insn) {
 
   const uint64_t value = read_gpr(state_, insn.rm, bytes);
   const uint64_t mask = code_mask();  // before the mode changes: it names the RIP of this instruction's mode
-  Result<void> done;
-  switch (insn.reg) {
+  if (auto done = set_control_register(insn.reg, value); !done) return std::unexpected(done.error());
+  state_.rip = insn.next_rip() & mask;
+  return insn.reg == 2 || insn.reg == 8 ? Outcome::Next : Outcome::Redirect;
+}
+
+Result<void> Vcpu::set_control_register(unsigned number, uint64_t value) {
+  switch (number) {
     case 0:
-      done = write_cr0(value);
-      break;
+      return write_cr0(value);
     case 2:
       state_.cr2 = value;
-      break;
+      return {};
     case 3:
-      done = write_cr3(value);
-      break;
+      return write_cr3(value);
     case 4:
-      done = write_cr4(value);
-      break;
+      return write_cr4(value);
     case 8:
       if (value & ~uint64_t{15}) return raise(vector::kGp, 0);
       state_.cr8 = value;
-      break;
+      return {};
     default:
       return raise(vector::kUd);
   }
-  if (!done) return std::unexpected(done.error());
-  state_.rip = insn.next_rip() & mask;
-  return insn.reg == 2 || insn.reg == 8 ? Outcome::Next : Outcome::Redirect;
 }
 
 Result<void> Vcpu::write_cr0(uint64_t value) {

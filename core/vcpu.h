@@ -127,6 +127,9 @@ class Vcpu {
   };
   // `may_stop` off: a debugger's breakpoints are passed over.
   BreakpointVerdict check_breakpoint(bool may_stop);
+  // For a debugger: what MOV to the register does at CPL 0, at no instruction.
+  Result<void> set_control_register(unsigned number, uint64_t value);
+  Result<void> set_debug_register(unsigned number, uint64_t value) { return write_dr(number, value); }
   // Delivers the #DB of data and port breakpoints that the last instruction met; true if there was one.
   bool take_debug_trap();
 

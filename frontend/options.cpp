@@ -93,9 +93,9 @@ CharacterTarget file_target(std::string_view option, std::string_view path) {
 
 // Options as strings, before they depend on one another.
 struct RunWords {
-  std::string memory, processors, rtc, display, monitor, debug_console, topics, switches, mmu;
+  std::string memory, processors, rtc, display, monitor, debug_console, topics, switches, mmu, gdb;
   std::vector<std::string> serials, devices, chardevs;
-  bool no_reboot = false, nographic = false;
+  bool no_reboot = false, nographic = false, gdb_here = false;
 };
 
 class RunReader {
@@ -123,6 +123,9 @@ class RunReader {
           {.port = kDebugConsolePort, .target = target("-debugcon", words.debug_console)});
     }
     for (const std::string& device : words.devices) add_device(options, device);
+    if (words.gdb_here) options.gdb = gdb_endpoint("tcp::1234");
+    if (set_.contains("gdb")) options.gdb = gdb_endpoint(words.gdb);
+    if (options.paused && !options.gdb) refuse("-S waits for gdb: give -gdb or -s, too");
     if (set_.contains("d")) options.trace_topics = parse_topics(words.topics);
     options.translator.trace_guest_code = options.trace_topics & TraceLog::kGuestCode;
     options.translator.trace_host_code = options.trace_topics & TraceLog::kHostCode;
@@ -168,6 +171,42 @@ class RunReader {
       refuse("-rtc {}: base=utc and base=localtime are known", text);
     properties.done();
     return base == "localtime";
+  }
+
+  // "tcp:HOST:PORT" or "unix:PATH", then properties; "none". QEMU's server=on,wait=off says what is so anyway.
+  static std::optional<GdbEndpoint> gdb_endpoint(const std::string& text) {
+    Properties properties("-gdb", text);
+    std::string_view where = properties.head;
+    GdbEndpoint endpoint;
+    if (where == "none") {
+      properties.done();
+      return std::nullopt;
+    }
+    if (where.starts_with("unix:")) {
+      endpoint.kind = GdbEndpoint::Kind::Unix;
+      endpoint.path = where.substr(5);
+      if (endpoint.path.empty()) refuse("-gdb {}: unix: needs a path", text);
+    } else if (const size_t colon = where.rfind(':'); where.starts_with("tcp:") && colon >= 4) {
+      endpoint.host = where.substr(4, colon - 4);
+      endpoint.port = where.substr(colon + 1);
+      if (endpoint.host.starts_with('[') && endpoint.host.ends_with(']'))
+        endpoint.host = endpoint.host.substr(1, endpoint.host.size() - 2);
+      const auto port = parse_number(endpoint.port);
+      if (!port || *port > 0xffff) refuse("-gdb {}: '{}' is no port number", text, endpoint.port);
+    } else {
+      refuse("-gdb {}: not one of tcp::PORT, tcp:HOST:PORT, unix:PATH, none", text);
+    }
+    if (const auto arch = properties.take("arch")) {
+      if (*arch != "i386" && *arch != "x86-64" && *arch != "auto")
+        refuse("-gdb {}: arch is one of i386, x86-64, auto", text);
+      if (*arch != "auto") endpoint.arch = *arch == "i386" ? GdbArch::I386 : GdbArch::X86_64;
+    }
+    for (const auto& [key, good] : {std::pair{"server", "on"}, {"wait", "off"}}) {
+      const auto value = properties.take(key);
+      if (value && *value != good) refuse("-gdb {}: only {}={} is there", text, key, good);
+    }
+    properties.done();
+    return endpoint;
   }
 
   static uint32_t parse_topics(std::string_view list) {
@@ -331,6 +370,9 @@ Command parse_run(std::span<const char* const> arguments) {
   word("rtc", words.rtc, "base=utc or base=localtime");
   word("display", words.display, "none");
   word("monitor", words.monitor, "none");
+  word("gdb", words.gdb, "where to wait for gdb: tcp::PORT, tcp:HOST:PORT or unix:PATH; then ,arch=i386|x86-64|auto");
+  app.add_flag("-s", words.gdb_here, "the same as -gdb tcp::1234");
+  app.add_flag("-S", options.paused, "waits for gdb before the first instruction");
   word("d", words.topics, "log: int,in_asm,out_asm,exec,guest_errors");
   word("D", options.trace_file, "where -d logs to (standard error)");
   std::string switches = "translator switches, each as NAME or no-NAME:";

@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "frontend/gdb_endpoint.h"
 #include "jit/options.h"
 
 namespace penumbra {
@@ -39,6 +40,9 @@ struct RunOptions {
     uint16_t port = 0, ports = 0;
   };
   std::optional<DebugExit> debug_exit;
+
+  std::optional<GdbEndpoint> gdb;
+  bool paused = false;  // -S: waits for gdb before the first instruction
 
   uint32_t trace_topics = 0;  // TraceLog's
   std::string trace_file;     // empty: standard error

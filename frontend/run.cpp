@@ -6,8 +6,10 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <memory>
 
 #include "frontend/control_thread.h"
+#include "frontend/gdb_server.h"
 #include "frontend/pc_machine.h"
 #include "frontend/state_dump.h"
 #include "frontend/stats.h"
@@ -74,16 +76,22 @@ int run(const RunOptions& options, std::chrono::steady_clock::time_point began) 
     Machine& machine = pc.machine();
     crash_state = &machine.vcpu().state();
     terminal::guard_crashes(report_crash);
+    std::unique_ptr<GdbServer> gdb;
+    if (options.gdb) gdb = std::make_unique<GdbServer>(machine, *options.gdb, [&pc] { pc.flush(); });
     RunTimes times;
     ExitReason reason;
     {
       const ControlThread control(machine, signals, pc.input());
       machine.reset();
+      if (options.paused) machine.pause();
+      if (gdb) gdb->start();
       times.start = std::chrono::steady_clock::now() - began;
       reason = machine.run();
       ending_signal = control.ending_signal();
     }
     status = status_of(reason, machine.exit_code());
+    if (gdb) gdb->finish(status);
+    gdb.reset();
     pc.flush();
     times.total = std::chrono::steady_clock::now() - began;
     if (options.stats) std::fputs(stats_text(machine, pc.translator(), times).c_str(), stderr);

@@ -208,5 +208,24 @@ TEST(Options, Help) {
   EXPECT_NE(std::get<ShowText>(parse({"--version"})).text.find("penumbra"), std::string::npos);
 }
 
+TEST(Options, WhereGdbConnects) {
+  EXPECT_FALSE(run({}).gdb);
+  EXPECT_FALSE(run({"-gdb", "none"}).gdb);
+  const GdbEndpoint usual{.kind = GdbEndpoint::Kind::Tcp, .host = "", .port = "1234", .path = "", .arch = {}};
+  EXPECT_EQ(run({"-s"}).gdb, usual);
+  EXPECT_EQ(run({"-gdb", "tcp::1234"}).gdb, usual);
+  EXPECT_EQ(run({"-gdb", "tcp:[::1]:99"}).gdb->host, "::1");
+  EXPECT_EQ(run({"-gdb", "tcp:localhost:99"}).gdb->port, "99");
+  EXPECT_EQ(run({"-gdb", "unix:/tmp/a,,b,server=on,wait=off"}).gdb->path, "/tmp/a,b");
+  EXPECT_EQ(run({"-gdb", "tcp::1,arch=i386"}).gdb->arch, GdbArch::I386);
+  EXPECT_FALSE(run({"-s"}).paused);
+  EXPECT_TRUE(run({"-s", "-S"}).paused);
+  for (const char* wrong : {"", "stdio", "tcp:1234", "tcp::x", "tcp::65536", "unix:", "tcp::1,arch=arm", "tcp::1,server=off",
+                            "tcp::1,nonsense=1"}) {
+    expect_named(run_refusal({"-gdb", wrong}), "-gdb");
+  }
+  expect_named(run_refusal({"-S"}), "-S");
+}
+
 }  // namespace
 }  // namespace penumbra

@@ -1,0 +1,209 @@
+#include "frontend/monitor.h"
+
+#include <Zydis/Zydis.h>
+#include <fmt/format.h>
+
+#include <array>
+#include <charconv>
+#include <optional>
+#include <vector>
+
+#include "frontend/page_tables.h"
+#include "frontend/state_dump.h"
+
+namespace penumbra {
+
+namespace {
+
+constexpr std::string_view kHelp =
+    R"(info registers        the vCPU's registers and its last exceptions and interrupts
+info mem              linear memory that the page tables map, by rights
+info tlb              each page that they map: linear, physical, flags
+info status           running, halted or paused
+x/FMT ADDRESS         memory at a linear address; FMT is a count, a letter of x d u o c i, a size of b h w g
+xp/FMT ADDRESS        the same at a physical address
+gva2gpa ADDRESS       physical address of a linear one
+system_reset          resets the machine
+quit                  ends it
+)";
+constexpr unsigned kMaxUnits = 65536;
+
+std::string_view take_word(std::string_view& text) {
+  const size_t begin = std::min(text.find_first_not_of(" \t"), text.size());
+  text.remove_prefix(begin);
+  const std::string_view word = text.substr(0, text.find_first_of(" \t"));
+  text.remove_prefix(word.size());
+  return word;
+}
+
+// Hexadecimal with 0x, decimal without.
+std::optional<uint64_t> number(std::string_view text) {
+  int base = 10;
+  if (text.starts_with("0x") || text.starts_with("0X")) {
+    base = 16;
+    text.remove_prefix(2);
+  }
+  uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, base);
+  if (error != std::errc() || end != text.data() + text.size() || text.empty()) return std::nullopt;
+  return value;
+}
+
+std::string unit_text(char letter, unsigned bytes, uint64_t value) {
+  switch (letter) {
+    case 'd': {
+      const unsigned shift = 64 - bytes * 8;
+      return fmt::format(" {}", static_cast<int64_t>(value << shift) >> shift);
+    }
+    case 'u':
+      return fmt::format(" {}", value);
+    case 'o':
+      return fmt::format(" {:#o}", value);
+    case 'c': {
+      const char c = static_cast<char>(value);
+      return c >= ' ' && c <= '~' ? fmt::format(" '{}'", c) : fmt::format(" '\\x{:02x}'", value & 0xff);
+    }
+    default:
+      return fmt::format(" 0x{:0{}x}", value, bytes * 2);
+  }
+}
+
+}  // namespace
+
+std::string Monitor::execute(std::string_view line) {
+  std::string_view word = take_word(line);
+  if (word.empty()) return "";
+  if (word == "help" || word == "?") return std::string(kHelp);
+  if (word == "info") return info(take_word(line));
+  if (word == "gva2gpa") return translate(take_word(line));
+  if (word == "system_reset") {
+    machine_.request_reset();
+    return "";
+  }
+  if (word == "quit" || word == "q") {
+    machine_.request_exit(0);
+    return "";
+  }
+  for (const auto& [name, space] :
+       {std::pair{"xp", GuestMemory::Space::Physical}, {"x", GuestMemory::Space::Linear}}) {
+    if (!word.starts_with(name)) continue;
+    const std::string_view format = word.substr(std::string_view(name).size());
+    if (format.empty() || format[0] == '/') return examine(std::string(format) + std::string(line), space);
+  }
+  return fmt::format("unknown command '{}' (try help)\n", word);
+}
+
+std::string Monitor::info(std::string_view what) {
+  const Vcpu& vcpu = machine_.vcpu();
+  if (what == "registers") return state_dump(vcpu, machine_.map());
+  if (what == "mem") return mapped_ranges(vcpu, machine_.map());
+  if (what == "tlb") return mapping_list(vcpu, machine_.map());
+  if (what == "status") {
+    return fmt::format("VM status: {}{}\n", machine_.paused() ? "paused" : "running",
+                       vcpu.state().halted ? ", CPU halted" : "");
+  }
+  return fmt::format("unknown information '{}' (registers, mem, tlb, status)\n", what);
+}
+
+std::string Monitor::translate(std::string_view argument) {
+  const auto address = number(argument);
+  if (!address) return "gva2gpa needs an address\n";
+  const auto physical = PageWalker(machine_.map()).probe(machine_.vcpu().paging_state(), {*address});
+  return physical ? fmt::format("gpa: {:#x}\n", physical->value) : "Unmapped\n";
+}
+
+std::string Monitor::examine(std::string_view arguments, GuestMemory::Space space) {
+  Format format = last_;
+  format.count = 1;
+  if (arguments.starts_with('/')) {
+    std::string_view text = take_word(arguments).substr(1);
+    unsigned count = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
+    if (error == std::errc()) {
+      format.count = std::min(count, kMaxUnits);
+      text.remove_prefix(static_cast<size_t>(end - text.data()));
+    }
+    for (const char c : text) {
+      switch (c) {
+        case 'b':
+          format.bytes = 1;
+          break;
+        case 'h':
+          format.bytes = 2;
+          break;
+        case 'w':
+          format.bytes = 4;
+          break;
+        case 'g':
+          format.bytes = 8;
+          break;
+        case 'x':
+        case 'd':
+        case 'u':
+        case 'o':
+        case 'c':
+        case 'i':
+          format.letter = c;
+          if (c == 'c') format.bytes = 1;
+          break;
+        default:
+          return fmt::format("unknown format '{}'\n", c);
+      }
+    }
+  }
+  const auto address = number(take_word(arguments));
+  if (!address) return "an address is missing\n";
+  last_ = format;
+  if (format.letter == 'i') return disassemble(space, *address, format.count);
+
+  const unsigned per_line = format.letter == 'c' ? 8 : 16 / format.bytes;
+  std::string text;
+  for (unsigned i = 0; i < format.count; ++i) {
+    const uint64_t at = *address + uint64_t{i} * format.bytes;
+    if (i % per_line == 0) text += fmt::format("{}{:016x}:", i == 0 ? "" : "\n", at);
+    std::array<uint8_t, 8> bytes{};
+    if (memory_.read(space, at, std::span(bytes).first(format.bytes)) != format.bytes) {
+      return text + fmt::format("\nCannot access memory at {:#x}\n", at);
+    }
+    uint64_t value = 0;
+    for (unsigned byte = 0; byte < format.bytes; ++byte) value |= uint64_t{bytes[byte]} << byte * 8;
+    text += unit_text(format.letter, format.bytes, value);
+  }
+  return text + "\n";
+}
+
+std::string Monitor::disassemble(GuestMemory::Space space, uint64_t address, unsigned count) {
+  const Vcpu& vcpu = machine_.vcpu();
+  ZydisDecoder decoder;
+  if (vcpu.code64()) {
+    ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+  } else if (vcpu.state().mode.has(ModeBits::kCode32)) {
+    ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
+  } else {
+    ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
+  }
+  ZydisFormatter formatter;
+  ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
+  std::string text;
+  for (unsigned i = 0; i < count; ++i) {
+    std::array<uint8_t, ZYDIS_MAX_INSTRUCTION_LENGTH> bytes;
+    const size_t got = memory_.read(space, address, bytes);
+    if (got == 0) return text + fmt::format("Cannot access memory at {:#x}\n", address);
+    ZydisDecodedInstruction instruction;
+    ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+    std::array<char, 256> line;
+    if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes.data(), got, &instruction, operands)) &&
+        ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&formatter, &instruction, operands,
+                                                     instruction.operand_count_visible, line.data(),
+                                                     line.size(), address, nullptr))) {
+      text += fmt::format("{:#018x}:  {}\n", address, line.data());
+      address += instruction.length;
+    } else {
+      text += fmt::format("{:#018x}:  .byte {:#04x}\n", address, bytes[0]);
+      ++address;
+    }
+  }
+  return text;
+}
+
+}  // namespace penumbra

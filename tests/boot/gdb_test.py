@@ -1,0 +1,293 @@
+"""Debian's gdb on the guest's kernel, with symbols: breakpoints, registers, memory, steps, watchpoints, interruption,
+detaching and attaching again. Needs nothing of the guest; "nokaslr" puts its kernel where the symbols say."""
+
+import pathlib
+import re
+import tempfile
+import unittest
+
+import gdb as debugger
+import machine
+
+APPEND = "console=ttyS0 nokaslr"
+
+
+class Debugged:
+    guest = None
+
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = pathlib.Path(folder.name)
+        cls.symbols = debugger.symbol_file(cls.guest, cls.folder)
+
+    def boot(self, *options, reboot=False):
+        """The guest in a terminal, waiting for gdb at self.socket."""
+        self.socket = self.folder / "socket"
+        where = f"unix:{self.socket}" + (f",arch={self.arch}" if machine.IS_PENUMBRA else ",server=on,wait=off")
+        command = machine.linux(self.guest, machine.shell_initrd(self.guest), "-gdb", where, *options, append=APPEND)
+        terminal = machine.Terminal([word for word in command if not (reboot and word == "-no-reboot")])
+        self.addCleanup(terminal.__exit__)
+        return terminal
+
+    def attach(self):
+        for _ in range(200):
+            if self.socket.exists():
+                break
+            machine.time.sleep(0.05)
+        gdb = debugger.Gdb(self.symbols)
+        self.addCleanup(gdb.kill)
+        gdb.run(f"target remote {self.socket}")
+        return gdb
+
+    def test_a_session_from_the_first_instruction(self):
+        terminal = self.boot("-S")
+        gdb = self.attach()
+
+        # A hardware breakpoint where nothing is mapped yet.
+        gdb.run("hbreak start_kernel")
+        stop = gdb.resume("continue")
+        self.assertIn('reason="breakpoint-hit"', stop)
+        self.assertEqual(gdb.value("$pc"), gdb.value("&start_kernel"))
+        self.assertIn("PG", gdb.run("info registers cr0"))
+        self.assertIn("start_kernel in section .init.text", gdb.run("info symbol $pc"))
+        gdb.run("delete")
+
+        # Memory by linear address and by physical address.
+        linear = gdb.value("&start_kernel")
+        code = gdb.value("*(unsigned int*)&start_kernel")
+        physical = int(re.search(r"gpa: (\w+)", gdb.run(f"monitor gva2gpa {linear:#x}"))[1], 16)
+        self.assertNotEqual(physical, linear)
+        self.assertIn(f" {code:#010x}\n", gdb.run(f"monitor xp/wx {physical:#x}"))
+        self.assertIn(f" {code:#010x}\n", gdb.run(f"monitor x/wx {linear:#x}"))
+
+        # One instruction at a time, then over calls.
+        gdb.resume("stepi")
+        self.assertNotEqual(gdb.value("$pc"), linear)
+        for _ in range(5):
+            gdb.resume("nexti")
+            self.assertNotEqual(gdb.value("$pc"), linear)
+        gdb.run("delete")
+
+        # A kernel function by its name; the path is in its second argument. Then its caller.
+        gdb.run("break do_sys_openat2")
+        stop = gdb.resume("continue")
+        self.assertIn('reason="breakpoint-hit"', stop)
+        self.assertIn('func="do_sys_openat2"', stop)
+        self.assertEqual(self.argument(gdb, 0) & 0xFFFFFFFF, 0xFFFFFF9C)  # AT_FDCWD
+        self.assertRegex(gdb.run(f"x/s {self.argument(gdb, 1):#x}"), r'"/\S+"')
+        gdb.run("delete")
+        gdb.run(f"break *{self.return_address(gdb):#x}")
+        self.assertIn('reason="breakpoint-hit"', gdb.resume("continue"))
+        gdb.run("delete")
+
+        # Interrupted wherever it is.
+        gdb.start("continue")
+        terminal.expect(re.escape(machine.PROMPT), machine.BOOT_SECONDS)
+        stop = gdb.interrupt()
+        self.assertIn('signal-name="SIGINT"', stop)
+        self.assertIn("CPU", gdb.run("info threads"))
+        gdb.run("detach")
+        self.assertEqual(terminal.shell("echo $((6*7))"), "42")
+
+    def test_watchpoints(self):
+        terminal = self.boot()
+        terminal.expect(re.escape(machine.PROMPT), machine.BOOT_SECONDS)
+        gdb = self.attach()
+        ticks = self.tick_variable(gdb)
+        gdb.run(f"watch {ticks}")
+        for _ in range(3):
+            before = gdb.value(ticks)
+            stop = gdb.resume("continue")
+            self.assertIn('reason="watchpoint-trigger"', stop)
+            self.assertGreater(gdb.value(ticks), before)
+        gdb.run("delete")
+        gdb.run(f"rwatch {ticks}")
+        self.assertIn('reason="read-watchpoint-trigger"', gdb.resume("continue"))
+        gdb.run("delete")
+        gdb.run(f"awatch {ticks}")
+        self.assertIn('reason="access-watchpoint-trigger"', gdb.resume("continue"))
+        gdb.run("delete")
+        gdb.run("detach")
+        self.assertEqual(terminal.shell("echo $((6*7))"), "42")
+
+    def test_attaching_twice_to_a_running_guest(self):
+        terminal = self.boot()
+        terminal.expect(re.escape(machine.PROMPT), machine.BOOT_SECONDS)
+        for name in ("first", "second"):
+            gdb = self.attach()
+            gdb.run("break do_sys_openat2")
+            gdb.start("continue")
+            gdb._until(r"^\*running", 20)
+            terminal.send(f"cat /tmp/{name}\r")
+            gdb._until(r"^\*stopped,reason=.breakpoint-hit", 30)
+            for _ in range(50):
+                if name in gdb.run(f"x/s {self.argument(gdb, 1):#x}"):
+                    break
+                gdb.resume("continue")
+            else:
+                self.fail("the breakpoint did not see the file being opened")
+            self.assertIn("/tmp/" + name, gdb.run(f"x/s {self.argument(gdb, 1):#x}"))
+            # Steps through a whole function without leaving it.
+            function = gdb.value("&do_sys_openat2")
+            for _ in range(20):
+                gdb.resume("nexti")
+                self.assertLess(gdb.value("$pc") - function, 0x400)
+            gdb.run("detach")
+            gdb.kill()
+            terminal.expect(f"cat: can't open '/tmp/{name}': No such file or directory", 30)
+            terminal.expect("(?m)^" + re.escape(machine.PROMPT), 30)
+
+    def test_breakpoints_survive_a_reboot(self):
+        self.boot("-S", reboot=True)
+        gdb = self.attach()
+        gdb.run("hbreak start_kernel")
+        for _ in range(2):
+            self.assertIn('reason="breakpoint-hit"', gdb.resume("continue"))
+            self.assertEqual(gdb.value("$pc"), gdb.value("&start_kernel"))
+            gdb.run("monitor system_reset")
+
+    def test_killing(self):
+        terminal = self.boot("-S")
+        gdb = self.attach()
+        gdb.run("kill")
+        self.assertEqual(terminal.wait(20), 0, terminal.text)
+
+    def test_a_gdb_that_dies(self):
+        terminal = self.boot("-S")
+        gdb = self.attach()
+        gdb.run("hbreak start_kernel")
+        gdb.resume("continue")
+        gdb.kill()
+        terminal.expect(re.escape(machine.PROMPT), machine.BOOT_SECONDS)
+
+
+class Amd64(Debugged, unittest.TestCase):
+    guest = "amd64"
+    arch = "x86-64"
+
+    def argument(self, gdb, number):
+        return gdb.value(("$rdi", "$rsi", "$rdx")[number])
+
+    def return_address(self, gdb):
+        return gdb.value("*(unsigned long*)$rsp")
+
+    def tick_variable(self, gdb):
+        return "*(unsigned long*)&jiffies"
+
+    def test_registers(self):
+        terminal = self.boot()
+        terminal.expect(re.escape(machine.PROMPT), machine.BOOT_SECONDS)
+        gdb = self.attach()
+        for name in ("cr3", "cr4", "efer", "gs_base", "gdt_base"):
+            self.assertNotEqual(gdb.value("$" + name), 0, name)
+        gdb.run("set $xmm3.v2_int64[1] = 0x1122334455667788")
+        self.assertEqual(gdb.value("$xmm3.v2_int64[1]"), 0x1122334455667788)
+        old = gdb.value("$r10")
+        gdb.run("set $r10 = 0xfedcba9876543210")
+        self.assertEqual(gdb.value("$r10"), 0xFEDCBA9876543210)
+        gdb.run(f"set $r10 = {old:#x}")
+        self.assertRegex(gdb.run("monitor info mem"), r"(?m)^ffff8\w+-ffff8\w+ \w+ -rw$")
+        self.assertRegex(gdb.run("monitor info tlb"), r"(?m)^ffffffff81000000: 0000000001000000 ")
+        self.assertIn("RIP", gdb.run("monitor info registers"))
+        self.assertIn("unknown command", gdb.run("monitor nonsense"))
+
+
+class I686(Debugged, unittest.TestCase):
+    guest = "i686"
+    arch = "i386"
+
+    # The kernel passes three arguments in registers.
+    def argument(self, gdb, number):
+        return gdb.value(("$eax", "$edx", "$ecx")[number])
+
+    def return_address(self, gdb):
+        return gdb.value("*(unsigned int*)$esp")
+
+    def tick_variable(self, gdb):
+        # Its table of names holds no variables: the operand of the instruction that increments jiffies_64.
+        text = gdb.run("x/12i do_timer")
+        return "*(unsigned int*)" + re.search(r"(?:add|adc)\S* .*?(0xc[0-9a-f]{7})", text)[1]
+
+
+@unittest.skipUnless(machine.IS_PENUMBRA, "what QEMU does with nonsense is its own affair")
+class Protocol(unittest.TestCase):
+    guest = "amd64"
+
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.socket = pathlib.Path(folder.name) / "socket"
+        options = ("-gdb", f"unix:{cls.socket}", "-S")
+        cls.terminal = machine.Terminal(machine.linux(cls.guest, machine.shell_initrd(cls.guest), *options))
+        cls.addClassCleanup(cls.terminal.__exit__)
+        for _ in range(200):
+            if cls.socket.exists():
+                break
+            machine.time.sleep(0.05)
+
+    def setUp(self):
+        self.packets = debugger.Packets(self.socket)
+        self.addCleanup(self.packets.close)
+
+    def test_a_wrong_checksum_is_refused(self):
+        self.packets.raw(b"$g#00")
+        self.assertEqual(self.packets.byte(), b"-")
+        self.packets.raw(b"$?#3f")
+        self.assertEqual(self.packets.byte(), b"+")
+        self.assertEqual(self.packets.receive(), b"T05thread:01;")
+
+    def test_unknown_packets_have_an_empty_answer(self):
+        for body in (b"vMustReplyEmpty", b"y", b"qNonsense", b"QNonsense", b"Z9,0,1", b"!"):
+            self.assertEqual(self.packets.ask(body), b"", body)
+
+    def test_nonsense_is_an_error(self):
+        for body in (b"m", b"mzz,1", b"m0", b"M0,2:00", b"Mx", b"X0,5:abc", b"p", b"pffff", b"P0=1", b"P0", b"Gxx",
+                     b"Z0", b"Z0,", b"Z2,0,0", b"Z2,ffffffffffffffff,2", b"vCont;", b"vCont;q", b"vCont;r1", b"vCont;r5,1", b"czz",
+                     b"qRcmd,xx", b"qSearch:memory:0;10;", b"qCRC:x", b"qXfer:features:read:target.xml:x"):
+            self.assertRegex(self.packets.ask(body), rb"^E[0-9a-f]{2}$", body)
+
+    def test_noise(self):
+        self.packets.raw(bytes(range(3)) + bytes(range(4, 36)) + b"%&'()*,./" + b"\xff" * 100)
+        self.packets.raw(b"$" + b"m" * 3_000_000 + b"#00")
+        self.assertEqual(self.packets.ask(b"qC"), b"QC01")
+
+    def test_memory_in_binary(self):
+        data = bytes(range(256)) * 4
+        escaped = b"".join(b"}" + bytes([b ^ 0x20]) if b in b"#$}*" else bytes([b]) for b in data)
+        self.assertEqual(self.packets.ask(b"Qqemu.PhyMemMode:1"), b"OK")
+        self.assertEqual(self.packets.ask(b"X30000000,400:" + escaped), b"OK")
+        self.assertEqual(self.packets.ask(b"x30000000,400"), b"b" + data)
+        self.assertEqual(self.packets.ask(b"m30000010,8"), b"1011121314151617")
+        self.assertEqual(self.packets.ask(b"M30000010,2:aabb"), b"OK")
+        self.assertEqual(self.packets.ask(b"m3000000f,4"), b"0faabb12")
+        # Over the end of a page, and what is not there.
+        self.assertEqual(len(self.packets.ask(b"m30000ffe,4")), 8)
+        self.assertEqual(self.packets.ask(b"qSearch:memory:30000000;400;\x12\x13\x14"), b"1,30000012")
+        self.assertEqual(self.packets.ask(b"qSearch:memory:30000000;400;\x14\x13"), b"0")
+
+    def test_addresses_that_are_not_mapped(self):
+        self.assertEqual(self.packets.ask(b"m8000000000000000,4"), b"E0e")
+        self.assertEqual(self.packets.ask(b"Mffff900000000000,1:00"), b"E0e")
+
+    def test_without_acknowledgements(self):
+        self.packets.send(b"QStartNoAckMode")
+        self.assertEqual(self.packets.byte(), b"+")
+        self.assertEqual(self.packets.receive(), b"OK")
+        self.packets.send(b"qC")
+        self.assertEqual(self.packets.byte(), b"$")
+
+    def test_description_in_pieces(self):
+        whole, at = b"", 0
+        while True:
+            piece = self.packets.ask(b"qXfer:features:read:target.xml:%x,100" % at)
+            whole += piece[1:]
+            at += len(piece) - 1
+            if piece[:1] == b"l":
+                break
+        self.assertIn(b'<reg name="rip"', whole)
+        self.assertTrue(whole.endswith(b"</target>\n"))
+        bits = sum(int(size) for size in re.findall(rb'<reg [^>]*bitsize="(\d+)"', whole))
+        self.assertEqual(len(self.packets.ask(b"g")), bits // 4)
