@@ -93,7 +93,6 @@ class SoftTlb {
 
   // A second way from linear to host addresses, kept coherent by the same flushes. Null: none.
   void set_windows(ShadowWindows* windows) { windows_ = windows; }
-  ShadowWindows* windows() { return windows_; }
   // ShadowWindows::fill() for the current address space. While anything is watched no window is filled: every
   // access must come to where watchpoints are compared.
   bool fill_window(TlbView view, ShadowWindows::Width width, LinearAddr linear, const Translation& translation,
