@@ -158,9 +158,9 @@ void Pit8254::reset() {
   drive(false);
 }
 
-Pit8254::Pulse Pit8254::now() const {
+void Pit8254::look() {
   using Wide = unsigned __int128;  // 64 bits would overflow after four hours
-  return static_cast<Pulse>(Wide{clock_.now()} * kClkHz / kNanosecondsPerSecond);
+  now_ = static_cast<Pulse>(Wide{clock_.now()} * kClkHz / kNanosecondsPerSecond);
 }
 
 Nanoseconds Pit8254::time_of(Pulse pulse) const {
@@ -182,10 +182,12 @@ Pit8254::Counter& Pit8254::up_to_date(unsigned number) {
 }
 
 bool Pit8254::output(unsigned counter) {
+  look();
   return up_to_date(counter).output_at(now());
 }
 
 void Pit8254::set_gate(unsigned number, bool level) {
+  look();
   Counter& counter = up_to_date(number);
   if (counter.gate == level) return;
   counter.gate = level;
@@ -212,10 +214,12 @@ void Pit8254::set_gate(unsigned number, bool level) {
 
 uint8_t Pit8254::read_byte(uint16_t offset) {
   if (offset > 2) return 0xff;  // the control word register can't be read
+  look();
   return read_counter(up_to_date(offset));
 }
 
 void Pit8254::write_byte(uint16_t offset, uint8_t value) {
+  look();
   if (offset < 3) {
     write_count(offset, value);
   } else if (offset == 3) {
@@ -350,6 +354,7 @@ void Pit8254::edge() {
   Counter& counter = counters_[0];
   drive_edge(counter.output_at(*next_edge_));
   const Nanoseconds time = clock_.now();
+  look();
   const Pulse oldest = now() - static_cast<Pulse>(kMadeUpFor * kClkHz / kNanosecondsPerSecond);
   const Pulse after = std::max(*next_edge_, oldest);
   if (counter.reload_at && *counter.reload_at <= after) counter.reload(*counter.reload_at);

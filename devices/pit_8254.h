@@ -88,7 +88,10 @@ class Pit8254 : public ByteDevice {
     void reload(Pulse boundary);
   };
 
-  Pulse now() const;
+  // An access, a gate's change and the timer each look at the clock once, with look(): an edge that fell between
+  // two looks would be lost.
+  void look();
+  Pulse now() const { return now_; }
   Nanoseconds time_of(Pulse pulse) const;
   Counter& up_to_date(unsigned number);
   void control_word(uint8_t value);
@@ -105,6 +108,7 @@ class Pit8254 : public ByteDevice {
   void edge();
 
   VirtualClock& clock_;
+  Pulse now_ = 0;
   LineOutput out0_;
   std::array<Counter, 3> counters_;
   bool out0_level_ = false;
