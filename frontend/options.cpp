@@ -378,7 +378,7 @@ Command parse_run(std::span<const char* const> arguments) {
   std::string switches = "translator switches, each as NAME or no-NAME:";
   for (const auto& known : jit::translator_switches()) switches += " " + std::string(known.name);
   word("jit", words.switches, switches);
-  word("mmu", words.mmu, "how code reaches memory: tlb, windows, or auto (auto)");
+  word("mmu", words.mmu, "how code reaches memory: tlb, windows, or auto (tlb)");
   app.add_flag("--stats", options.stats, "counters and times at exit, on standard error");
   try {
     parse(app, arguments, 0);

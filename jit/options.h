@@ -20,7 +20,7 @@ struct TranslatorOptions {
   // How code reaches memory: the software TLB, shadow windows (mmu/shadow_windows.h), or the TLB at first
   // and windows for the blocks where the time goes.
   enum class Mmu : uint8_t { Tlb, Windows, Auto };
-  Mmu mmu = Mmu::Auto;
+  Mmu mmu = Mmu::Tlb;
 
   uint64_t code_cache_bytes = 64ull << 20;  // 1 MiB to 1 GiB
 

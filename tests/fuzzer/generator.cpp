@@ -227,10 +227,6 @@ void Attempt::patch(unsigned offset, unsigned size, uint64_t value) {
   std::memcpy(bytes + offset, &value, size / 8);
 }
 
-void Attempt::store(uint64_t offset, uint64_t value, unsigned size) {
-  if (offset + size <= area::kBytes) std::memcpy(out.program.memory.data() + offset, &value, size);
-}
-
 // Somewhere in the code pages, which are full of HLT.
 uint64_t Attempt::code_target() {
   return code_base + area::kCode + random.below(area::kCodeEnd - area::kCode);
