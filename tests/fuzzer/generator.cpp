@@ -123,7 +123,6 @@ struct Attempt {
   void set(unsigned reg, uint64_t value, unsigned width);
   uint64_t get(unsigned reg, unsigned width) const;
   void patch(unsigned offset, unsigned size, uint64_t value);
-  void store(uint64_t offset, uint64_t value, unsigned bytes);
   uint64_t code_target();
   void prepare();
   void steer_branch();
