@@ -18,6 +18,9 @@ bool has_error_code(uint8_t vector) {
   return vector == 8 || (vector >= 10 && vector <= 14) || vector == 17;
 }
 
+// TASK_SIZE_MAX with 4-level paging.
+constexpr uint64_t kKernelStart = 0x7fff'ffff'f000;
+
 class Difference {
  public:
   void add(std::string text) {
@@ -37,7 +40,7 @@ class Difference {
   std::string text_;
 };
 
-void compare_faults(Difference& out, const Outcome& native, const Outcome& engine) {
+void compare_faults(Difference& out, const Case& made, const Outcome& native, const Outcome& engine) {
   if (native.timeout || engine.timeout) {
     if (native.timeout != engine.timeout) out.add(engine.timeout ? "never ends" : "ends, natively never");
     return;
@@ -47,13 +50,14 @@ void compare_faults(Difference& out, const Outcome& native, const Outcome& engin
   if (has_error_code(native.vector)) {
     uint32_t known = ~0u;
     // Linux reports faults at addresses of the kernel as protection violations.
-    if (native.vector == vector::kPf && native.cr2 >> 47) known = ~1u;
+    if (native.vector == vector::kPf && native.cr2 >= kKernelStart) known = ~1u;
     out.value("error code", native.error_code & known, engine.error_code & known);
   }
-  if (native.vector == vector::kPf) out.value("cr2", native.cr2, engine.cr2);
+  const uint64_t cr2_mask = made.cr2_to_page ? ~(area::kPage - 1) : ~uint64_t{0};
+  if (native.vector == vector::kPf) out.value("cr2", native.cr2 & cr2_mask, engine.cr2 & cr2_mask);
 }
 
-void compare_vectors(Difference& out, const VectorState& native, const VectorState& engine) {
+void compare_vectors(Difference& out, const VectorState& native, const VectorState& engine, bool x87) {
   out.value("mxcsr", native.mxcsr, engine.mxcsr);
   for (unsigned i = 0; i < 16; ++i) {
     if (native.ymm[i] == engine.ymm[i]) continue;
@@ -62,6 +66,7 @@ void compare_vectors(Difference& out, const VectorState& native, const VectorSta
     };
     out.add(fmt::format("ymm{} is {}, natively {}", i, text(engine.ymm[i]), text(native.ymm[i])));
   }
+  if (!x87) return;
   out.value("fcw", native.fcw, engine.fcw);
   out.value("fsw", native.fsw, engine.fsw);
   out.value("tags", native.tags, engine.tags);
@@ -70,6 +75,17 @@ void compare_vectors(Difference& out, const VectorState& native, const VectorSta
     out.add(fmt::format("st{} is {}, natively {}", i, hex_bytes(std::as_bytes(std::span(engine.st[i]))),
                         hex_bytes(std::as_bytes(std::span(native.st[i])))));
   }
+}
+
+// An indirect near call is at `rip`.
+bool calls(std::span<const std::byte> memory, uint64_t rip) {
+  uint64_t at = rip & (area::kBytes - 1);
+  const auto byte = [&](uint64_t offset) {
+    return offset < area::kBytes ? static_cast<unsigned>(memory[offset]) : 0;
+  };
+  constexpr unsigned kPrefixes[] = {0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf2, 0xf3};
+  while (std::ranges::find(kPrefixes, byte(at)) != std::end(kPrefixes) || (byte(at) & 0xf0) == 0x40) ++at;
+  return byte(at) == 0xff && (byte(at + 1) >> 3 & 7) == 2;
 }
 
 }  // namespace
@@ -83,7 +99,7 @@ std::string hex_bytes(std::span<const std::byte> bytes) {
 std::string difference(const Case& made, const Outcome& native, std::span<const std::byte> native_memory,
                        const Outcome& engine, std::span<const std::byte> engine_memory, Exactness exactness) {
   Difference out;
-  compare_faults(out, native, engine);
+  compare_faults(out, made, native, engine);
   if (native.timeout || engine.timeout) return out.text();
   const MachineState& there = native.state;
   const MachineState& here = engine.state;
@@ -98,15 +114,21 @@ std::string difference(const Case& made, const Outcome& native, std::span<const 
   out.value("rflags", there.rflags & flags, here.rflags & flags);
   out.value("fs base", there.fs_base, here.fs_base);
   out.value("gs base", there.gs_base, here.gs_base);
-  compare_vectors(out, there.vector, here.vector);
+  compare_vectors(out, there.vector, here.vector, made.x87_on_fault || there.rip != made.program.start.rip);
 
+  // A call to where no code can be faults before the CPU pushes, and after the translator does.
+  Hole pushed{};
+  if (native.vector == vector::kGp && calls(native_memory, there.rip)) {
+    const uint64_t top = there.gpr[kRsp] & (area::kBytes - 1);
+    pushed = {top < 8 ? 0 : top - 8, top};
+  }
   size_t at = 0;
   while (true) {
     const auto [a, b] = std::ranges::mismatch(native_memory.subspan(at), engine_memory.subspan(at));
     if (a == native_memory.subspan(at).end()) break;
     at = static_cast<size_t>(a - native_memory.begin());
-    const bool excused =
-        std::ranges::any_of(made.holes, [at](const Hole& hole) { return at >= hole.begin && at < hole.end; });
+    const auto in = [at](const Hole& hole) { return at >= hole.begin && at < hole.end; };
+    const bool excused = in(pushed) || std::ranges::any_of(made.holes, in);
     if (!excused && area::rights(at / area::kPage).present) {
       const size_t shown = std::min<size_t>(16, area::kBytes - at);
       out.add(fmt::format("memory +{:#x} is {}, natively {}", at, hex_bytes(engine_memory.subspan(at, shown)),

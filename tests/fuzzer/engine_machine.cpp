@@ -7,6 +7,11 @@ namespace {
 jit::TranslatorOptions make_options(std::string_view switches) {
   jit::TranslatorOptions options;
   options.code_cache_bytes = 4 << 20;
+  options.mmu = jit::TranslatorOptions::Mmu::Tlb;
+  if (switches == "windows") {
+    options.mmu = jit::TranslatorOptions::Mmu::Windows;
+    switches = "";
+  }
   jit::apply_switches(options, switches);
   return options;
 }
@@ -123,7 +128,8 @@ Outcome EngineMachine::run(const Program& program, bool cold_tlb) {
                                                          (wide ? Segment::kLong : Segment::kBig))};
   s.gdtr = {.base = kGdt, .limit = 0x7f};
   s.idtr = {.base = 0, .limit = 0};  // any exception ends in a triple fault; the listener has seen the first
-  s.tr = {.base = 0, .limit = 0x67, .selector = 0x40, .attributes = 0x8b};
+  // Too short to name an I/O permission map: no port is allowed.
+  s.tr = {.base = 0, .limit = 0x65, .selector = 0x40, .attributes = 0x8b};
   s.cr0 = cr0::kPe | cr0::kPg | cr0::kEt | cr0::kNe | cr0::kMp | cr0::kAm | cr0::kWp;
   s.cr4 = cr4::kOsfxsr | cr4::kOsxmmexcpt | cr4::kOsxsave | cr4::kPae | cr4::kFsgsbase | cr4::kUmip;
   s.efer = efer::kLme | efer::kLma | efer::kSce | efer::kNxe;

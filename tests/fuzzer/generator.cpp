@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <map>
 
+#include "tests/fuzzer/encoding.h"
+#include "tests/fuzzer/sandbox.h"
 #include "tests/fuzzer/values.h"
 
 namespace penumbra::fuzz {
@@ -77,38 +79,13 @@ bool is_stack_register(ZydisRegister reg) {
   return reg == ZYDIS_REGISTER_RSP || reg == ZYDIS_REGISTER_ESP || reg == ZYDIS_REGISTER_SP;
 }
 
-// System calls and hypercalls would reach the host's kernel or hypervisor.
-bool leaves_the_sandbox(std::span<const uint8_t> code) {
-  for (size_t i = 0; i + 1 < code.size(); ++i) {
-    const uint8_t a = code[i], b = code[i + 1];
-    if (a == 0xcd && b == 0x80) return true;
-    if (a == 0x0f && (b == 0x05 || b == 0x34)) return true;
-    if (a == 0x0f && b == 0x01 && i + 2 < code.size() && (code[i + 2] == 0xc1 || code[i + 2] == 0xd9))
-      return true;
-  }
-  return false;
-}
-
-const Memory& pristine_memory() {
-  static const Memory memory = [] {
-    Memory made(area::kBytes);
-    Random random(1);
-    for (size_t at = 0; at < made.size(); at += 32) {
-      fill_operand(random, std::span(reinterpret_cast<uint8_t*>(made.data()) + at, 32));
-    }
-    std::fill(made.begin() + area::kCode, made.begin() + area::kCodeEnd, std::byte{0xf4});
-    return made;
-  }();
-  return memory;
-}
-
 struct Attempt {
   unsigned bits;
   Random& random;
   const jit::Decoder& decoder;
   Case& out;
   uint64_t code_base, data_base;
-  uint8_t bytes[16] = {};
+  EncodedBytes bytes{};
   unsigned length = 0;
   jit::GuestInstruction insn{};
   bool decoded = false;
@@ -119,6 +96,7 @@ struct Attempt {
 
   bool build(const Form& form);
   bool decode();
+  void reencode();
   void randomize_registers();
   void set(unsigned reg, uint64_t value, unsigned width);
   uint64_t get(unsigned reg, unsigned width) const;
@@ -132,63 +110,30 @@ struct Attempt {
   void steer_gather(const ZydisDecodedOperand& operand, uint64_t offset);
 };
 
-// Opcode bytes with random prefixes, registers, addressing and immediates.
 bool Attempt::build(const Form& form) {
-  std::vector<uint8_t> prefixes;
-  if (form.prefix && !form.vex) prefixes.push_back(form.prefix);
-  if (random.percent(10)) prefixes.push_back(0x67);
-  static constexpr uint8_t kSegments[] = {0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65};
-  if (random.percent(12)) prefixes.push_back(kSegments[random.below(6)]);
-  if (!form.vex) {
-    if (form.memory && random.percent(15)) prefixes.push_back(0xf0);
-    if (random.percent(2)) prefixes.push_back(0xf0);
-    if (form.prefix != 0x66 && random.percent(4)) prefixes.push_back(0x66);
-    if (random.percent(2)) prefixes.push_back(0xf2 + static_cast<uint8_t>(random.below(2)));
-  }
-  for (size_t i = prefixes.size(); i > 1; --i) std::swap(prefixes[i - 1], prefixes[random.below(i)]);
-  uint8_t* at = bytes;
-  for (const uint8_t prefix : prefixes) *at++ = prefix;
+  bytes = encode(form, bits, random, nullptr);
+  if (!decode()) return false;
+  if (random.percent(20)) reencode();
+  return decoded;
+}
 
-  unsigned reg = 0, rm = 0;
-  if (form.modrm) {
-    do reg = static_cast<unsigned>(random.below(8));
-    while (form.rm_of_reg[reg] == 0);
-    do rm = static_cast<unsigned>(random.below(8));
-    while (!(form.rm_of_reg[reg] >> rm & 1));
+// The same instruction as Zydis' encoder would have it.
+void Attempt::reencode() {
+  ZydisEncoderRequest request;
+  EncodedBytes other = bytes;
+  ZyanUSize size = 15;
+  if (!ZYAN_SUCCESS(ZydisEncoderDecodedInstructionToEncoderRequest(
+          &insn.zydis, insn.operands, insn.zydis.operand_count_visible, &request)) ||
+      !ZYAN_SUCCESS(ZydisEncoderEncodeInstruction(&request, other.data(), &size))) {
+    return;
   }
-  const auto extension = static_cast<uint8_t>(random.below(8));  // R, X, B
-  if (form.vex) {
-    const unsigned pp = form.prefix == 0x66 ? 1 : form.prefix == 0xf3 ? 2 : form.prefix == 0xf2 ? 3 : 0;
-    uint8_t inverted = static_cast<uint8_t>(bits == 64 ? (~extension & 7) << 5 : 7 << 5);
-    uint8_t vvvv = static_cast<uint8_t>(random.below(16));
-    // Whether the instruction uses vvvv is not known here: all ones half of the time.
-    if (random.percent(50)) vvvv = 15;
-    if (form.map == 1 && !form.w && random.percent(50)) {
-      *at++ = 0xc5;
-      *at++ = static_cast<uint8_t>((inverted & 0x80) | vvvv << 3 | form.l << 2 | pp);
-    } else {
-      *at++ = 0xc4;
-      *at++ = static_cast<uint8_t>(inverted | form.map);
-      *at++ = static_cast<uint8_t>(form.w << 7 | vvvv << 3 | form.l << 2 | pp);
-    }
-  } else {
-    if (bits == 64 && (form.w || random.percent(60)))
-      *at++ = static_cast<uint8_t>(0x40 | form.w << 3 | extension);
-    if (form.map) *at++ = 0x0f;
-    if (form.map == 2) *at++ = 0x38;
-    if (form.map == 3) *at++ = 0x3a;
-  }
-  *at++ = form.opcode;
-  if (form.modrm) {
-    const uint64_t mod = form.memory ? random.below(3) : 3;
-    *at++ = static_cast<uint8_t>(mod << 6 | reg << 3 | rm);
-  }
-  while (at < bytes + sizeof(bytes)) *at++ = static_cast<uint8_t>(random.next());
-  return decode();
+  bytes = other;
+  decode();
 }
 
 bool Attempt::decode() {
-  decoded = decoder.decode(std::span<const uint8_t>(bytes, 15), rip(), insn) == jit::Decoder::Status::Ok;
+  decoded =
+      decoder.decode(std::span<const uint8_t>(bytes).first(15), rip(), insn) == jit::Decoder::Status::Ok;
   length = insn.zydis.length;
   return decoded;
 }
@@ -223,7 +168,7 @@ uint64_t Attempt::get(unsigned reg, unsigned width) const {
 }
 
 void Attempt::patch(unsigned offset, unsigned size, uint64_t value) {
-  std::memcpy(bytes + offset, &value, size / 8);
+  std::memcpy(bytes.data() + offset, &value, size / 8);
 }
 
 // Somewhere in the code pages, which are full of HLT.
@@ -287,7 +232,9 @@ void Attempt::steer_branch() {
   }
   if (insn.row.instruction_class != jit::InstructionClass::ControlTransfer) return;
   const ZydisDecodedOperand& target = insn.operands[0];
-  if (target.type == ZYDIS_OPERAND_TYPE_REGISTER && random.percent(95)) {
+  const ZydisRegisterClass kind = ZydisRegisterGetClass(target.reg.value);
+  if (target.type == ZYDIS_OPERAND_TYPE_REGISTER &&
+      (kind == ZYDIS_REGCLASS_GPR64 || kind == ZYDIS_REGCLASS_GPR32) && random.percent(95)) {
     set(jit::gpr_number(target.reg.value), code_target(), 64);
   }
 }
@@ -303,7 +250,10 @@ bool Attempt::steer_operand(const ZydisDecodedOperand& operand, uint64_t size, u
                      : mem.segment == ZYDIS_REGISTER_GS ? start.gs_base
                                                         : 0;
   uint64_t target = base_address + offset;
-  if (wild) target = random.percent(50) ? random.next() : (uint64_t{1} << 47) - random.below(2 * size + 2);
+  // The long x87 and FXSAVE operands are accessed in an order of the CPU's own.
+  const bool one_piece = size <= 10 || size == 16 || size == 32;
+  const bool at_the_edge = one_piece && random.percent(50);
+  if (wild) target = at_the_edge ? (uint64_t{1} << 47) - random.below(2 * size + 2) : random.next();
   const uint64_t wanted = target - segment;
   const auto& disp = insn.zydis.raw.disp;
   const auto fits = [&](uint64_t value) {
@@ -489,7 +439,13 @@ const char* reason_not_native(ZydisMnemonic mnemonic) {
        {M(SYSCALL), M(SYSENTER), M(SYSEXIT), M(SYSRET)}},
       {"interrupts end in the host's kernel: tests/core/exception_test.cpp",
        {M(INT), M(INT1), M(INT3), M(INTO)}},
+      {"AMD's decoder sees no operand: no fetch fault before #UD", {M(UD0)}},
+      {"AMD's decoder takes it for EXTRQ, which is longer: a fetch fault before #UD", {M(VMREAD)}},
       {"a hypercall would reach the host's hypervisor", {M(VMCALL), M(VMMCALL)}},
+      {"not offered by the guest's CPUID, whatever the host has: #UD",
+       {M(XSAVES), M(XSAVES64), M(XRSTORS), M(XRSTORS64)}},
+      {"SVM is not offered by the guest's CPUID (#UD); a host that is a virtual machine itself raises #GP",
+       {M(VMLOAD), M(VMSAVE), M(VMRUN), M(STGI), M(CLGI), M(SKINIT), M(INVLPGA)}},
       {"the answer is the VMM's own: tests/core/cpu_model_test.cpp, tests/core/processor_test.cpp",
        {M(CPUID), M(RDTSC), M(RDTSCP), M(RDPID), M(RDPMC), M(XGETBV)}},
       {"the host's tables are not the guest's, and its kernel answers for UMIP: tests/core/segment_test.cpp",
@@ -577,7 +533,12 @@ bool Generator::make_single(ZydisMnemonic mnemonic, uint64_t seed, Case& out) co
 
   const std::vector<Form>& forms = forms_.forms_of(mnemonic);
   const bool built = attempt.build(forms[random.below(forms.size())]);
-  if (!built && !random.percent(20)) return false;
+  // What Zydis knows and the table does not has no CPUID bit in the guest.
+  ZydisDecodedInstruction known;
+  ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+  if (!built && (!random.percent(20) || ZYAN_SUCCESS(ZydisDecoderDecodeFull(
+                                            &decoder_.zydis(), attempt.bytes.data(), 15, &known, operands))))
+    return false;
   MachineState& start = out.program.start;
   attempt.randomize_registers();
   start.vector = random_vector_state(random);
@@ -593,6 +554,23 @@ bool Generator::make_single(ZydisMnemonic mnemonic, uint64_t seed, Case& out) co
     const jit::GuestInstruction before = attempt.insn;
     if (!attempt.decode() || attempt.insn.zydis.mnemonic != before.zydis.mnemonic) return false;
     out.mnemonic = attempt.insn.zydis.mnemonic;
+    switch (out.mnemonic) {
+      case ZYDIS_MNEMONIC_FLDENV:
+      case ZYDIS_MNEMONIC_FNSAVE:
+      case ZYDIS_MNEMONIC_FNSTENV:
+      case ZYDIS_MNEMONIC_FRSTOR:
+      case ZYDIS_MNEMONIC_FXRSTOR:
+      case ZYDIS_MNEMONIC_FXRSTOR64:
+      case ZYDIS_MNEMONIC_FXSAVE:
+      case ZYDIS_MNEMONIC_FXSAVE64:
+        out.cr2_to_page = true;
+        break;
+      case ZYDIS_MNEMONIC_MASKMOVQ:
+        out.x87_on_fault = false;
+        break;
+      default:
+        break;
+    }
     if (out.mnemonic == ZYDIS_MNEMONIC_RDRAND || out.mnemonic == ZYDIS_MNEMONIC_RDSEED) {
       out.random_gpr = static_cast<int>(jit::gpr_number(attempt.insn.operands[0].reg.value));
     }
@@ -600,7 +578,7 @@ bool Generator::make_single(ZydisMnemonic mnemonic, uint64_t seed, Case& out) co
     attempt.length = 15;
   }
   out.code_bytes = attempt.length;
-  if (leaves_the_sandbox(std::span(attempt.bytes, attempt.length))) return false;
+  if (leaves_the_sandbox(std::span(attempt.bytes).first(attempt.length))) return false;
   for (unsigned i = 0; i < attempt.length && out.code + i < area::kCodeEnd; ++i) {
     out.program.memory[out.code + i] = static_cast<std::byte>(attempt.bytes[i]);
   }

@@ -19,16 +19,20 @@ struct Case {
   Program program;
   uint64_t code = 0;  // offset in the area
   unsigned code_bytes = 0;
+  std::vector<uint8_t> pieces;                      // lengths of a sequence's instructions
   ZydisMnemonic mnemonic = ZYDIS_MNEMONIC_INVALID;  // INVALID: bytes that Zydis does not decode
   bool cold_tlb = false;
   int random_gpr = -1;  // holds a random number afterwards
   std::vector<Hole> holes;
+  bool cr2_to_page = false;     // reads or writes in an order of its own: which byte faulted says nothing
+  bool x87_on_fault = true;     // false: the CPU has switched to MMX before the fault
 };
 
 class Generator {
  public:
   explicit Generator(unsigned bits);
 
+  const FormTable& forms() const { return forms_; }
   // Mnemonics with a row that can run here, in order.
   const std::vector<ZydisMnemonic>& mnemonics() const { return mnemonics_; }
 

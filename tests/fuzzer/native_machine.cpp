@@ -165,6 +165,10 @@ int on_signal(int signal, void* info, void* context) {
     const struct sigaction& action = translator_action[signal];
     if (action.sa_flags & SA_SIGINFO) action.sa_sigaction(signal, static_cast<siginfo_t*>(info), context);
     if (regs[REG_RIP] == before) {
+      // Either mapped a page for another try, or gave the signal back to whoever had it before.
+      struct sigaction now = {};
+      sigaction(signal, nullptr, &now);
+      if (now.sa_sigaction == fuzz_signal_entry) return 0;
       if (machine->crash_) machine->crash_();
       _exit(3);
     }
