@@ -116,6 +116,7 @@ Result<Outcome> Vcpu::enter(const SystemInstruction& insn) {
     const uint64_t lower = (sp - bytes) & mask;
     const auto address = linearize(kSs, lower, bytes, AccessKind::Write);
     if (!address) return std::unexpected(address.error());
+    if (misaligned(*address, bytes)) return raise(vector::kAc, 0);
     if (auto done = write_linear(*address, value, bytes, view); !done) return done;
     sp = lower;
     return {};
@@ -128,6 +129,7 @@ Result<Outcome> Vcpu::enter(const SystemInstruction& insn) {
     bp = (bp - bytes) & mask;
     const auto address = linearize(kSs, bp, bytes, AccessKind::Read);
     if (!address) return std::unexpected(address.error());
+    if (misaligned(*address, bytes)) return raise(vector::kAc, 0);
     const auto outer = read_linear(*address, bytes, view);
     if (!outer) return std::unexpected(outer.error());
     if (auto done = push_below(*outer); !done) return std::unexpected(done.error());
@@ -139,6 +141,7 @@ Result<Outcome> Vcpu::enter(const SystemInstruction& insn) {
   // The new top of the stack must be writable (SDM vol. 2, ENTER: #PF, #SS).
   const auto top = linearize(kSs, sp, bytes, AccessKind::Write);
   if (!top) return std::unexpected(top.error());
+  if (misaligned(*top, bytes)) return raise(vector::kAc, 0);
   if (auto done = probe_write(*top, bytes, view); !done) return std::unexpected(done.error());
   write_gpr(kRbp, frame, bytes);
   set_sp(sp);

@@ -67,6 +67,10 @@ Result<PhysAddr> Vcpu::translate(LinearAddr address, AccessKind access, TlbView 
   return translation->physical;
 }
 
+bool Vcpu::may_jump_to(uint64_t rip) const {
+  return code64() ? is_canonical(rip) : rip <= state_.segments[kCs].limit;
+}
+
 Result<PhysAddr> Vcpu::translate_fetch(LinearAddr address) {
   if (code64()) {
     if (!is_canonical(address.value)) return raise(vector::kGp, 0);
@@ -215,6 +219,7 @@ Result<void> Vcpu::push(uint64_t value, unsigned bytes) {
   const uint64_t sp = (state_.gpr[kRsp] - bytes) & stack_mask();
   auto address = linearize(kSs, sp, bytes, AccessKind::Write);
   if (!address) return std::unexpected(address.error());
+  if (misaligned(*address, bytes)) return raise(vector::kAc, 0);
   if (auto done = write_linear(*address, value, bytes, current_view()); !done) return done;
   set_sp(sp);
   return {};
@@ -223,6 +228,7 @@ Result<void> Vcpu::push(uint64_t value, unsigned bytes) {
 Result<uint64_t> Vcpu::read_stack(uint64_t offset, unsigned bytes) {
   auto address = linearize(kSs, (state_.gpr[kRsp] + offset) & stack_mask(), bytes, AccessKind::Read);
   if (!address) return std::unexpected(address.error());
+  if (misaligned(*address, bytes)) return raise(vector::kAc, 0);
   return read_linear(*address, bytes, current_view());
 }
 

@@ -176,6 +176,9 @@ Result<LinearAddr> Vcpu::image_address(const SystemInstruction& insn, unsigned s
   const bool fx = insn.op == SystemOp::Fxsave || insn.op == SystemOp::Fxrstor;
   if (state_.cr0 & (fx ? cr0::kTs | cr0::kEm : cr0::kTs)) return raise(vector::kNm);
   const auto address = linearize(insn.segment, effective_address(insn), size, access);
+  // The manuals leave the choice between #AC and #GP open; AMD checks dwords first.
+  if (address && fx && address->value & 3 && state_.mode.has(ModeBits::kAlignment))
+    return raise(vector::kAc, 0);
   if (address && address->value & (fx ? 15 : 63)) return raise(vector::kGp, 0);
   return address;
 }

@@ -121,9 +121,7 @@ uint64_t load_element(const std::byte* from, unsigned size) {
 Result<LinearAddr> Vcpu::string_address(const StringRun& run, bool source, AccessKind access) const {
   const uint64_t offset = read_gpr(state_, source ? kRsi : kRdi, run.insn.address_bytes);
   auto address = linearize(source ? run.insn.segment : kEs, offset, run.size, access);
-  if (address && state_.mode.has(ModeBits::kAlignment) && address->value & (run.size - 1)) {
-    return raise(vector::kAc, 0);
-  }
+  if (address && misaligned(*address, run.size)) return raise(vector::kAc, 0);
   return address;
 }
 
@@ -187,6 +185,10 @@ Result<void> Vcpu::string_element(StringRun& run) {
     from = *address;
     if (const auto readable = translate(from, AccessKind::Read, run.view); !readable) {
       return std::unexpected(readable.error());
+    }
+    if (crosses_page(from, run.size)) {
+      const auto rest = translate((from + (run.size - 1)).page(), AccessKind::Read, run.view);
+      if (!rest) return std::unexpected(rest.error());
     }
   }
   if (run.destination) {
@@ -302,10 +304,15 @@ Result<Outcome> Vcpu::execute_string(const SystemInstruction& insn) {
   const auto commit_flags = [&] {
     if (run.compares) state_.rflags = (state_.rflags & ~flag::kArithmetic) | run.flags;
   };
+  bool stepped = false;
   for (;;) {
-    // On a fault the flags are as before the instruction (SDM vol. 2, REP), the registers as after the
-    // elements before the faulting one.
-    if (auto done = string_step(run); !done) return std::unexpected(done.error());
+    // On a fault the registers are as after the elements before the faulting one, and the flags too on AMD;
+    // on Intel they are as before the instruction (SDM vol. 2, REP).
+    if (auto done = string_step(run); !done) {
+      if (amd_ && stepped) commit_flags();
+      return std::unexpected(done.error());
+    }
+    stepped = true;
     if (!run.repeat || run.decided || read_gpr(state_, kRcx, insn.address_bytes) == 0) break;
     if (state_.mode.has(ModeBits::kSingleStep)) {
       commit_flags();

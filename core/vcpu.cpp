@@ -136,7 +136,7 @@ void Vcpu::update_mode() {
   if (s.efer & efer::kLma && s.segments[kCs].is_long()) {
     // Segmentation does nothing here: constant bits, so that DS and ES values do not split the block cache.
     bits = ModeBits::kCode64 | ModeBits::kFlatCs | ModeBits::kFlatDs | ModeBits::kFlatEs | ModeBits::kFlatSs |
-           ModeBits::kOpenFs | ModeBits::kOpenGs | ModeBits::kProtected;
+           ModeBits::kOpenFs | ModeBits::kOpenGs | ModeBits::kProtected | (amd_ ? ModeBits::kAmdBranches : 0u);
   } else {
     bits = legacy_segment_bits(s);
     if (!(s.cr0 & cr0::kPe)) {

@@ -157,6 +157,9 @@ class Vcpu {
   // Where the next instruction bytes come from: checks CS limit and canonical RIP, then a fetch translation.
   Result<PhysAddr> translate_fetch(LinearAddr address);
 
+  // Whether a near branch there raises no #GP: within the CS limit, or canonical.
+  bool may_jump_to(uint64_t rip) const;
+
   // --- segmentation. Checks rights, limit or canonical form and adds the base (#GP or #SS on failure).
   Result<LinearAddr> linearize(SegmentIndex segment, uint64_t offset, unsigned size, AccessKind access) const;
   // Memory operand of an instruction: effective address (truncated to the address size) and linearize().
@@ -201,6 +204,10 @@ class Vcpu {
   Result<void> write_slow(LinearAddr address, const std::byte* from, unsigned size, TlbView view);
   LinearAddr wrap(uint64_t linear) const { return {long_mode() ? linear : linear & 0xffff'ffff}; }
   // Stack of the current privilege. push() leaves RSP alone on failure; pop() is read_stack() and drop().
+  // #AC is armed and `bytes`, a power of two, do not lie at a multiple of themselves.
+  bool misaligned(LinearAddr address, unsigned bytes) const {
+    return state_.mode.has(ModeBits::kAlignment) && address.value & (bytes - 1);
+  }
   Result<void> push(uint64_t value, unsigned bytes);
   Result<uint64_t> read_stack(uint64_t offset, unsigned bytes);  // at SP + offset
   void drop(uint64_t bytes) { set_sp(state_.gpr[kRsp] + bytes); }

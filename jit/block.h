@@ -61,19 +61,34 @@ struct MemoryAccess {
   AccessKind kind = AccessKind::Read;
   bool reads = false;  // a write that reads first
   bool window = true;  // the instruction's operand is [kHostAddend + kLinear]: a window fault can be repaired
-  bool alone = false;  // in a block of one instruction, after which the dispatcher looks at attention
+  bool aligned = false;  // #GP when it is not at a multiple of its size
+  bool x87 = false;      // a pending x87 exception is raised before any fault of the operand
+  uint8_t lane = 0;      // size of the parts that a mask selects; 0: the operand is one piece
+  bool probe = false;    // checks that it can be read, and reads nothing
+  bool alone = false;    // in a block of one instruction, after which the dispatcher looks at attention
   uint16_t size = 0;
   uint64_t rip = 0;
 };
 
-// AVX2 gather: where its vectors are in the callout buffer, and how to read the elements.
+// Where the vectors of gathers and masked moves are in the callout buffer.
+struct LaneBuffer {
+  static constexpr unsigned kData = 0, kIndex = 32, kMask = 64;
+};
+
+// AVX2 gather: how to read the elements.
 struct GatherAccess {
-  static constexpr unsigned kDestination = 0, kIndex = 32, kMask = 64;  // offsets in the callout buffer
   SystemInstruction address;  // base, scale, displacement and segment; the index is an element
   uint8_t element_bytes = 4;  // 4 or 8
   uint8_t index_bytes = 4;    // 4 or 8
   uint8_t elements = 4;
-  bool alone = false;  // as MemoryAccess::alone
+  uint8_t destination = 0, mask = 0;  // ymm registers
+  bool alone = false;                 // as MemoryAccess::alone
+};
+
+// An indirect branch, for the fault that its target may raise.
+struct IndirectBranch {
+  uint64_t rip = 0;
+  int32_t stack_change = 0;  // what it has added to RSP
 };
 
 struct Block;

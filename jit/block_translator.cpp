@@ -222,6 +222,9 @@ void BlockTranslator::emit_instruction(size_t index) {
     case Action::MaskMove:
       emit_mask_move(insn);
       break;
+    case Action::MaskedMove:
+      emit_masked_move(insn);
+      break;
     case Action::BitTest:
       emit_bit_test(insn);
       break;
@@ -229,6 +232,7 @@ void BlockTranslator::emit_instruction(size_t index) {
       emit_gather(insn);
       break;
     case Action::Hint:
+      emit_hint(insn);
       break;
   }
 }

@@ -97,7 +97,9 @@ class BlockTranslator {
   void emit_bit_test(const GuestInstruction& insn);
   void emit_xlat(const GuestInstruction& insn);
   void emit_mask_move(const GuestInstruction& insn);
+  void emit_masked_move(const GuestInstruction& insn);
   void emit_gather(const GuestInstruction& insn);
+  void emit_hint(const GuestInstruction& insn);
   enum class MemoryForm : uint8_t { None, AddendPlusLinear, Linear, Rdi };
   struct RegisterMap {
     int reg = -1, rm = -1, vvvv = -1,
@@ -124,8 +126,8 @@ class BlockTranslator {
   void emit_ret(const GuestInstruction& insn);
   void load_indirect_target(const GuestInstruction& insn);  // into kTemp
   void exit_to(uint64_t rip, uint64_t from_rip);            // direct
-  void exit_indirect();                                     // to the RIP in kLinear
-  void emit_jump_cache_jump();
+  void exit_indirect(int32_t stack_change);                 // to the RIP in kLinear
+  void emit_jump_cache_jump(const IndirectBranch* indirect);
   void emit_poll(uint64_t resume_rip);
   bool can_link(uint64_t rip) const;
   bool one_instruction() const;

@@ -126,6 +126,46 @@ void set_flags(GuestInstruction& insn) {
   }
 }
 
+// What Zydis does not know of branches.
+void correct_branch(ZydisDecodedInstruction& zydis, bool amd_branches) {
+  uint8_t repeat = 0;
+  bool operand_size = false;
+  for (unsigned i = 0; i < zydis.raw.prefix_count; ++i) {
+    const uint8_t prefix = zydis.raw.prefixes[i].value;
+    if (prefix == 0xf2 || prefix == 0xf3) repeat = prefix;
+    operand_size |= prefix == 0x66;
+  }
+  switch (zydis.mnemonic) {
+    case ZYDIS_MNEMONIC_LOOPE:
+    case ZYDIS_MNEMONIC_LOOPNE:
+      // A repeat prefix overrules the opcode: CPUs do so, no manual says it.
+      if (repeat) zydis.mnemonic = repeat == 0xf3 ? ZYDIS_MNEMONIC_LOOPE : ZYDIS_MNEMONIC_LOOPNE;
+      break;
+    default:
+      break;
+  }
+  const bool near =
+      zydis.meta.branch_type == ZYDIS_BRANCH_TYPE_SHORT || zydis.meta.branch_type == ZYDIS_BRANCH_TYPE_NEAR;
+  const bool wide = zydis.attributes & ZYDIS_ATTRIB_HAS_REX && zydis.raw.rex.W;
+  if (amd_branches && near && operand_size && !wide) zydis.operand_width = 16;
+}
+
+// SIB.base of 5 with ModRM.mod of 0 is no base, whatever REX.B says. Zydis 4.0 says R13D where the address
+// size is 32 bits.
+void correct_base(GuestInstruction& insn) {
+  const auto& raw = insn.zydis.raw;
+  const bool no_base =
+      insn.zydis.attributes & ZYDIS_ATTRIB_HAS_SIB && raw.modrm.mod == 0 && raw.sib.base == 5;
+  if (!no_base) return;
+  for (unsigned i = 0; i < insn.zydis.operand_count_visible; ++i) {
+    ZydisDecodedOperand& operand = insn.operands[i];
+    if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY || operand.mem.base == ZYDIS_REGISTER_NONE) continue;
+    operand.mem.base = ZYDIS_REGISTER_NONE;
+    operand.mem.disp.has_displacement = ZYAN_TRUE;
+    operand.mem.disp.value = raw.disp.value;
+  }
+}
+
 uint8_t system_segment(const GuestInstruction& insn) {
   for (unsigned i = 0; i < insn.zydis.operand_count; ++i) {
     const ZydisDecodedOperand& operand = insn.operands[i];
@@ -153,9 +193,9 @@ std::string_view name_of(InstructionClass instruction_class) {
 }
 
 std::string_view name_of(Action action) {
-  static constexpr std::string_view kNames[] = {"none",  "generic",  "mov",     "lea",    "push", "pop",
-                                                "leave", "call",     "jmp",     "jcc",    "loop", "ret",
-                                                "xlat",  "maskmove", "bittest", "gather", "hint", "system"};
+  static constexpr std::string_view kNames[] = {
+      "none", "generic", "mov",  "lea",      "push",       "pop",     "leave",  "call", "jmp",   "jcc",
+      "loop", "ret",     "xlat", "maskmove", "maskedmove", "bittest", "gather", "hint", "system"};
   return kNames[static_cast<unsigned>(action)];
 }
 
@@ -228,7 +268,73 @@ const ZydisDecodedOperand* GuestInstruction::memory_operand() const {
   return nullptr;
 }
 
-Decoder::Decoder(ModeBits mode) {
+bool GuestInstruction::needs_alignment() const {
+  switch (zydis.mnemonic) {
+    case ZYDIS_MNEMONIC_CMPXCHG16B:
+    case ZYDIS_MNEMONIC_VMOVAPD:
+    case ZYDIS_MNEMONIC_VMOVAPS:
+    case ZYDIS_MNEMONIC_VMOVDQA:
+    case ZYDIS_MNEMONIC_VMOVNTDQ:
+    case ZYDIS_MNEMONIC_VMOVNTDQA:
+    case ZYDIS_MNEMONIC_VMOVNTPD:
+    case ZYDIS_MNEMONIC_VMOVNTPS:
+      return true;
+    case ZYDIS_MNEMONIC_LDDQU:
+    case ZYDIS_MNEMONIC_MOVDQU:
+    case ZYDIS_MNEMONIC_MOVUPD:
+    case ZYDIS_MNEMONIC_MOVUPS:
+    case ZYDIS_MNEMONIC_PCMPESTRI:
+    case ZYDIS_MNEMONIC_PCMPESTRM:
+    case ZYDIS_MNEMONIC_PCMPISTRI:
+    case ZYDIS_MNEMONIC_PCMPISTRM:
+      return false;
+    case ZYDIS_MNEMONIC_SHA1MSG1:
+    case ZYDIS_MNEMONIC_SHA1MSG2:
+    case ZYDIS_MNEMONIC_SHA1NEXTE:
+    case ZYDIS_MNEMONIC_SHA1RNDS4:
+    case ZYDIS_MNEMONIC_SHA256MSG1:
+    case ZYDIS_MNEMONIC_SHA256MSG2:
+    case ZYDIS_MNEMONIC_SHA256RNDS2:
+      return false;  // Intel's manual asks for it, AMD's CPUs do not: the host decides
+    default: {
+      // All of SSE but the above; nothing else has operands of this size (SDM vol. 2, tables 2-14 to 2-21).
+      const ZydisDecodedOperand* operand = memory_operand();
+      return zydis.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && operand && operand->size == 128;
+    }
+  }
+}
+
+bool GuestInstruction::waits_for_x87() const {
+  switch (zydis.mnemonic) {
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_FNSTCW:
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FNSTSW:
+      return false;
+    default:
+      break;
+  }
+  if (zydis.meta.isa_ext == ZYDIS_ISA_EXT_X87 || zydis.mnemonic == ZYDIS_MNEMONIC_FISTTP) return true;
+  for (unsigned i = 0; i < zydis.operand_count_visible; ++i) {
+    if (is_register_of(operands[i], ZYDIS_REGCLASS_MMX)) return true;
+  }
+  return false;
+}
+
+uint8_t GuestInstruction::lane_bytes() const {
+  switch (zydis.mnemonic) {
+    case ZYDIS_MNEMONIC_VMASKMOVPS:
+    case ZYDIS_MNEMONIC_VPMASKMOVD:
+      return 4;
+    case ZYDIS_MNEMONIC_VMASKMOVPD:
+    case ZYDIS_MNEMONIC_VPMASKMOVQ:
+      return 8;
+    default:
+      return 0;
+  }
+}
+
+Decoder::Decoder(ModeBits mode) : amd_branches_(mode.has(ModeBits::kAmdBranches)) {
   if (mode.has(ModeBits::kCode64)) {
     ZydisDecoderInit(&decoder_, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
   } else {
@@ -242,6 +348,9 @@ Decoder::Decoder(ModeBits mode) {
   // No CET (CPUID says so): else Zydis takes the DS prefix of an indirect jump for NOTRACK and the operand stays
   // in its default segment.
   ZydisDecoderEnableMode(&decoder_, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
+  if (amd_branches_) ZydisDecoderEnableMode(&decoder_, ZYDIS_DECODER_MODE_AMD_BRANCHES, ZYAN_TRUE);
+  // Reserved NOPs on a CPU without MPX, and nearly all are.
+  ZydisDecoderEnableMode(&decoder_, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
 }
 
 Decoder::Status Decoder::decode(std::span<const uint8_t> bytes, uint64_t rip, GuestInstruction& out) const {
@@ -260,6 +369,8 @@ Decoder::Status Decoder::decode(std::span<const uint8_t> bytes, uint64_t rip, Gu
     return too_long ? Status::Ok : Status::Invalid;
   }
   std::memcpy(out.bytes.data(), bytes.data(), out.zydis.length);
+  correct_branch(out.zydis, amd_branches_);
+  correct_base(out);
   out.row = classify(out);
   set_flags(out);
   return out.row.action == Action::None ? Status::Invalid : Status::Ok;
@@ -321,8 +432,9 @@ SystemInstruction make_system_instruction(const GuestInstruction& insn, SystemOp
       out.rm = zydis.raw.modrm.rm | (rex && zydis.raw.rex.B ? 8 : 0);
     }
   }
-  if (op == SystemOp::PushSreg || op == SystemOp::PopSreg)
+  if (op == SystemOp::PushSreg || op == SystemOp::PopSreg || op == SystemOp::MovToSreg)
     out.reg = segment_index(insn.operands[0].reg.value);
+  if (op == SystemOp::MovFromSreg) out.reg = segment_index(insn.operands[1].reg.value);  // REX.R is ignored
   if (op == SystemOp::LoadFarPointer) {
     switch (zydis.mnemonic) {
       case ZYDIS_MNEMONIC_LES:

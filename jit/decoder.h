@@ -39,7 +39,8 @@ enum class Action : uint8_t {
   Loop,
   Ret,
   Xlat,
-  MaskMove,
+  MaskMove,    // MASKMOVQ, MASKMOVDQU
+  MaskedMove,  // VMASKMOVPS and family: lanes that are masked off cannot fault
   BitTest,
   Gather,
   Hint,
@@ -75,12 +76,19 @@ struct GuestInstruction {
 
   // The memory operand that ModRM (or a direct address) names, or null. Not the one of LEA.
   const ZydisDecodedOperand* memory_operand() const;
+  // Raises #GP, before any page fault, when its memory operand is not at a multiple of the operand's size.
+  bool needs_alignment() const;
+  // Raises a pending x87 exception before anything else: x87 and MMX, but the FN instructions.
+  bool waits_for_x87() const;
+  uint8_t lane_bytes() const;  // of VMASKMOV and VPMASKMOV, else 0
 };
 
 // Decodes guest code of one code size. `mode` gives the code size only.
 class Decoder {
  public:
   explicit Decoder(ModeBits mode);
+
+  const ZydisDecoder& zydis() const { return decoder_; }
 
   enum class Status : uint8_t { Ok, Truncated, Invalid };
   // Invalid: `out` holds a one-byte instruction without a row, so that it raises #UD when it is reached.
@@ -89,6 +97,7 @@ class Decoder {
 
  private:
   ZydisDecoder decoder_;
+  bool amd_branches_;
 };
 
 // Fills in the operands of an instruction that the core executes.

@@ -16,6 +16,19 @@ x86::CondCode condition_of(const GuestInstruction& insn) {
   return kConditions[insn.zydis.opcode & 15];
 }
 
+// Where a relative branch goes: the operand size cuts it.
+uint64_t branch_target(const GuestInstruction& insn) {
+  const uint64_t target = insn.next_rip() + static_cast<uint64_t>(insn.operands[0].imm.value.s);
+  switch (insn.zydis.operand_width) {
+    case 16:
+      return target & 0xffff;
+    case 32:
+      return target & 0xffff'ffff;
+    default:
+      return target;
+  }
+}
+
 }  // namespace
 
 bool BlockTranslator::can_link(uint64_t rip) const {
@@ -54,25 +67,32 @@ void BlockTranslator::exit_to(uint64_t rip, uint64_t from_rip) {
     return;
   }
   a_.mov(kLinear, asmjit::Imm(rip));
-  emit_jump_cache_jump();
+  emit_jump_cache_jump(nullptr);
 }
 
-void BlockTranslator::exit_indirect() {
+void BlockTranslator::exit_indirect(int32_t stack_change) {
   block_ended_ = true;
+  const IndirectBranch& branch =
+      *arena_->make<IndirectBranch>({.rip = instructions_[current_].rip, .stack_change = stack_change});
   if (key_.mode.has(ModeBits::kSingleStep)) {
     give_up_flags(true);
-    a_.jmp(asmjit::Imm(environment_.thunks->single_step));
+    a_.mov(kTemp, asmjit::Imm(reinterpret_cast<uint64_t>(&branch)));
+    a_.jmp(asmjit::Imm(environment_.thunks->single_step_indirect));
     return;
   }
   need_flags_in_host();
   emit_poll(kPollRipInRegister);
-  emit_jump_cache_jump();
+  emit_jump_cache_jump(&branch);
 }
 
 // Flag-free search of the jump cache (jit/jump_cache.h) for the RIP in kLinear.
-void BlockTranslator::emit_jump_cache_jump() {
+void BlockTranslator::emit_jump_cache_jump(const IndirectBranch* indirect) {
+  const auto jump_to_lookup = [&] {
+    if (indirect) a_.mov(kTemp, asmjit::Imm(reinterpret_cast<uint64_t>(indirect)));
+    a_.jmp(asmjit::Imm(indirect ? environment_.thunks->lookup_indirect : environment_.thunks->lookup));
+  };
   if (!options_.jump_cache || one_instruction()) {
-    a_.jmp(asmjit::Imm(environment_.thunks->lookup));
+    jump_to_lookup();
     return;
   }
   const asmjit::Label hit = a_.newLabel();
@@ -83,7 +103,7 @@ void BlockTranslator::emit_jump_cache_jump() {
   a_.lea(x86::rcx, x86::ptr(x86::rcx, kLinear));
   a_.jecxz(x86::rcx, hit);
   a_.mov(x86::rcx, scratch_field(Scratch::Rcx));
-  a_.jmp(asmjit::Imm(environment_.thunks->lookup));
+  jump_to_lookup();
   a_.bind(hit);
   a_.mov(x86::rcx, scratch_field(Scratch::Rcx));
   a_.jmp(x86::ptr(kHostAddend, kTemp, 3, JumpCache::kCodeOffset, 8));
@@ -141,30 +161,25 @@ void BlockTranslator::emit_call(const GuestInstruction& insn) {
   end_access();
   adjust_stack(-static_cast<int64_t>(bytes));
   if (direct) {
-    uint64_t target = insn.next_rip() + static_cast<uint64_t>(insn.operands[0].imm.value.s);
-    target &= bytes == 8 ? ~uint64_t{0} : bytes == 4 ? 0xffff'ffff : 0xffff;
-    exit_to(target, insn.rip);
+    exit_to(branch_target(insn), insn.rip);
   } else {
     a_.mov(kLinear, scratch_field(Scratch::Target));
-    exit_indirect();
+    exit_indirect(-static_cast<int32_t>(bytes));
   }
 }
 
 void BlockTranslator::emit_jmp(const GuestInstruction& insn) {
   if (insn.operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-    uint64_t target = insn.next_rip() + static_cast<uint64_t>(insn.operands[0].imm.value.s);
-    if (!code64()) target &= insn.zydis.operand_width == 16 ? 0xffff : 0xffff'ffff;
-    exit_to(target, insn.rip);
+    exit_to(branch_target(insn), insn.rip);
     return;
   }
   load_indirect_target(insn);
   a_.mov(kLinear, kTemp);
-  exit_indirect();
+  exit_indirect(0);
 }
 
 void BlockTranslator::emit_jcc(const GuestInstruction& insn) {
-  uint64_t target = insn.next_rip() + static_cast<uint64_t>(insn.operands[0].imm.value.s);
-  if (!code64()) target &= insn.zydis.operand_width == 16 ? 0xffff : 0xffff'ffff;
+  const uint64_t target = branch_target(insn);
   need_flags_in_host();
   const asmjit::Label taken = a_.newLabel();
   a_.long_().j(condition_of(insn), taken);
@@ -177,8 +192,7 @@ void BlockTranslator::emit_jcc(const GuestInstruction& insn) {
 // LOOP, LOOPE, LOOPNE, JCXZ, JECXZ, JRCXZ: count in rCX by address size; no flag changes.
 void BlockTranslator::emit_loop(const GuestInstruction& insn) {
   const unsigned width = insn.zydis.address_width;
-  uint64_t target = insn.next_rip() + static_cast<uint64_t>(insn.operands[0].imm.value.s);
-  if (!code64()) target &= insn.zydis.operand_width == 16 ? 0xffff : 0xffff'ffff;
+  const uint64_t target = branch_target(insn);
   need_flags_in_host();
   const ZydisMnemonic mnemonic = insn.zydis.mnemonic;
   const bool counts = mnemonic == ZYDIS_MNEMONIC_LOOP || mnemonic == ZYDIS_MNEMONIC_LOOPE ||
@@ -244,9 +258,10 @@ void BlockTranslator::emit_ret(const GuestInstruction& insn) {
       a_.movzx(kLinear.r32(), host_operand(2));
       break;
   }
-  adjust_stack(bytes +
-               (insn.zydis.raw.imm[0].size ? static_cast<int64_t>(insn.zydis.raw.imm[0].value.u) : 0));
-  exit_indirect();
+  const auto released =
+      static_cast<int32_t>(bytes + (insn.zydis.raw.imm[0].size ? insn.zydis.raw.imm[0].value.u : 0));
+  adjust_stack(released);
+  exit_indirect(released);
 }
 
 }  // namespace penumbra::jit

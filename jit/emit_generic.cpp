@@ -103,7 +103,7 @@ void BlockTranslator::embed_reencoded(const GuestInstruction& insn, MemoryForm f
     }
   } else if (has_rex) {
     w = raw.rex.W;
-    if (raw.rex.R) reg |= 8;
+    if (raw.rex.R && !direct_address) reg |= 8;
     if (raw.rex.B) rm |= 8;
   }
   uint8_t opcode = zydis.opcode;
@@ -234,7 +234,7 @@ void BlockTranslator::emit_generic(const GuestInstruction& insn) {
     }
     emit_offset(memory->mem, insn);
     MemoryAccess access = access_of(*memory);
-    access.window = form == MemoryForm::AddendPlusLinear;
+    access.window = form == MemoryForm::AddendPlusLinear && access.lane == 0;
     begin_access(access);
     if (form == MemoryForm::Linear) a_.lea(kLinear, x86::ptr(kHostAddend, kLinear));
   }
@@ -370,24 +370,71 @@ void BlockTranslator::emit_mask_move(const GuestInstruction& insn) {
   } else {
     a_.movzx(kLinear.r32(), x86::di);
   }
-  MemoryAccess access{.segment = kDs,
-                      .kind = AccessKind::Write,
-                      .reads = true,
-                      .window = false,
-                      .size = 16,
-                      .rip = insn.rip};
+  MemoryAccess access{
+      .segment = kDs, .kind = AccessKind::Write, .reads = true, .window = false, .size = 16, .rip = insn.rip};
   for (unsigned i = 0; i < insn.zydis.operand_count; ++i) {
     const ZydisDecodedOperand& operand = insn.operands[i];
     if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY) continue;
     access.segment = segment_index(operand.mem.segment);
     access.size = operand.size / 8;
   }
+  access.x87 = insn.waits_for_x87();
   begin_access(access);
+  record_site(insn.rip);
+  if (access.x87) a_.fwait();  // a pending exception must not find the host's RDI
   a_.mov(scratch_field(Scratch::Rdi), x86::rdi);
   a_.lea(x86::rdi, x86::ptr(kHostAddend, kLinear));
   embed_reencoded(insn, MemoryForm::None, {});
   a_.mov(x86::rdi, scratch_field(Scratch::Rdi));
   end_access();
+}
+
+// Nothing to do, but cache-line instructions fault where a load would, and what has a register for an operand
+// is the host's to judge (0F 0D is #UD on some).
+void BlockTranslator::emit_hint(const GuestInstruction& insn) {
+  const ZydisDecodedOperand* memory = insn.memory_operand();
+  switch (insn.zydis.mnemonic) {
+    case ZYDIS_MNEMONIC_CLFLUSH:
+    case ZYDIS_MNEMONIC_CLFLUSHOPT:
+    case ZYDIS_MNEMONIC_CLWB:
+      emit_offset(memory->mem, insn);
+      begin_access({.segment = segment_index(memory->mem.segment),
+                    .kind = AccessKind::Read,
+                    .window = false,
+                    .probe = true,
+                    .size = 1,
+                    .rip = insn.rip});
+      break;
+    default:
+      if (!memory && insn.zydis.attributes & ZYDIS_ATTRIB_HAS_MODRM) emit_generic(insn);
+      break;
+  }
+}
+
+// VMASKMOV and VPMASKMOV: the host's own instruction where all of the operand can be accessed; else, in
+// callout form, lane by lane, since only the lanes that the mask selects may fault.
+void BlockTranslator::emit_masked_move(const GuestInstruction& insn) {
+  const ZydisDecodedOperand& memory = *insn.memory_operand();
+  MemoryAccess access = access_of(memory);
+  if (is_inline(access)) {
+    emit_generic(insn);
+    return;
+  }
+  const bool store = access.kind == AccessKind::Write;
+  const auto ymm = [&](unsigned operand) {
+    return x86::ymm(static_cast<uint32_t>(ZydisRegisterGetId(insn.operands[operand].reg.value)));
+  };
+  const auto slot = [](unsigned offset) {
+    return state_field(offsetof(VcpuState, callout_buffer) + offset, 32);
+  };
+  give_up_flags(live_[current_].before != 0);
+  emit_offset(memory.mem, insn);
+  access.alone = one_instruction();
+  a_.vmovdqu(slot(LaneBuffer::kMask), ymm(1));
+  if (store) a_.vmovdqu(slot(LaneBuffer::kData), ymm(2));
+  emit_callout(environment_.thunks->masked_move, reinterpret_cast<uint64_t>(arena_->make(access)));
+  if (!store) a_.vmovdqu(ymm(0), slot(LaneBuffer::kData));  // the helper has zeroed the rest
+  stored_by_callout_ |= store;
 }
 
 // AVX2 gathers read each element on its own: a helper does, through the callout buffer.
@@ -403,15 +450,17 @@ void BlockTranslator::emit_gather(const GuestInstruction& insn) {
   const auto slot = [](unsigned offset) {
     return state_field(offsetof(VcpuState, callout_buffer) + offset, 32);
   };
-  a_.vmovdqu(slot(GatherAccess::kDestination), x86::ymm(destination));
-  a_.vmovdqu(slot(GatherAccess::kIndex), x86::ymm(index));
-  a_.vmovdqu(slot(GatherAccess::kMask), x86::ymm(mask));
+  a_.vmovdqu(slot(LaneBuffer::kData), x86::ymm(destination));
+  a_.vmovdqu(slot(LaneBuffer::kIndex), x86::ymm(index));
+  a_.vmovdqu(slot(LaneBuffer::kMask), x86::ymm(mask));
 
   GatherAccess& access = *arena_->make<GatherAccess>();
   access.alone = one_instruction();
   access.address = make_system_instruction(insn, SystemOp::Ud);
   access.address.index = SystemInstruction::kNoRegister;
   access.address.scale = insn.operands[1].mem.scale;
+  access.destination = static_cast<uint8_t>(destination);
+  access.mask = static_cast<uint8_t>(mask);
   switch (insn.zydis.mnemonic) {
     case ZYDIS_MNEMONIC_VGATHERDPS:
     case ZYDIS_MNEMONIC_VPGATHERDD:
@@ -434,8 +483,8 @@ void BlockTranslator::emit_gather(const GuestInstruction& insn) {
   access.elements = static_cast<uint8_t>((wide ? 32 : 16) / widest);
   emit_callout(environment_.thunks->gather, reinterpret_cast<uint64_t>(&access));
   // The helper has zeroed the mask and what lies above the elements.
-  a_.vmovdqu(x86::ymm(destination), slot(GatherAccess::kDestination));
-  a_.vmovdqu(x86::ymm(mask), slot(GatherAccess::kMask));
+  a_.vmovdqu(x86::ymm(destination), slot(LaneBuffer::kData));
+  a_.vmovdqu(x86::ymm(mask), slot(LaneBuffer::kMask));
 }
 
 }  // namespace penumbra::jit

@@ -73,6 +73,9 @@ MemoryAccess BlockTranslator::access_of(const ZydisDecodedOperand& operand) cons
           .kind = writes ? AccessKind::Write : AccessKind::Read,
           // A conditional write leaves the rest of the operand as it was: the buffer needs the old bytes.
           .reads = reads || (operand.actions & ZYDIS_OPERAND_ACTION_CONDWRITE) != 0,
+          .aligned = instructions_[current_].needs_alignment(),
+          .x87 = instructions_[current_].waits_for_x87(),
+          .lane = instructions_[current_].lane_bytes(),
           .size = static_cast<uint16_t>(operand.size / 8),
           .rip = instructions_[current_].rip};
 }
@@ -154,7 +157,10 @@ void BlockTranslator::emit_tlb_lookup(const MemoryAccess& access) {
   static_assert(sizeof(TlbEntry) == 32);
   constexpr unsigned kEntryShift = 5;
   const bool write = access.kind == AccessKind::Write;
-  const SlowPath slow{a_.newLabel(), a_.newLabel(), access.size | (write ? MissDetail::kWrite : 0)};
+  const SlowPath slow{a_.newLabel(), a_.newLabel(),
+                      access.size | (write ? MissDetail::kWrite : 0) |
+                          (access.aligned ? MissDetail::kAligned : 0) | (access.x87 ? MissDetail::kX87 : 0) |
+                          (access.lane ? MissDetail::kLanes : 0)};
   slow_paths_.push_back(slow);
   a_.bind(slow.retry);
   record_site(access.rip);

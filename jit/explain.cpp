@@ -27,8 +27,11 @@ std::string_view thunk_name(const Thunks& thunks, uint64_t address) {
       {thunks.callout_begin, "callout_begin"},
       {thunks.callout_end, "callout_end"},
       {thunks.gather, "gather"},
+      {thunks.masked_move, "masked_move"},
       {thunks.single_step, "single_step"},
+      {thunks.single_step_indirect, "single_step"},
       {thunks.lookup, "lookup"},
+      {thunks.lookup_indirect, "lookup"},
       {thunks.link, "link"},
       {thunks.redispatch, "redispatch"},
   };
@@ -146,9 +149,10 @@ std::string explain_code(std::span<const uint8_t> code, unsigned bits, uint64_t 
   // No vCPU: the thunks only have to be recognizable.
   Thunks thunks;
   uint64_t next = 0x1000;
-  for (uint64_t* thunk :
-       {&thunks.leave, &thunks.tlb_miss, &thunks.system, &thunks.system_end, &thunks.callout_begin, &thunks.callout_end,
-        &thunks.gather, &thunks.single_step, &thunks.lookup, &thunks.link, &thunks.redispatch}) {
+  for (uint64_t* thunk : {&thunks.leave, &thunks.tlb_miss, &thunks.system, &thunks.system_end,
+                          &thunks.callout_begin, &thunks.callout_end, &thunks.gather, &thunks.masked_move,
+                          &thunks.single_step, &thunks.single_step_indirect, &thunks.lookup,
+                          &thunks.lookup_indirect, &thunks.link, &thunks.redispatch}) {
     *thunk = next += 0x100;
   }
   const TranslatorOptions options;
@@ -173,7 +177,8 @@ std::string explain_code(std::span<const uint8_t> code, unsigned bits, uint64_t 
       out += fmt::format("L:{:#x}: the file ends within an instruction\n", rip);
       continue;
     }
-    const Block* block = translator.translate(key, crosses ? rest : page, crosses, kHostAddress, arena, false);
+    const Block* block =
+        translator.translate(key, crosses ? rest : page, crosses, kHostAddress, arena, false);
     out += describe_block(*block, translator.instructions(), translator.instruction_offsets(),
                           translator.host_code(), thunks, true, true);
     for (const BlockLink* link = block->links; link; link = link->next_of_block) {

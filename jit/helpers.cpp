@@ -17,6 +17,83 @@ constexpr Exception single_step_trap() {
   return {.vector = vector::kDb, .dr6 = kDr6SingleStep, .trap = true};
 }
 
+// An unmasked x87 exception waits to be raised.
+bool x87_exception_pending() {
+  uint16_t status;
+  asm volatile("fnstsw %0" : "=a"(status));
+  return status & 0x80;  // ES
+}
+
+uint64_t load_lane(const std::byte* from, unsigned bytes) {
+  uint64_t value = 0;
+  for (unsigned i = 0; i < bytes; ++i) value |= static_cast<uint64_t>(from[i]) << 8 * i;
+  return value;
+}
+
+bool lane_selected(const std::byte* mask, unsigned bytes) {
+  return load_lane(mask, bytes) >> (bytes * 8 - 1) & 1;
+}
+
+// The guest's register, which lives in the host's.
+void load_ymm(unsigned reg, const std::byte* from) {
+  switch (reg) {
+#define PENUMBRA_LOAD_YMM(number)                                         \
+  case number:                                                            \
+    asm volatile("vmovdqu (%0), %%ymm" #number : : "r"(from) : "memory"); \
+    break;
+    PENUMBRA_LOAD_YMM(0)
+    PENUMBRA_LOAD_YMM(1)
+    PENUMBRA_LOAD_YMM(2)
+    PENUMBRA_LOAD_YMM(3)
+    PENUMBRA_LOAD_YMM(4)
+    PENUMBRA_LOAD_YMM(5)
+    PENUMBRA_LOAD_YMM(6)
+    PENUMBRA_LOAD_YMM(7)
+    PENUMBRA_LOAD_YMM(8)
+    PENUMBRA_LOAD_YMM(9)
+    PENUMBRA_LOAD_YMM(10)
+    PENUMBRA_LOAD_YMM(11)
+    PENUMBRA_LOAD_YMM(12)
+    PENUMBRA_LOAD_YMM(13)
+    PENUMBRA_LOAD_YMM(14)
+    PENUMBRA_LOAD_YMM(15)
+#undef PENUMBRA_LOAD_YMM
+    default:
+      break;
+  }
+}
+
+// Alignment that #AC checks, in bytes (AMD APM vol. 2, 8.2.18, and the host).
+constexpr unsigned checked_alignment(unsigned size) {
+  switch (size) {
+    case 10:  // x87 extended and packed decimal
+      return 8;
+    case 14:  // 16-bit x87 environment and state
+    case 94:
+      return 2;
+    case 28:  // 32-bit ones
+    case 108:
+      return 4;
+    case 32:
+      return 16;
+    default:
+      return size;
+  }
+}
+
+// The fault is the branch's, with the stack as before it. What a call has pushed stays below.
+uint64_t branch_fault(Translator& translator, uint64_t branch_address) {
+  translator.collect_flags();
+  VcpuState& state = translator.vcpu().state();
+  // SAFETY: the address of an IndirectBranch that the block which just ended owns.
+  const auto& branch = *reinterpret_cast<const IndirectBranch*>(branch_address);
+  const uint64_t mask = translator.vcpu().stack_mask();
+  const uint64_t rsp = state.gpr[kRsp] - static_cast<int64_t>(branch.stack_change);
+  state.gpr[kRsp] = (state.gpr[kRsp] & ~mask) | (rsp & mask);
+  state.rip = branch.rip;
+  return fault(translator, {.vector = vector::kGp, .has_error_code = true});
+}
+
 // Executes a system instruction and what follows from it. True: the next instruction may run as translated.
 bool execute(Translator& translator, uint64_t instruction) {
   translator.collect_flags();
@@ -57,13 +134,17 @@ uint64_t tlb_miss(Translator& translator, uint64_t linear, uint64_t detail, uint
   const TlbView view = vcpu.current_view();
   const bool canonical =
       !vcpu.code64() || static_cast<uint64_t>(static_cast<int64_t>(linear << 16) >> 16) == linear;
-  if (canonical && !crosses_page(address, MissDetail::size(detail))) {
+  const uint64_t unaligned = detail & MissDetail::kAligned ? linear & (MissDetail::size(detail) - 1) : 0;
+  if (canonical && unaligned == 0 && !crosses_page(address, MissDetail::size(detail))) {
     const auto physical = vcpu.translate(address, write ? AccessKind::Write : AccessKind::Read, view);
     const TlbEntry& entry = vcpu.tlb().entry(view, address);
     if (physical && (write ? entry.write_tag : entry.read_tag) == address.page().value) return 0;
-    if (!physical) {
+    // Of an operand in lanes, those that the mask selects may do without this page.
+    if (!physical && !(detail & MissDetail::kLanes)) {
       translator.collect_flags();
       state.rip = translator.site_at(site)->rip;
+      if (detail & MissDetail::kX87 && x87_exception_pending())
+        return fault(translator, {.vector = vector::kMf});
       return fault(translator, physical.error());
     }
   }
@@ -103,10 +184,15 @@ uint64_t callout_begin(Translator& translator, uint64_t offset, uint64_t access_
   const auto raise_here = [&](const Exception& exception) {
     translator.collect_flags();
     state.rip = access.rip;
+    if (access.x87 && x87_exception_pending()) return fault(translator, {.vector = vector::kMf});
     return fault(translator, exception);
   };
   const auto linear = vcpu.linearize(access.segment, offset, access.size, access.kind);
-  if (!linear) return raise_here(linear.error());
+  if (!linear) {
+    // An operand that is misaligned, too, is #GP where it would be #SS.
+    const bool misaligned = access.aligned && vcpu.code64() && (offset & (access.size - 1)) != 0;
+    return raise_here(misaligned ? Exception{.vector = vector::kGp, .has_error_code = true} : linear.error());
+  }
   const bool reads = access.kind == AccessKind::Read || access.reads;
   // The instruction that meets a watchpoint must be the last one of its block.
   if (!access.alone && vcpu.debug().watching() &&
@@ -116,8 +202,10 @@ uint64_t callout_begin(Translator& translator, uint64_t offset, uint64_t access_
     return translator.callout_host_code();
   }
   const TlbView view = vcpu.current_view();
-  if (state.mode.has(ModeBits::kAlignment) && access.size <= 16 && (linear->value & (access.size - 1)) != 0 &&
-      (access.size & (access.size - 1)) == 0) {
+  if (access.aligned && (linear->value & (access.size - 1)) != 0) {
+    return raise_here({.vector = vector::kGp, .has_error_code = true});
+  }
+  if (state.mode.has(ModeBits::kAlignment) && (linear->value & (checked_alignment(access.size) - 1)) != 0) {
     return raise_here({.vector = vector::kAc, .has_error_code = true});
   }
   state.callout_linear = linear->value;
@@ -125,7 +213,18 @@ uint64_t callout_begin(Translator& translator, uint64_t offset, uint64_t access_
     const auto writable = vcpu.probe_write(*linear, access.size, view);
     if (!writable) return raise_here(writable.error());
   }
-  if (reads) {
+  // An x87 store that raises an exception does not store: the buffer needs the old bytes, but a chip must not
+  // be asked for them.
+  const auto plain = [&](LinearAddr address) {
+    return vcpu.tlb().entry(view, address).read_tag == address.page().value;
+  };
+  const bool old_bytes =
+      access.x87 && access.kind == AccessKind::Write && plain(*linear) && plain(*linear + (access.size - 1));
+  if (access.probe) {
+    if (const auto readable = vcpu.translate(*linear, AccessKind::Read, view); !readable) {
+      return raise_here(readable.error());
+    }
+  } else if (reads || old_bytes) {
     const auto read = vcpu.read_linear(*linear, state.callout_buffer.data(), access.size, view);
     if (!read) return raise_here(read.error());
   }
@@ -158,17 +257,12 @@ uint64_t gather(Translator& translator, uint64_t, uint64_t access_address, uint6
     return translator.callout_host_code();
   }
   std::byte* const buffer = state.callout_buffer.data();
-  const auto load = [buffer](unsigned offset, unsigned bytes) -> uint64_t {
-    uint64_t value = 0;
-    for (unsigned i = 0; i < bytes; ++i) value |= static_cast<uint64_t>(buffer[offset + i]) << 8 * i;
-    return value;
-  };
+  const auto load = [buffer](unsigned offset, unsigned bytes) { return load_lane(buffer + offset, bytes); };
   const uint64_t base = vcpu.effective_address(access.address);
   for (unsigned i = 0; i < access.elements; ++i) {
     const unsigned at = i * access.element_bytes;
-    const uint64_t mask = load(GatherAccess::kMask + at, access.element_bytes);
-    if (mask >> (access.element_bytes * 8 - 1) & 1) {
-      uint64_t index = load(GatherAccess::kIndex + i * access.index_bytes, access.index_bytes);
+    if (lane_selected(buffer + LaneBuffer::kMask + at, access.element_bytes)) {
+      uint64_t index = load(LaneBuffer::kIndex + i * access.index_bytes, access.index_bytes);
       if (access.index_bytes == 4)
         index = static_cast<uint64_t>(static_cast<int64_t>(static_cast<int32_t>(index)));
       uint64_t offset = base + index * access.address.scale;
@@ -183,21 +277,70 @@ uint64_t gather(Translator& translator, uint64_t, uint64_t access_address, uint6
         read = std::unexpected(linear.error());
       }
       if (!read) {
-        // Nothing was committed: the instruction starts over.
+        // The elements so far are done, and their mask is cleared (SDM vol. 2, VGATHERDPS).
+        load_ymm(access.destination, buffer + LaneBuffer::kData);
+        load_ymm(access.mask, buffer + LaneBuffer::kMask);
         translator.collect_flags();
         state.rip = access.address.rip;
         return fault(translator, read.error());
       }
       for (unsigned byte = 0; byte < access.element_bytes; ++byte) {
-        buffer[GatherAccess::kDestination + at + byte] = element[byte];
+        buffer[LaneBuffer::kData + at + byte] = element[byte];
       }
     }
+    for (unsigned byte = 0; byte < access.element_bytes; ++byte)
+      buffer[LaneBuffer::kMask + at + byte] = std::byte{0};
   }
   for (unsigned i = access.elements * access.element_bytes; i < 32; ++i) {
-    buffer[GatherAccess::kDestination + i] = std::byte{0};
+    buffer[LaneBuffer::kData + i] = std::byte{0};
   }
-  for (unsigned i = 0; i < 32; ++i) buffer[GatherAccess::kMask + i] = std::byte{0};
+  for (unsigned i = 0; i < 32; ++i) buffer[LaneBuffer::kMask + i] = std::byte{0};
   return 0;
+}
+
+uint64_t masked_move(Translator& translator, uint64_t offset, uint64_t access_address, uint64_t) noexcept {
+  ++translator.counters().callout_accesses;
+  Vcpu& vcpu = translator.vcpu();
+  VcpuState& state = vcpu.state();
+  // SAFETY: the address of a MemoryAccess that the running block owns.
+  const auto& access = *reinterpret_cast<const MemoryAccess*>(access_address);
+  if (!access.alone && vcpu.debug().watching()) {
+    translator.collect_flags();
+    state.rip = access.rip;
+    return translator.callout_host_code();
+  }
+  const bool write = access.kind == AccessKind::Write;
+  const TlbView view = vcpu.current_view();
+  std::byte* const buffer = state.callout_buffer.data();
+  const auto each_lane = [&](auto move) -> Result<void> {
+    for (unsigned at = 0; at < access.size; at += access.lane) {
+      if (!lane_selected(buffer + LaneBuffer::kMask + at, access.lane)) continue;
+      const auto linear = vcpu.linearize(access.segment, offset + at, access.lane, access.kind);
+      if (!linear) return std::unexpected(linear.error());
+      if (auto done = move(*linear, buffer + LaneBuffer::kData + at); !done) return done;
+    }
+    return {};
+  };
+  Result<void> done;
+  if (write) {
+    // Nothing is stored when any lane faults.
+    done = each_lane(
+        [&](LinearAddr address, std::byte*) { return vcpu.probe_write(address, access.lane, view); });
+    if (done) {
+      done = each_lane([&](LinearAddr address, const std::byte* data) {
+        return vcpu.write_linear(address, data, access.lane, view);
+      });
+    }
+  } else {
+    for (unsigned i = 0; i < 32; ++i) buffer[LaneBuffer::kData + i] = std::byte{0};
+    done = each_lane([&](LinearAddr address, std::byte* data) {
+      return vcpu.read_linear(address, data, access.lane, view);
+    });
+  }
+  if (done) return 0;
+  translator.collect_flags();
+  state.rip = access.rip;
+  return fault(translator, done.error());
 }
 
 uint64_t single_step(Translator& translator, uint64_t rip, uint64_t, uint64_t) noexcept {
@@ -211,6 +354,16 @@ uint64_t lookup(Translator& translator, uint64_t rip, uint64_t, uint64_t) noexce
   translator.collect_flags();
   translator.vcpu().state().rip = rip;
   return translator.next_host_code();
+}
+
+uint64_t single_step_indirect(Translator& translator, uint64_t rip, uint64_t branch, uint64_t site) noexcept {
+  if (!translator.vcpu().may_jump_to(rip)) return branch_fault(translator, branch);
+  return single_step(translator, rip, 0, site);
+}
+
+uint64_t lookup_indirect(Translator& translator, uint64_t rip, uint64_t branch, uint64_t site) noexcept {
+  if (!translator.vcpu().may_jump_to(rip)) return branch_fault(translator, branch);
+  return lookup(translator, rip, 0, site);
 }
 
 uint64_t link(Translator& translator, uint64_t rip, uint64_t block_link, uint64_t) noexcept {

@@ -16,12 +16,17 @@ uint64_t system_end(Translator&, uint64_t linear, uint64_t instruction, uint64_t
 uint64_t callout_begin(Translator&, uint64_t offset, uint64_t access, uint64_t site) noexcept;
 // Callout form: writes the buffer back.
 uint64_t callout_end(Translator&, uint64_t linear, uint64_t access, uint64_t site) noexcept;
-// AVX2 gathers: loads the elements into the state block.
+// AVX2 gathers: loads the elements into the callout buffer.
 uint64_t gather(Translator&, uint64_t linear, uint64_t access, uint64_t site) noexcept;
+// VMASKMOV and VPMASKMOV: moves the lanes that the mask selects between memory and the callout buffer.
+uint64_t masked_move(Translator&, uint64_t offset, uint64_t access, uint64_t site) noexcept;
 // EFLAGS.TF: the instruction is done, raise #DB.
 uint64_t single_step(Translator&, uint64_t rip, uint64_t detail, uint64_t site) noexcept;
+// The same after an indirect branch, whose target may be no address at all.
+uint64_t single_step_indirect(Translator&, uint64_t rip, uint64_t branch, uint64_t site) noexcept;
 // Finds the block for a jump target that the jump cache does not know.
 uint64_t lookup(Translator&, uint64_t rip, uint64_t detail, uint64_t site) noexcept;
+uint64_t lookup_indirect(Translator&, uint64_t rip, uint64_t branch, uint64_t site) noexcept;
 // The same for a direct jump within a page, and patches the jump.
 uint64_t link(Translator&, uint64_t rip, uint64_t block_link, uint64_t site) noexcept;
 // A jump led to a block whose guest code has changed since.

@@ -140,10 +140,13 @@ Thunks generate_thunks(CodeCache& cache, Translator& translator) {
   thunks.callout_begin = builder.callout(helper::callout_begin);
   thunks.callout_end = builder.callout(helper::callout_end);
   thunks.gather = builder.callout(helper::gather);
+  thunks.masked_move = builder.callout(helper::masked_move);
   thunks.window_miss = builder.block_end(helper::window_miss, true);
   thunks.window_miss_spilled = builder.block_end(helper::window_miss, false);
   thunks.single_step = builder.block_end(helper::single_step, false);
+  thunks.single_step_indirect = builder.block_end(helper::single_step_indirect, false);
   thunks.lookup = builder.block_end(helper::lookup, true);
+  thunks.lookup_indirect = builder.block_end(helper::lookup_indirect, true);
   thunks.link = builder.block_end(helper::link, true);
   thunks.redispatch = builder.block_end(helper::redispatch, true);
   thunks.interrupted = builder.interrupted(thunks.leave);

@@ -29,13 +29,16 @@ struct Thunks {
   uint64_t callout_begin = 0;  // kLinear: offset; kTemp: MemoryAccess*
   uint64_t callout_end = 0;    // kTemp: MemoryAccess*
   uint64_t gather = 0;         // kTemp: GatherAccess*
-  uint64_t window_miss = 0;          // VcpuState::rip: the instruction that no window serves; flags in the host
-  uint64_t window_miss_spilled = 0;  // likewise, flags spilled
-  uint64_t single_step = 0;    // kLinear: RIP of the next instruction; never goes on
+  uint64_t masked_move = 0;    // kLinear: offset; kTemp: MemoryAccess*
+  uint64_t window_miss = 0;    // VcpuState::rip: the instruction that no window serves; flags in the host
+  uint64_t window_miss_spilled = 0;   // likewise, flags spilled
+  uint64_t single_step = 0;           // kLinear: RIP of the next instruction; never goes on
+  uint64_t single_step_indirect = 0;  // likewise; kTemp: IndirectBranch*
   // Block ends, with the flags in the host's RFLAGS; never go on.
-  uint64_t lookup = 0;      // kLinear: RIP to go to
-  uint64_t link = 0;        // kLinear: RIP to go to; kTemp: BlockLink*
-  uint64_t redispatch = 0;  // kTemp: Block* whose translation is dead
+  uint64_t lookup = 0;           // kLinear: RIP to go to
+  uint64_t lookup_indirect = 0;  // likewise; kTemp: IndirectBranch*
+  uint64_t link = 0;             // kLinear: RIP to go to; kTemp: BlockLink*
+  uint64_t redispatch = 0;       // kTemp: Block* whose translation is dead
   // Where the host-fault handler sends the vCPU after it has set VcpuState::rip and ::site.
   uint64_t interrupted = 0;    // flags in the host's RFLAGS
   uint64_t fault = 0;          // flags in the host's RFLAGS
@@ -47,6 +50,9 @@ Thunks generate_thunks(CodeCache& cache, Translator& translator);
 // kTemp at Thunks::tlb_miss.
 struct MissDetail {
   static constexpr uint32_t kWrite = 1u << 16;
+  static constexpr uint32_t kAligned = 1u << 17;
+  static constexpr uint32_t kX87 = 1u << 18;
+  static constexpr uint32_t kLanes = 1u << 19;
   static constexpr uint32_t size(uint32_t detail) { return detail & 0xffff; }
 };
 
