@@ -92,7 +92,7 @@ Vcpu::BreakpointVerdict Vcpu::check_breakpoint(bool may_stop) {
     state_.rflags &= ~flag::kRf;
     return BreakpointVerdict::RunOne;
   }
-  if (const uint64_t met = debug_.instruction_traps(address)) {
+  if (const uint64_t met = state_.debug_shadow ? 0 : debug_.instruction_traps(address)) {
     deliver({.vector = vector::kDb, .dr6 = met});
     return BreakpointVerdict::Trapped;
   }
@@ -100,7 +100,7 @@ Vcpu::BreakpointVerdict Vcpu::check_breakpoint(bool may_stop) {
 }
 
 bool Vcpu::take_debug_trap() {
-  if (!debug_.trap_pending()) return false;
+  if (!debug_.trap_pending() || state_.debug_shadow) return false;
   deliver({.vector = vector::kDb, .trap = true});
   return true;
 }

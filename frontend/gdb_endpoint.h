@@ -7,7 +7,8 @@
 
 namespace penumbra {
 
-enum class GdbArch : uint8_t { I386, X86_64 };
+// I8086 is I386 to all but gdb, which disassembles it as 16-bit code.
+enum class GdbArch : uint8_t { I8086, I386, X86_64 };
 
 struct GdbEndpoint {
   enum class Kind : uint8_t { Tcp, Unix };

@@ -164,8 +164,11 @@ uint64_t to_integer(std::string_view bytes) {
 class GdbRegisters::Description {
  public:
   Description(GdbRegisters& to) : to_(to) {
-    text_ = "<?xml version=\"1.0\"?>\n<!DOCTYPE target SYSTEM \"gdb-target.dtd\">\n<target>\n<architecture>" +
-            std::string(to.arch_ == GdbArch::X86_64 ? "i386:x86-64" : "i386") + "</architecture>\n";
+    const std::string_view name = to.arch_ == GdbArch::X86_64 ? "i386:x86-64"
+                                  : to.arch_ == GdbArch::I386 ? "i386"
+                                                              : "i8086";
+    text_ = "<?xml version=\"1.0\"?>\n<!DOCTYPE target SYSTEM \"gdb-target.dtd\">\n<target>\n";
+    text_ += fmt::format("<architecture>{}</architecture>\n", name);
   }
   void begin(std::string_view feature) { text_ += fmt::format("<feature name=\"{}\">\n", feature); }
   void end() { text_ += "</feature>\n"; }

@@ -197,9 +197,15 @@ class RunReader {
       refuse("-gdb {}: not one of tcp::PORT, tcp:HOST:PORT, unix:PATH, none", text);
     }
     if (const auto arch = properties.take("arch")) {
-      if (*arch != "i386" && *arch != "x86-64" && *arch != "auto")
-        refuse("-gdb {}: arch is one of i386, x86-64, auto", text);
-      if (*arch != "auto") endpoint.arch = *arch == "i386" ? GdbArch::I386 : GdbArch::X86_64;
+      if (*arch == "i8086") {
+        endpoint.arch = GdbArch::I8086;
+      } else if (*arch == "i386") {
+        endpoint.arch = GdbArch::I386;
+      } else if (*arch == "x86-64") {
+        endpoint.arch = GdbArch::X86_64;
+      } else if (*arch != "auto") {
+        refuse("-gdb {}: arch is one of i8086, i386, x86-64, auto", text);
+      }
     }
     for (const auto& [key, good] : {std::pair{"server", "on"}, {"wait", "off"}}) {
       const auto value = properties.take(key);
@@ -370,7 +376,7 @@ Command parse_run(std::span<const char* const> arguments) {
   word("rtc", words.rtc, "base=utc or base=localtime");
   word("display", words.display, "none");
   word("monitor", words.monitor, "none");
-  word("gdb", words.gdb, "where to wait for gdb: tcp::PORT, tcp:HOST:PORT or unix:PATH; then ,arch=i386|x86-64|auto");
+  word("gdb", words.gdb, "where to wait for gdb: tcp::PORT, tcp:HOST:PORT or unix:PATH; then ,arch=i8086|i386|x86-64|auto");
   app.add_flag("-s", words.gdb_here, "the same as -gdb tcp::1234");
   app.add_flag("-S", options.paused, "waits for gdb before the first instruction");
   word("d", words.topics, "log: int,in_asm,out_asm,exec,guest_errors");

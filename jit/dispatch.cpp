@@ -48,7 +48,7 @@ Result<Block*> Translator::block_for(BlockKey key) noexcept {
 
 uint64_t Translator::next_host_code() noexcept {
   while (true) {
-    if (vcpu_.debug().trap_pending() && !state_.debug_shadow) vcpu_.take_debug_trap();
+    if (vcpu_.debug().trap_pending()) vcpu_.take_debug_trap();
     const bool shadow = state_.interrupt_shadow;
     if (step_ == Step::Taken) break;
     if (state_.attention.load(std::memory_order_relaxed) && !shadow && step_ == Step::Off) break;

@@ -78,9 +78,9 @@ class Debugged:
         self.assertEqual(self.argument(gdb, 0) & 0xFFFFFFFF, 0xFFFFFF9C)  # AT_FDCWD
         self.assertRegex(gdb.run(f"x/s {self.argument(gdb, 1):#x}"), r'"/\S+"')
         gdb.run("delete")
-        gdb.run(f"break *{self.return_address(gdb):#x}")
-        self.assertIn('reason="breakpoint-hit"', gdb.resume("continue"))
-        gdb.run("delete")
+        caller = self.return_address(gdb)
+        gdb.resume("finish")
+        self.assertEqual(gdb.value("$pc"), caller)
 
         # Interrupted wherever it is.
         gdb.start("continue")
@@ -148,6 +148,30 @@ class Debugged:
             self.assertEqual(gdb.value("$pc"), gdb.value("&start_kernel"))
             gdb.run("monitor system_reset")
 
+    def test_a_step_of_a_halted_processor_ends_in_an_interrupt(self):
+        terminal = self.boot()
+        terminal.expect(re.escape(machine.PROMPT), machine.BOOT_SECONDS)
+        gdb = self.attach()
+        for _ in range(20):
+            if "halted" in gdb.run("monitor info status"):
+                break
+            gdb.start("continue")
+            machine.time.sleep(0.3)
+            gdb.interrupt()
+        else:
+            self.fail("the idle guest is not halted")
+        before = gdb.value("$pc")
+        gdb.resume("stepi")
+        self.assertNotEqual(gdb.value("$pc"), before)
+        self.assertNotIn("halted", gdb.run("monitor info status"))
+        # The handler's next instructions.
+        for _ in range(10):
+            before = gdb.value("$pc")
+            gdb.resume("stepi")
+            self.assertNotEqual(gdb.value("$pc"), before)
+        gdb.run("detach")
+        self.assertEqual(terminal.shell("echo $((6*7))"), "42")
+
     def test_killing(self):
         terminal = self.boot("-S")
         gdb = self.attach()
@@ -209,6 +233,46 @@ class I686(Debugged, unittest.TestCase):
         # Its table of names holds no variables: the operand of the instruction that increments jiffies_64.
         text = gdb.run("x/12i do_timer")
         return "*(unsigned int*)" + re.search(r"(?:add|adc)\S* .*?(0xc[0-9a-f]{7})", text)[1]
+
+
+class RealMode(unittest.TestCase):
+    """Code in segments: addresses are linear ones, the program counter too."""
+
+    def test_rom(self):
+        with tempfile.TemporaryDirectory() as folder:
+            rom, socket = pathlib.Path(folder) / "hello.rom", pathlib.Path(folder) / "socket"
+            machine.subprocess.run(
+                ["nasm", "-f", "bin", "-o", rom, machine.REPO / "roms" / "hello.asm"], check=True
+            )
+            where = f"unix:{socket}" + (",arch=i8086" if machine.IS_PENUMBRA else ",server=on,wait=off")
+            command = machine.command_line("-bios", rom, "-m", "16M", "-nographic", "-gdb", where, "-S")
+            with machine.Terminal([*command, "-device", "isa-debug-exit,iobase=0xf4,iosize=0x4"]) as terminal:
+                for _ in range(200):
+                    if socket.exists():
+                        break
+                    machine.time.sleep(0.05)
+                with debugger.Gdb() as gdb:
+                    gdb.run(f"target remote {socket}")
+                    self.assertEqual(gdb.value("$pc"), 0xFFFFFFF0)
+                    self.assertIn("ljmp   $0xf000,$0x0", gdb.run("x/i $pc"))
+                    gdb.resume("stepi")
+                    self.assertEqual((gdb.value("$pc"), gdb.value("$cs"), gdb.value("$cs_base")), (0xF0000, 0xF000, 0xF0000))
+                    self.assertIn("cli", gdb.run("x/i $pc"))
+                    # "call print" at F000:002A or so: the first call of the ROM.
+                    listing = gdb.run("x/40i 0xf0000")
+                    call = int(re.search(r"(0xf\w+):\s+call", listing)[1], 16)
+                    gdb.run(f"break *{call:#x}")
+                    for letter in b"Hel":
+                        self.assertIn('reason="breakpoint-hit"', gdb.resume("continue"))
+                        self.assertEqual(gdb.value("$al"), letter)
+                    gdb.run("delete")
+                    gdb.run("set $al = '!'")
+                    # Ports are read and written by instructions that are stepped over as well.
+                    for _ in range(8):
+                        gdb.resume("stepi")
+                    gdb.run("detach")
+                self.assertEqual(terminal.wait(20), 33)
+                self.assertIn("He!lo from the reset vector", terminal.text)
 
 
 @unittest.skipUnless(machine.IS_PENUMBRA, "what QEMU does with nonsense is its own affair")
@@ -278,6 +342,20 @@ class Protocol(unittest.TestCase):
         self.assertEqual(self.packets.receive(), b"OK")
         self.packets.send(b"qC")
         self.assertEqual(self.packets.byte(), b"$")
+
+    def test_steps_of_a_range(self):
+        # Wherever the guest is: steps go on as long as the program counter is in the range, ^C ends them.
+        pc = self.program_counter()
+        stop = self.packets.ask(b"vCont;r%x,%x:1" % (pc, pc + 1))
+        self.assertRegex(stop, rb"^T05thread:01;")
+        self.assertNotEqual(self.program_counter(), pc)
+        self.packets.send(b"vCont;r0,ffffffffffffffff:1")
+        machine.time.sleep(0.3)
+        self.packets.raw(b"\x03")
+        self.assertRegex(self.packets.receive(), rb"^T02thread:01;")
+
+    def program_counter(self):
+        return int.from_bytes(bytes.fromhex(self.packets.ask(b"p10").decode()), "little")
 
     def test_description_in_pieces(self):
         whole, at = b"", 0

@@ -179,5 +179,95 @@ TEST_F(MachineTest, TheFirstExitRequestCounts) {
   EXPECT_EQ(machine->exit_code(), 7);
 }
 
+class RecordingDebugger : public Debugger {
+ public:
+  explicit RecordingDebugger(std::function<void(const DebugStop&)> react) : react_(std::move(react)) {}
+  void stopped(const DebugStop& stop) override { react_(stop); }
+
+ private:
+  std::function<void(const DebugStop&)> react_;
+};
+
+TEST_F(MachineTest, APausedMachineRunsEventsButNeitherGuestNorTimers) {
+  int steps = 0;
+  make(true, [&, this] {
+    ++steps;
+    std::this_thread::sleep_for(1ms);
+  });
+  bool expired = false;
+  Timer timer(machine->clock(), [&] { expired = true; });
+  timer.arm(machine->clock().now() + 5'000'000);
+  machine->pause();
+  const Nanoseconds paused_at = machine->clock().now();
+  const uint64_t tsc = machine->vcpu().read_tsc();
+  std::jthread other([&, this] {
+    std::this_thread::sleep_for(100ms);
+    EXPECT_TRUE(machine->events().post([&, this] {
+      EXPECT_EQ(steps, 0);
+      EXPECT_FALSE(expired);
+      EXPECT_EQ(machine->clock().now(), paused_at);
+      machine->resume();
+      constexpr uint64_t kLittle = 80'000'000;  // of the host's TSC: far less than the pause
+      EXPECT_LT(machine->vcpu().read_tsc() - tsc, kLittle);
+    }));
+    std::this_thread::sleep_for(100ms);
+    EXPECT_TRUE(machine->events().post([this] { machine->request_exit(7); }));
+  });
+  EXPECT_EQ(machine->run(), ExitReason::Requested);
+  EXPECT_EQ(machine->exit_code(), 7);
+  EXPECT_GT(steps, 0);
+  EXPECT_TRUE(expired);
+}
+
+TEST_F(MachineTest, APausedMachineCanBeResetAndEnded) {
+  make(true, [] { FAIL() << "guest code ran"; });
+  machine->pause();
+  std::jthread other([this] {
+    EXPECT_TRUE(machine->events().post([this] { machine->request_reset(); }));
+    std::this_thread::sleep_for(20ms);
+    machine->request_exit(0);
+  });
+  EXPECT_EQ(machine->run(), ExitReason::Requested);
+  EXPECT_EQ(board->resets, 2);
+  EXPECT_TRUE(machine->paused());
+}
+
+TEST_F(MachineTest, StepsAreToldToTheDebugger) {
+  make(true, [this] { machine->vcpu().state().rip += 2; });
+  const uint64_t start = machine->vcpu().code_address().value;
+  int stops = 0;
+  RecordingDebugger debugger([&, this](const DebugStop& stop) {
+    EXPECT_TRUE(machine->paused());
+    EXPECT_EQ(stop.kind, DebugStop::Kind::None);
+    if (++stops == 1) {
+      EXPECT_EQ(machine->vcpu().code_address().value, start + 2);
+      machine->step({start}, 8);  // as long as it stays below start + 8
+    } else {
+      EXPECT_EQ(machine->vcpu().code_address().value, start + 8);
+      machine->request_exit(0);
+    }
+  });
+  machine->set_debugger(&debugger);
+  machine->pause();
+  machine->step({}, 0);
+  EXPECT_EQ(machine->run(), ExitReason::Requested);
+  EXPECT_EQ(stops, 2);
+}
+
+TEST_F(MachineTest, AStepTakesNoInterruptButIsInterruptedByABreakpointOfItsRange) {
+  make(true, [this] { machine->vcpu().state().rip += 2; });
+  const uint64_t start = machine->vcpu().code_address().value;
+  machine->vcpu().debug().set_breakpoints({{start + 4}});
+  RecordingDebugger debugger([&, this](const DebugStop&) {
+    EXPECT_EQ(machine->vcpu().code_address().value, start + 4);
+    machine->request_exit(0);
+  });
+  machine->set_debugger(&debugger);
+  machine->vcpu().request_nmi();
+  machine->step({start}, 100);
+  EXPECT_EQ(machine->run(), ExitReason::Requested);
+  EXPECT_EQ(machine->vcpu().event_count(), 0u);
+}
+
 }  // namespace
 }  // namespace penumbra

@@ -107,5 +107,20 @@ TEST_F(VirtualClockTest, ListenerHearsOnlyChangesOfTheEarliestDeadline) {
   EXPECT_EQ(clock_.next_deadline(), std::nullopt);
 }
 
+TEST_F(VirtualClockTest, FrozenTimeStandsStillAndGoesOnFromThere) {
+  advance_to(100);
+  clock_.freeze();
+  advance_to(500);
+  EXPECT_EQ(clock_.now(), 100u);
+  clock_.freeze();
+  advance_to(600);
+  clock_.thaw();
+  EXPECT_EQ(clock_.now(), 100u);
+  advance_to(650);
+  EXPECT_EQ(clock_.now(), 150u);
+  clock_.thaw();
+  EXPECT_EQ(clock_.now(), 150u);
+}
+
 }  // namespace
 }  // namespace penumbra
