@@ -38,13 +38,16 @@ inline constexpr uint64_t kBreakpoints = 0xf, kAccessDetected = 1u << 13, kFixed
 
 }  // namespace
 
-void Vcpu::record(const Event& event) {
+void Vcpu::record(const Event& event, int16_t during, bool lost) {
   EventRecord& made = events_[event_total_ % kEventRecords];
   made = {.vector = event.vector,
           .interrupt = event.kind != Event::Kind::Exception,
           .software = event.kind == Event::Kind::Software,
+          .external = event.kind == Event::Kind::Interrupt,
           .has_error_code = event.has_error_code,
+          .lost = lost,
           .cpl = state_.cpl,
+          .during = during,
           .error_code = event.error_code,
           .cs = state_.segments[kCs].selector,
           .rip = event.return_rip,
@@ -117,23 +120,25 @@ void Vcpu::deliver_interrupt(uint8_t vector, bool nmi) {
 void Vcpu::deliver_event(Event event) {
   state_.interrupt_shadow = state_.debug_shadow = false;
   state_.halted = false;
+  int16_t during = EventRecord::kNoException;
   for (;;) {
-    record(event);
+    record(event, during);
     const auto delivered = inject(event);
     if (delivered) return;
     const Exception& nested = delivered.error();
     if (nested.vector < 32) ++stats_.exceptions[nested.vector];
     const Event second = exception_event(nested);
     const bool first_is_exception = event.kind == Event::Kind::Exception;
+    during = first_is_exception ? event.vector : EventRecord::kNoException;
     if (first_is_exception && event.vector == vector::kDf && severity(nested.vector) != Severity::Benign) {
-      record(second);
+      record(second, during, true);
       triple_fault_ = true;
       attend(attention::kStop);
       return;
     }
     const Severity first = first_is_exception ? severity(event.vector) : Severity::Benign;
     if (makes_double_fault(first, severity(nested.vector))) {
-      record(second);
+      record(second, during, true);
       ++stats_.exceptions[vector::kDf];
       event = {.kind = Event::Kind::Exception,
                .vector = vector::kDf,

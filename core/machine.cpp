@@ -6,6 +6,7 @@
 #include <cassert>
 #include <new>
 #include <stdexcept>
+#include <utility>
 
 namespace penumbra {
 
@@ -37,6 +38,8 @@ Machine::StatePages::~StatePages() {
 
 Machine::Machine(const MachineOptions& options)
     : reboot_(options.reboot),
+      on_triple_fault_(options.triple_fault.value_or(options.reboot ? MachineOptions::TripleFault::Reset
+                                                                    : MachineOptions::TripleFault::Exit)),
       wall_clock_(options.wall_clock ? options.wall_clock : host_wall_clock),
       cpu_model_(options.cpu),
       map_(options.ram_bytes),
@@ -69,7 +72,7 @@ LineOutput Machine::interrupt_line() {
 
 void Machine::reset() {
   assert(engine_ && board_);
-  reset_requested_ = false;
+  reset_requested_ = shutdown_told_ = false;
   board_->reset();
   set_a20(true);
   vcpu_.reset();
@@ -110,6 +113,7 @@ ExitReason Machine::run() {
     if (alarm_rang_.exchange(false)) set_alarm();
     reason = stop();
     if (reason) break;
+    if (paused_) continue;
 
     // Events and timers may have raised INTR. Kicks stay, their events were perhaps not drained yet.
     why |= state.attention.fetch_and(~attention::kInterrupt) | held_attention_;
@@ -139,13 +143,16 @@ ExitReason Machine::run() {
 std::optional<ExitReason> Machine::stop() {
   if (exit_requested_.load()) return ExitReason::Requested;
   if (vcpu_.triple_fault()) {
-    if (triple_fault_listener_) triple_fault_listener_();
-    if (!reboot_) return ExitReason::TripleFault;
+    if (!std::exchange(shutdown_told_, true) && triple_fault_listener_) triple_fault_listener_();
+    if (on_triple_fault_ == MachineOptions::TripleFault::Exit) return ExitReason::TripleFault;
+    if (on_triple_fault_ == MachineOptions::TripleFault::Stop && !reset_requested_) {
+      if (!paused_) report({});
+      return std::nullopt;
+    }
   } else if (!reset_requested_) {
     return std::nullopt;
-  } else if (!reboot_) {
-    return ExitReason::Reset;
   }
+  if (!reboot_) return ExitReason::Reset;
   ++times_.resets;
   reset();
   return std::nullopt;

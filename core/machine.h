@@ -34,6 +34,9 @@ struct MachineOptions {
   uint64_t ram_bytes = uint64_t{512} << 20;  // multiple of 4 KiB, at least 1 MiB
   std::string cpu = "max";                   // see CpuModel
   bool reboot = true;                        // a reset starts the machine anew; else it ends run()
+  // On shutdown: Stop pauses the machine, from which only a reset or an exit leads.
+  enum class TripleFault : uint8_t { Reset, Exit, Stop };
+  std::optional<TripleFault> triple_fault;  // nothing: as `reboot` says
   VirtualClock::Source clock_source;         // empty: the host's monotonic clock
   std::function<uint64_t()> wall_clock = {};  // nanoseconds since 1970; empty: the host's real-time clock
 };
@@ -42,7 +45,7 @@ struct MachineOptions {
 enum class ExitReason : uint8_t {
   Requested,    // request_exit(): see exit_code()
   Reset,        // the guest asked for a reset and MachineOptions::reboot is off
-  TripleFault,  // shutdown (SDM vol. 3, 6.15) and MachineOptions::reboot is off
+  TripleFault,  // shutdown (SDM vol. 3, 6.15) and MachineOptions asks for Exit
 };
 
 class Machine final : public MachineControl {
@@ -137,6 +140,7 @@ class Machine final : public MachineControl {
   void set_alarm();
 
   const bool reboot_;
+  const MachineOptions::TripleFault on_triple_fault_;
   const std::function<uint64_t()> wall_clock_;
   CpuModel cpu_model_;
   PhysicalMap map_;
@@ -151,6 +155,7 @@ class Machine final : public MachineControl {
 
   std::function<void()> boot_, idle_listener_, triple_fault_listener_;
   bool reset_requested_ = false;
+  bool shutdown_told_ = false;
   std::atomic<bool> exit_requested_{false};
   std::atomic<int> exit_code_{0};
   Times times_;

@@ -9,8 +9,9 @@ namespace penumbra {
 
 class TraceLog {
  public:
-  // Bits, as the command line names them: int, in_asm, out_asm, exec, guest_errors.
-  static constexpr uint32_t kInterrupts = 1, kGuestCode = 2, kHostCode = 4, kExecution = 8, kGuestErrors = 16;
+  // Bits, as the command line names them: int, in_asm, out_asm, exec, guest_errors, cpu, real_int.
+  static constexpr uint32_t kInterrupts = 1, kGuestCode = 2, kHostCode = 4, kExecution = 8, kGuestErrors = 16,
+                            kRegisters = 32, kRealInterrupts = 64;
 
   // `file` is not owned; null drops what is written.
   explicit TraceLog(std::FILE* file = nullptr, uint32_t topics = 0) : file_(file), topics_(topics) {}

@@ -46,10 +46,15 @@ struct EventRecord {
   uint8_t vector;
   bool interrupt;
   bool software;  // INT n, INT3, INTO; interrupt is set, too
+  bool external;  // INTR, from the interrupt controller; interrupt is set, too
   bool has_error_code;
+  bool lost;  // never delivered: a double fault or shutdown took its place
   uint8_t cpl;
+  int16_t during;  // the exception whose delivery raised this one, or kNoException
   uint32_t error_code;
   uint64_t cs, rip, rsp, cr2;
+
+  static constexpr int16_t kNoException = -1;
 };
 
 // Told at the end of every Vcpu::update_mode(): state().mode and tlb_view may have changed. Light code.
@@ -348,7 +353,7 @@ class Vcpu {
   Result<void> inject_long(const Event& event);
   Result<Outcome> software_interrupt(const SystemInstruction& insn, uint8_t vector);
   void deliver_event(Event event);
-  void record(const Event& event);
+  void record(const Event& event, int16_t during = EventRecord::kNoException, bool lost = false);
   Event exception_event(const Exception& exception);
   Result<bool> redirect_v8086_interrupt(const Event& event);
   struct TssStack {

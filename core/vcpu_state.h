@@ -161,6 +161,10 @@ struct alignas(64) VcpuState {
   uint64_t site = 0;              // the callout or exit in progress
   uint64_t callout_linear = 0;         // where callout_buffer goes back to
   uint64_t guest_instructions = 0;  // where counted
+  // Host addresses of the blocks entered last, a ring. The next one goes to this byte offset in it, which wraps as a
+  // byte does.
+  std::array<uint64_t, 32> recent_blocks{};
+  uint8_t recent_block_offset = 0;
   alignas(64) std::array<std::byte, kXsaveAreaBytes> callout_buffer{};
   alignas(64) std::array<std::byte,
                          kXsaveAreaBytes> guest_vector_state{};  // XSAVE image while C++ owns the registers

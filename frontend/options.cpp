@@ -93,9 +93,9 @@ CharacterTarget file_target(std::string_view option, std::string_view path) {
 
 // Options as strings, before they depend on one another.
 struct RunWords {
-  std::string memory, processors, rtc, display, monitor, debug_console, topics, switches, mmu, gdb;
+  std::string memory, processors, rtc, display, monitor, debug_console, topics, switches, mmu, gdb, triple_fault;
   std::vector<std::string> serials, devices, chardevs;
-  bool no_reboot = false, nographic = false, gdb_here = false;
+  bool no_reboot = false, nographic = false, gdb_here = false, singlestep = false;
 };
 
 class RunReader {
@@ -129,7 +129,14 @@ class RunReader {
     if (set_.contains("d")) options.trace_topics = parse_topics(words.topics);
     options.translator.trace_guest_code = options.trace_topics & TraceLog::kGuestCode;
     options.translator.trace_host_code = options.trace_topics & TraceLog::kHostCode;
-    options.translator.trace_execution = options.trace_topics & TraceLog::kExecution;
+    options.translator.trace_execution = options.trace_topics & (TraceLog::kExecution | TraceLog::kRegisters);
+    // Registers are shown with their flags.
+    if (options.trace_topics & (TraceLog::kInterrupts | TraceLog::kRealInterrupts))
+      options.translator.flag_liveness = false;
+    if (words.singlestep) options.translator.long_blocks = false;
+    if (set_.contains("on-triple-fault")) options.triple_fault = parse_triple_fault(words.triple_fault);
+    // Who asks to be told of triple faults wants all of the dump.
+    options.translator.record_blocks = options.triple_fault.has_value();
     try {
       jit::apply_switches(options.translator, words.switches);
       if (set_.contains("mmu")) options.translator.mmu = jit::mmu_named(words.mmu);
@@ -215,11 +222,19 @@ class RunReader {
     return endpoint;
   }
 
+  static MachineOptions::TripleFault parse_triple_fault(std::string_view text) {
+    if (text == "reset") return MachineOptions::TripleFault::Reset;
+    if (text == "exit") return MachineOptions::TripleFault::Exit;
+    if (text == "stop") return MachineOptions::TripleFault::Stop;
+    refuse("--on-triple-fault {}: not one of stop, reset, exit", text);
+  }
+
   static uint32_t parse_topics(std::string_view list) {
     static constexpr std::pair<std::string_view, uint32_t> kTopics[] = {
-        {"int", TraceLog::kInterrupts},           {"in_asm", TraceLog::kGuestCode},
-        {"out_asm", TraceLog::kHostCode},         {"exec", TraceLog::kExecution},
-        {"guest_errors", TraceLog::kGuestErrors},
+        {"int", TraceLog::kInterrupts},           {"real_int", TraceLog::kRealInterrupts},
+        {"in_asm", TraceLog::kGuestCode},         {"out_asm", TraceLog::kHostCode},
+        {"exec", TraceLog::kExecution},           {"cpu", TraceLog::kRegisters},
+        {"guest_errors", TraceLog::kGuestErrors}, {"nochain", TraceLog::kExecution},
     };
     uint32_t topics = 0;
     while (true) {
@@ -227,7 +242,7 @@ class RunReader {
       const std::string_view word = list.substr(0, comma);
       const auto topic = std::ranges::find(kTopics, word, &std::pair<std::string_view, uint32_t>::first);
       if (topic == std::end(kTopics))
-        refuse("-d: unknown topic '{}' (int, in_asm, out_asm, exec, guest_errors)", word);
+        refuse("-d: unknown topic '{}' (int, real_int, in_asm, out_asm, exec, cpu, nochain, guest_errors)", word);
       topics |= topic->second;
       if (comma == std::string_view::npos) return topics;
       list.remove_prefix(comma + 1);
@@ -379,8 +394,10 @@ Command parse_run(std::span<const char* const> arguments) {
   word("gdb", words.gdb, "where to wait for gdb: tcp::PORT, tcp:HOST:PORT or unix:PATH; then ,arch=i8086|i386|x86-64|auto");
   app.add_flag("-s", words.gdb_here, "the same as -gdb tcp::1234");
   app.add_flag("-S", options.paused, "waits for gdb before the first instruction");
-  word("d", words.topics, "log: int,in_asm,out_asm,exec,guest_errors");
+  word("on-triple-fault", words.triple_fault, "stop, reset or exit, after a dump that tells what led to it");
+  word("d", words.topics, "log: int,real_int,in_asm,out_asm,exec,cpu,guest_errors; as QEMU writes it, but out_asm");
   word("D", options.trace_file, "where -d logs to (standard error)");
+  app.add_flag("--singlestep", words.singlestep, "one guest instruction a block, as --jit no-long-blocks");
   std::string switches = "translator switches, each as NAME or no-NAME:";
   for (const auto& known : jit::translator_switches()) switches += " " + std::string(known.name);
   word("jit", words.switches, switches);

@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "core/machine.h"
 #include "frontend/gdb_endpoint.h"
 #include "jit/options.h"
 
@@ -28,6 +29,7 @@ struct RunOptions {
   std::string kernel, append, bios;  // empty: not given
   std::vector<std::string> initrds;
   bool reboot = true;
+  std::optional<MachineOptions::TripleFault> triple_fault;  // --on-triple-fault
   bool local_time = false;  // -rtc base=localtime
 
   std::vector<CharacterTarget> serials{{.kind = CharacterTarget::Kind::Stdio, .path = {}}};  // COM1, COM2

@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "frontend/state_dump.h"
+#include "frontend/trace_format.h"
 #include "frontend/user_error.h"
 
 namespace penumbra {
@@ -25,6 +26,7 @@ std::unique_ptr<Machine> make_machine(const RunOptions& options) {
     machine.ram_bytes = options.ram_bytes;
     machine.cpu = options.cpu;
     machine.reboot = options.reboot;
+    machine.triple_fault = options.triple_fault;
     return std::make_unique<Machine>(machine);
   } catch (const std::invalid_argument& error) {
     throw UserError(fmt::format("-cpu: {}", error.what()));
@@ -82,7 +84,7 @@ PcMachine::PcMachine(const RunOptions& options)
   machine_->set_boot([this] { boot_->start(*machine_); });
   machine_->set_idle_listener([this] { idle(); });
   machine_->set_triple_fault_listener([this] { triple_fault(); });
-  if (trace_.has(TraceLog::kInterrupts)) machine_->vcpu().set_event_listener(this);
+  if (trace_.has(TraceLog::kInterrupts | TraceLog::kRealInterrupts)) machine_->vcpu().set_event_listener(this);
 }
 
 PcMachine::~PcMachine() {
@@ -100,7 +102,7 @@ void PcMachine::open_trace() {
   trace_file_.reset(file);
   // What was logged last is wanted most when the program crashes. Only the log of every block would be too
   // slow.
-  if (!(options_.trace_topics & TraceLog::kExecution)) std::setvbuf(file, nullptr, _IONBF, 0);
+  if (!(options_.trace_topics & (TraceLog::kExecution | TraceLog::kRegisters))) std::setvbuf(file, nullptr, _IONBF, 0);
   trace_ = TraceLog(file, options_.trace_topics);
 }
 
@@ -136,8 +138,10 @@ void PcMachine::make_board() {
 
 void PcMachine::make_engine() {
   jit::Translator::TraceSink trace;
-  if (trace_.has(TraceLog::kGuestCode | TraceLog::kHostCode | TraceLog::kExecution))
-    trace = [this](std::string_view text) { trace_.write(text); };
+  if (trace_.has(TraceLog::kGuestCode | TraceLog::kHostCode))
+    trace.translated = [this](std::string_view text) { trace_.write(text); };
+  if (trace_.has(TraceLog::kExecution | TraceLog::kRegisters))
+    trace.entered = [this](const jit::Block& block) { trace_entry(block); };
   auto made = std::make_unique<jit::Translator>(machine_->vcpu(), options_.translator, std::move(trace));
   if (!made->warning().empty()) fmt::print(stderr, "penumbra: note: {}\n", made->warning());
   translator_ = made.get();
@@ -184,14 +188,26 @@ void PcMachine::idle() {
 
 void PcMachine::triple_fault() {
   if (trace_.has(TraceLog::kInterrupts)) trace_.write("Triple fault\n");
-  if (options_.reboot) return;
+  if (options_.reboot && !options_.triple_fault) return;
   flush();
-  fmt::print(stderr, "penumbra: triple fault, the machine stops\n{}",
-             state_dump(machine_->vcpu(), machine_->map()));
+  using Action = MachineOptions::TripleFault;
+  const Action action = options_.triple_fault.value_or(Action::Exit);
+  const char* next = action == Action::Reset ? "starts anew" : action == Action::Stop ? "is paused" : "stops";
+  fmt::print(stderr, "penumbra: triple fault, the machine {}\n{}{}", next,
+             state_dump(machine_->vcpu(), machine_->map()),
+             recent_blocks_dump(*translator_, machine_->map(), options_.translator.record_blocks));
+}
+
+void PcMachine::trace_entry(const jit::Block& block) {
+  const VcpuState& state = machine_->vcpu().state();
+  if (trace_.has(TraceLog::kExecution))
+    trace_.write(trace_format::block_entry(block, state, options_.translator.long_blocks));
+  if (trace_.has(TraceLog::kRegisters)) trace_.write(trace_format::registers(state, machine_->map().a20()));
 }
 
 void PcMachine::event_delivered(const EventRecord& event) {
-  trace_.write(event_line(event, machine_->vcpu().state(), traced_events_++));
+  trace_.write(trace_format::event(event, machine_->vcpu().state(), machine_->map().a20(),
+                                   trace_.has(TraceLog::kRealInterrupts), traced_events_));
 }
 
 }  // namespace penumbra

@@ -50,6 +50,7 @@ class PcMachine : private EventListener {
   void output_failed(const Output& output, int error);
   void idle();
   void triple_fault();
+  void trace_entry(const jit::Block& block);
   // EventListener
   void event_delivered(const EventRecord& event) override;
 

@@ -3,6 +3,10 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <span>
+#include <vector>
+
+#include "jit/explain.h"
 
 namespace penumbra {
 
@@ -74,6 +78,59 @@ std::string code_bytes(const Vcpu& vcpu, PhysicalMap& map) {
   return text + "\n";
 }
 
+unsigned code_bits(ModeBits mode) {
+  return mode.has(ModeBits::kCode64) ? 64 : mode.has(ModeBits::kCode32) ? 32 : 16;
+}
+
+// Names of the bits that are set (SDM vol. 3, 4.5), and what is wrong with the entry.
+std::string entry_text(const PageWalker::Step& step, PagingMode mode) {
+  static constexpr std::pair<unsigned, const char*> kBits[] = {{0, "P"}, {1, "RW"}, {2, "US"}, {3, "PWT"}, {4, "PCD"},
+                                                               {5, "A"}, {6, "D"},  {7, "PS"}, {8, "G"}};
+  const bool leaf = step.page_bits == 12;
+  std::string text;
+  for (const auto& [bit, name] : kBits) {
+    if (step.value >> bit & 1) text += fmt::format(" {}", leaf && bit == 7 ? "PAT" : name);
+  }
+  if (mode != PagingMode::Bits32 && step.value >> 63) text += " XD";
+  if (!(step.value & 1)) text += " not present";
+  if (step.malformed) text += " reserved bits set";
+  return text;
+}
+
+const char* level_name(unsigned page_bits) {
+  switch (page_bits) {
+    case 39:
+      return "PML4E";
+    case 30:
+      return "PDPTE";
+    case 12:
+      return "PTE";
+    default:
+      return "PDE";
+  }
+}
+
+// How the address is translated, entry by entry.
+std::string page_walk(const char* name, const Vcpu& vcpu, PhysicalMap& map, LinearAddr address) {
+  const PagingState paging = vcpu.paging_state();
+  std::string text = fmt::format("page walk of {} L:{:#x}", name, address.value);
+  if (paging.mode == PagingMode::None) return text + ": no paging\n";
+  text += "\n";
+  if (paging.mode == PagingMode::Pae) {
+    const unsigned index = address.value >> 30 & 3;
+    text += fmt::format("  PDPTE{} {:016x}{}\n", index, paging.pdpte[index], paging.pdpte[index] & 1 ? "" : " not present");
+  }
+  const PageWalker::Path path = PageWalker(map).path(paging, address);
+  for (const PageWalker::Step& step : std::span(path.steps).first(path.count)) {
+    text += fmt::format("  {:<6} P:{:#x} {:0{}x}{}\n", level_name(step.page_bits), step.address.value, step.value,
+                        paging.mode == PagingMode::Bits32 ? 8 : 16, entry_text(step, paging.mode));
+  }
+  if (path.physical) {
+    text += fmt::format("  P:{:#x}{}\n", path.physical->value, map.page(*path.physical).host ? "" : " (no memory)");
+  }
+  return text;
+}
+
 }  // namespace
 
 size_t format_registers(const VcpuState& state, char* to, size_t limit) {
@@ -100,9 +157,15 @@ size_t format_registers(const VcpuState& state, char* to, size_t limit) {
 }
 
 std::string state_dump(const Vcpu& vcpu, PhysicalMap& map) {
+  const VcpuState& state = vcpu.state();
   std::array<char, 4096> registers;
   std::string text(registers.data(), format_registers(vcpu.state(), registers.data(), registers.size()));
   text += code_bytes(vcpu, map);
+  const uint64_t linear_mask = vcpu.long_mode() ? ~uint64_t{0} : 0xffff'ffff;
+  text += page_walk("RIP", vcpu, map, {(state.segments[kCs].base + state.rip) & linear_mask});
+  const uint64_t stack = state.gpr[kRsp] & vcpu.stack_mask();
+  text += page_walk("RSP", vcpu, map, {(vcpu.code64() ? stack : state.segments[kSs].base + stack) & linear_mask});
+  text += page_walk("CR2", vcpu, map, {state.cr2 & linear_mask});
   const unsigned count = vcpu.event_count();
   if (count > 0) text += "exceptions and interrupts, the latest first:\n";
   for (unsigned age = 0; age < count; ++age) {
@@ -115,23 +178,30 @@ std::string state_dump(const Vcpu& vcpu, PhysicalMap& map) {
       if (event.has_error_code) text += fmt::format(" error {:#x}", event.error_code);
       if (event.vector == vector::kPf) text += fmt::format(" CR2 {:#x}", event.cr2);
     }
-    text += fmt::format(" at {:04x}:{:x} SP {:x} CPL {}\n", event.cs, event.rip, event.rsp, event.cpl);
+    text += fmt::format(" at {:04x}:{:x} SP {:x} CPL {}{}\n", event.cs, event.rip, event.rsp, event.cpl,
+                        event.lost ? ", not delivered" : "");
   }
   return text;
 }
 
-std::string event_line(const EventRecord& event, const VcpuState& state, uint64_t number) {
-  std::string text;
-  if (event.interrupt && !event.software)
-    text = fmt::format("Servicing hardware INT={:#04x}\n", event.vector);
-  text += fmt::format("{:6}: v={:02x} e={:04x} i={} cpl={} IP={:04x}:{:016x} pc={:016x} SP={:04x}:{:016x} ",
-                      number, event.vector, event.has_error_code ? event.error_code : 0,
-                      event.software ? 1 : 0, event.cpl, event.cs, event.rip,
-                      state.segments[kCs].base + event.rip, state.segments[kSs].selector, event.rsp);
-  if (!event.interrupt && event.vector == vector::kPf) {
-    text += fmt::format("CR2={:016x}\n", event.cr2);
-  } else {
-    text += fmt::format("env->regs[R_EAX]={:016x}\n", state.gpr[kRax]);
+std::string recent_blocks_dump(const jit::Translator& translator, PhysicalMap& map, bool all) {
+  const std::vector<const jit::Block*> blocks = translator.recent_blocks();
+  if (blocks.empty()) return {};
+  std::string text = "blocks, the latest first";
+  // Said, so that nobody takes the list for the path that was run.
+  text += all ? ":\n" : " (without jumps from block to block; --on-triple-fault shows all):\n";
+  for (const jit::Block* block : blocks) {
+    text += fmt::format("  L:{:#x} P:{:#x} {} bits{}, {} instructions, {} bytes\n", block->key.linear().value,
+                        block->key.physical.value, code_bits(block->key.mode),
+                        block->key.mode.has(ModeBits::kUser) ? ", user" : "", block->guest_instructions,
+                        block->guest_bytes);
+  }
+  const jit::Block& latest = *blocks.front();
+  std::array<uint8_t, kPageSize> code;
+  const std::span<uint8_t> bytes = std::span(code).first(latest.guest_bytes);
+  if (!latest.crosses_page && map.page(latest.key.physical).host) {
+    map.read_bytes(latest.key.physical, std::as_writable_bytes(bytes));
+    text += jit::guest_listing(latest, bytes);
   }
   return text;
 }

@@ -4,17 +4,19 @@
 #include <string>
 
 #include "core/vcpu.h"
+#include "jit/translator.h"
 
 namespace penumbra {
 
-// Ends with a newline. Changes nothing in the guest (the walk for the code's bytes sets no accessed bits).
+// Registers, the code at RIP, the page walks of RIP, RSP and CR2, and the last events. Ends with a newline. Changes
+// nothing in the guest (the walks set no accessed bits).
 std::string state_dump(const Vcpu& vcpu, PhysicalMap& map);
+
+// The blocks entered last, and the code of the latest. `all`: TranslatorOptions::record_blocks is on.
+std::string recent_blocks_dump(const jit::Translator& translator, PhysicalMap& map, bool all);
 
 // The registers alone, without memory allocation: for signal handlers. Returns the bytes written.
 size_t format_registers(const VcpuState& state, char* to, size_t limit);
-
-// One line of -d int, in QEMU's format without its register dump. `number` counts lines.
-std::string event_line(const EventRecord& event, const VcpuState& state, uint64_t number);
 
 // "#PF" or "vector 20"; for exceptions only.
 std::string exception_name(unsigned vector);

@@ -135,6 +135,8 @@ Block* BlockTranslator::translate(const BlockKey& key, std::span<const uint8_t> 
   sites_.clear();
   poll_targets_.clear();
 
+  // The callout form is a second entry to an instruction of the block before.
+  if (options_.record_blocks && !key.mode.has(ModeBits::kCallout)) emit_record();
   stored_by_callout_ = false;
   // A callout may store into this very block, which then must not go on: its exit leads to what is there now.
   for (current_ = 0; current_ < instructions_.size() && !block_ended_ && !stored_by_callout_; ++current_) {
@@ -161,6 +163,20 @@ Block* BlockTranslator::translate(const BlockKey& key, std::span<const uint8_t> 
   stats_.guest_bytes += block_->guest_bytes;
   stats_.host_bytes += block_->host_bytes;
   return block_;
+}
+
+// Notes the block in VcpuState::recent_blocks. Changes no flag.
+void BlockTranslator::emit_record() {
+  const x86::Mem offset = state_field(offsetof(VcpuState, recent_block_offset), 1);
+  const asmjit::Label entry = a_.newLabel();
+  a_.bind(entry);
+  a_.movzx(kTemp.r32(), offset);
+  a_.lea(kHostAddend, x86::ptr(entry));
+  x86::Mem slot = x86::ptr(kTemp, offsetof(VcpuState, recent_blocks), 8);
+  slot.setSegment(x86::gs);
+  a_.mov(slot, kHostAddend);
+  a_.lea(kTemp.r32(), x86::ptr(kTemp, 8));
+  a_.mov(offset, kTemp.r8());
 }
 
 std::span<const std::byte> BlockTranslator::host_code() const {

@@ -69,6 +69,7 @@ class BlockTranslator {
   void analyse_flags();
   void emit_instruction(size_t index);
   void emit_out_of_line();
+  void emit_record();
   bool code64() const { return key_.mode.has(ModeBits::kCode64); }
   uint64_t code_mask() const;
   unsigned stack_bytes() const;  // 8, 4 or 2

@@ -46,6 +46,12 @@ Result<Block*> Translator::block_for(BlockKey key) noexcept {
   return translate_block(key);
 }
 
+void Translator::note_entry(uint64_t host) {
+  if (options_.record_blocks) return;  // the block does it
+  state_.recent_blocks[state_.recent_block_offset / 8] = host;
+  state_.recent_block_offset += 8;
+}
+
 uint64_t Translator::next_host_code() noexcept {
   while (true) {
     if (vcpu_.debug().trap_pending()) vcpu_.take_debug_trap();
@@ -71,6 +77,7 @@ uint64_t Translator::next_host_code() noexcept {
     } else if (options_.jump_cache && extra.value == 0) {
       if (const uint64_t host = current_jump_cache().find(state_.rip)) {
         state_.spilled_overflow = (state_.rflags & flag::kOf) != 0;
+        note_entry(host);
         return host;
       }
     }
@@ -86,8 +93,9 @@ uint64_t Translator::next_host_code() noexcept {
       const bool global = entry.read_tag == linear.page().value && entry.info & TlbEntry::kGlobal;
       current_jump_cache().insert(state_.rip, (*block)->host, page, page + (*block)->crosses_page, global);
     }
-    if (options_.trace_execution) trace_entry(**block);
+    if (options_.trace_execution) trace_entry(**block, shadow);
     state_.spilled_overflow = (state_.rflags & flag::kOf) != 0;
+    note_entry((*block)->host);
     return (*block)->host;
   }
   state_.spilled_overflow = (state_.rflags & flag::kOf) != 0;
@@ -101,7 +109,6 @@ uint64_t Translator::callout_host_code() noexcept {
     return next_host_code();
   }
   ++counters_.callout_blocks;
-  if (options_.trace_execution) trace_entry(**block);
   state_.spilled_overflow = (state_.rflags & flag::kOf) != 0;
   return (*block)->host;
 }
@@ -113,7 +120,6 @@ uint64_t Translator::tlb_host_code() noexcept {
     vcpu_.deliver(block.error());
     return next_host_code();
   }
-  if (options_.trace_execution) trace_entry(**block);
   state_.spilled_overflow = (state_.rflags & flag::kOf) != 0;
   return (*block)->host;
 }

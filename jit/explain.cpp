@@ -41,29 +41,34 @@ std::string_view thunk_name(const Thunks& thunks, uint64_t address) {
   return {};
 }
 
-class HostDisassembler {
+class Disassembler {
  public:
-  HostDisassembler() {
-    if (cs_open(CS_ARCH_X86, CS_MODE_64, &handle_) != CS_ERR_OK)
-      throw std::runtime_error("Capstone: cs_open failed");
-  }
-  ~HostDisassembler() { cs_close(&handle_); }
-  HostDisassembler(const HostDisassembler&) = delete;
-  HostDisassembler& operator=(const HostDisassembler&) = delete;
+  struct Line {
+    uint64_t address;
+    std::span<const uint8_t> bytes;
+    std::string mnemonic, operands;
+  };
 
-  std::vector<std::string> lines(std::span<const std::byte> code, uint64_t address,
-                                 const Thunks& thunks) const {
-    std::vector<std::string> result;
+  explicit Disassembler(cs_mode mode) {
+    if (cs_open(CS_ARCH_X86, mode, &handle_) != CS_ERR_OK) throw std::runtime_error("Capstone: cs_open failed");
+  }
+  ~Disassembler() { cs_close(&handle_); }
+  Disassembler(const Disassembler&) = delete;
+  Disassembler& operator=(const Disassembler&) = delete;
+
+  // As QEMU shows guest code: what cannot be decoded is shown as bytes.
+  void set_qemu_style() {
+    cs_option(handle_, CS_OPT_SYNTAX, CS_OPT_SYNTAX_ATT);
+    cs_option(handle_, CS_OPT_SKIPDATA, CS_OPT_ON);
+  }
+
+  std::vector<Line> lines(std::span<const uint8_t> code, uint64_t address) const {
+    std::vector<Line> result;
     cs_insn* insns = nullptr;
-    const size_t count =
-        cs_disasm(handle_, reinterpret_cast<const uint8_t*>(code.data()), code.size(), address, 0, &insns);
+    const size_t count = cs_disasm(handle_, code.data(), code.size(), address, 0, &insns);
     for (size_t i = 0; i < count; ++i) {
-      std::string line = fmt::format("{} {}", insns[i].mnemonic, insns[i].op_str);
-      if (std::strncmp(insns[i].mnemonic, "jmp", 3) == 0) {
-        const std::string_view name = thunk_name(thunks, std::strtoull(insns[i].op_str, nullptr, 16));
-        if (!name.empty()) line = fmt::format("jmp {}", name);
-      }
-      result.push_back(std::move(line));
+      const cs_insn& insn = insns[i];
+      result.push_back({insn.address, code.subspan(insn.address - address, insn.size), insn.mnemonic, insn.op_str});
     }
     if (count) cs_free(insns, count);
     return result;
@@ -72,6 +77,18 @@ class HostDisassembler {
  private:
   csh handle_ = 0;
 };
+
+std::vector<std::string> host_lines(const Disassembler& disassembler, std::span<const std::byte> code,
+                                    uint64_t address, const Thunks& thunks) {
+  std::vector<std::string> result;
+  const std::span bytes(reinterpret_cast<const uint8_t*>(code.data()), code.size());
+  for (const Disassembler::Line& insn : disassembler.lines(bytes, address)) {
+    std::string_view name;
+    if (insn.mnemonic == "jmp") name = thunk_name(thunks, std::strtoull(insn.operands.c_str(), nullptr, 16));
+    result.push_back(fmt::format("{} {}", insn.mnemonic, name.empty() ? insn.operands : name));
+  }
+  return result;
+}
 
 std::string guest_text(const GuestInstruction& insn) {
   if (insn.zydis.mnemonic == ZYDIS_MNEMONIC_INVALID) return "(bad)";
@@ -94,39 +111,60 @@ std::string class_text(const GuestInstruction& insn) {
 
 std::string describe_block(const Block& block, std::span<const GuestInstruction> instructions,
                            std::span<const uint32_t> offsets, std::span<const std::byte> host_code,
-                           const Thunks& thunks, bool guest, bool host) {
+                           const Thunks& thunks) {
   std::string out = fmt::format(
       "----------------\nblock L:{:#x} P:{:#x} mode {:#x}: {} instructions, {} guest bytes, "
       "{} host bytes\n",
       block.key.linear().value, block.key.physical.value, block.key.mode.value, block.guest_instructions,
       block.guest_bytes, block.host_bytes);
-  const HostDisassembler disassembler;
+  const Disassembler disassembler(CS_MODE_64);
   for (size_t i = 0; i < block.guest_instructions && i < instructions.size(); ++i) {
     const GuestInstruction& insn = instructions[i];
-    std::vector<std::string> host_lines;
-    if (host) {
-      host_lines = disassembler.lines(host_code.subspan(offsets[i], offsets[i + 1] - offsets[i]),
-                                      block.host + offsets[i], thunks);
-    }
+    const std::vector<std::string> right =
+        host_lines(disassembler, host_code.subspan(offsets[i], offsets[i + 1] - offsets[i]),
+                   block.host + offsets[i], thunks);
     const std::string left =
-        guest ? fmt::format("{:#010x}  {:<40} {:<32}", insn.rip, guest_text(insn), class_text(insn))
-              : std::string();
-    for (size_t line = 0; line < std::max<size_t>(host_lines.size(), 1); ++line) {
+        fmt::format("{:#010x}  {:<40} {:<32}", insn.rip, guest_text(insn), class_text(insn));
+    for (size_t line = 0; line < std::max<size_t>(right.size(), 1); ++line) {
       std::string row = line == 0 ? left : std::string(left.size(), ' ');
-      if (line < host_lines.size()) row += (left.empty() ? "" : " | ") + host_lines[line];
+      if (line < right.size()) row += " | " + right[line];
       while (!row.empty() && row.back() == ' ') row.pop_back();
       out += row + "\n";
     }
   }
-  if (host && offsets.size() > block.guest_instructions) {
-    const std::string margin = guest ? std::string(85, ' ') + " | " : "";
+  if (offsets.size() > block.guest_instructions) {
+    const std::string margin = std::string(85, ' ') + " | ";
     out += margin + "; out of line\n";
     const size_t start = offsets[block.guest_instructions];
-    for (const std::string& line : disassembler.lines(host_code.subspan(start), block.host + start, thunks)) {
+    for (const std::string& line : host_lines(disassembler, host_code.subspan(start), block.host + start, thunks)) {
       out += margin + line + "\n";
     }
   }
   return out;
+}
+
+std::string guest_listing(const Block& block, std::span<const uint8_t> code) {
+  const ModeBits mode = block.key.mode;
+  Disassembler disassembler(mode.has(ModeBits::kCode64)   ? CS_MODE_64
+                            : mode.has(ModeBits::kCode32) ? CS_MODE_32
+                                                          : CS_MODE_16);
+  disassembler.set_qemu_style();
+  std::string out = "----------------\nIN: \n";
+  constexpr size_t kBytesOnLine = 8;
+  for (const Disassembler::Line& insn : disassembler.lines(code, block.key.linear().value)) {
+    for (size_t at = 0; at < insn.bytes.size(); at += kBytesOnLine) {
+      out += fmt::format("0x{:08x}: ", insn.address + at);
+      for (size_t i = at; i < at + kBytesOnLine; ++i) {
+        if (i < insn.bytes.size()) {
+          out += fmt::format(" {:02x}", insn.bytes[i]);
+        } else if (at == 0) {
+          out += "   ";
+        }
+      }
+      out += at == 0 ? fmt::format("  {:<8} {}\n", insn.mnemonic, insn.operands) : "\n";
+    }
+  }
+  return out + "\n";
 }
 
 std::string explain_code(std::span<const uint8_t> code, unsigned bits, uint64_t base) {
@@ -180,7 +218,7 @@ std::string explain_code(std::span<const uint8_t> code, unsigned bits, uint64_t 
     const Block* block =
         translator.translate(key, crosses ? rest : page, crosses, kHostAddress, arena, false);
     out += describe_block(*block, translator.instructions(), translator.instruction_offsets(),
-                          translator.host_code(), thunks, true, true);
+                          translator.host_code(), thunks);
     for (const BlockLink* link = block->links; link; link = link->next_of_block) {
       pending.push_back(link->target_rip);
     }

@@ -16,6 +16,7 @@ struct TranslatorOptions {
   bool flag_liveness = true;  // clobber arithmetic flags where no later instruction reads them
   bool soft_tlb = true;       // inline TLB lookup; off: every memory operand in callout form
   bool long_blocks = true;    // off: one guest instruction a block
+  bool record_blocks = false; // blocks note that they are entered, for Translator::recent_blocks()
 
   // How code reaches memory: the software TLB, shadow windows (mmu/shadow_windows.h), or the TLB at first
   // and windows for the blocks where the time goes.
@@ -27,7 +28,7 @@ struct TranslatorOptions {
   // Trace what is translated and run (-d); see core/trace_log.h for where it goes.
   bool trace_guest_code = false;  // in_asm
   bool trace_host_code = false;   // out_asm
-  bool trace_execution = false;   // exec
+  bool trace_execution = false;   // exec, cpu: no jump bypasses the dispatcher
 };
 
 // One switch as the command line names it: NAME turns it on, no-NAME off.

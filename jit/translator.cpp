@@ -14,6 +14,7 @@
 #include <stdexcept>
 
 #include "core/host_vector_scope.h"
+#include "jit/explain.h"
 
 namespace penumbra::jit {
 
@@ -128,7 +129,8 @@ Translator::Translator(Vcpu& vcpu, const TranslatorOptions& options, TraceSink t
                                    .poll_page = reinterpret_cast<uint64_t>(cache_.poll_page()),
                                    .debug = &vcpu.debug()}),
       buckets_(kBuckets) {
-  if (options_.trace_execution) options_.chain = options_.jump_cache = false;
+  // Every block comes to the dispatcher, with the flags that its registers are shown with.
+  if (options_.trace_execution) options_.chain = options_.jump_cache = options_.flag_liveness = false;
   frames_.resize(vcpu_.map().tracker().frame_count());
   vcpu_.tlb().set_listener(this);
   vcpu_.map().tracker().set_listener(this);
@@ -324,7 +326,7 @@ Result<Block*> Translator::translate_block(const BlockKey& key) {
   block.next_in_bucket = bucket;
   bucket = &block;
   track_block(block);
-  if (trace_) trace_block(block, host_code);
+  if (trace_.translated) trace_block(block, host_code);
   return &block;
 }
 
@@ -339,20 +341,43 @@ void Translator::flush_translations() {
   std::fill(buckets_.begin(), buckets_.end(), nullptr);
   frame_nodes_.clear();
   blocks_.clear();
+  state_.recent_blocks.fill(0);
   arena_.clear();
   all_flushed();
   cache_.clear();
 }
 
 void Translator::trace_block(const Block& block, std::span<const std::byte> host_code) {
-  if (!options_.trace_guest_code && !options_.trace_host_code) return;
-  trace_(describe_block(block, block_translator_.instructions(), block_translator_.instruction_offsets(),
-                        host_code, thunks_, options_.trace_guest_code, options_.trace_host_code));
+  const std::span<const GuestInstruction> instructions = block_translator_.instructions();
+  // The callout form is the second translation of an instruction that was shown already.
+  if (options_.trace_guest_code && !block.key.mode.has(ModeBits::kCallout)) {
+    std::vector<uint8_t> code;
+    for (const GuestInstruction& insn : instructions.first(block.guest_instructions))
+      code.insert(code.end(), insn.bytes.begin(), insn.bytes.begin() + insn.zydis.length);
+    trace_.translated(guest_listing(block, code));
+  }
+  if (options_.trace_host_code) {
+    trace_.translated(
+        describe_block(block, instructions, block_translator_.instruction_offsets(), host_code, thunks_));
+  }
 }
 
-void Translator::trace_entry(const Block& block) {
+void Translator::trace_entry(const Block& block, bool shadow) {
   const HostVectorScope scope(state_);
-  if (trace_) trace_(fmt::format("exec L:{:#x} P:{:#x}\n", block.key.linear().value, block.key.physical.value));
+  state_.interrupt_shadow = shadow;
+  if (trace_.entered) trace_.entered(block);
+  state_.interrupt_shadow = false;
+}
+
+std::vector<const Block*> Translator::recent_blocks() const {
+  std::vector<const Block*> blocks;
+  const size_t count = state_.recent_blocks.size();
+  for (size_t age = 1; age <= count; ++age) {
+    const uint64_t host = state_.recent_blocks[(state_.recent_block_offset / 8 + count - age) % count];
+    const Block* block = host ? block_at(host) : nullptr;
+    if (block && block->host == host) blocks.push_back(block);
+  }
+  return blocks;
 }
 
 std::vector<std::pair<std::string, uint64_t>> Translator::statistics() const {

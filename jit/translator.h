@@ -31,10 +31,13 @@ class Translator final : public Engine,
                          private ModeListener,
                          private BreakpointListener {
  public:
-  using TraceSink = std::function<void(std::string_view text)>;
+  // What the options' trace switches ask for. The vCPU's state at `entered` is the block's first instruction's.
+  struct TraceSink {
+    std::function<void(std::string_view text)> translated;
+    std::function<void(const Block& block)> entered;
+  };
 
-  // `trace` receives what the options' trace switches ask for. Throws std::runtime_error when the host
-  // refuses memory or lacks a needed feature.
+  // Throws std::runtime_error when the host refuses memory or lacks a needed feature.
   Translator(Vcpu& vcpu, const TranslatorOptions& options, TraceSink trace = {});
   ~Translator() override;
 
@@ -45,6 +48,11 @@ class Translator final : public Engine,
 
   // What the host refused, and what is done instead: one line, empty if nothing.
   const std::string& warning() const { return warning_; }
+
+  // The blocks entered last, the latest first; those that were given up with the whole code cache are missing. With
+  // TranslatorOptions::record_blocks every entry counts, else only those that the dispatcher saw: no patched jump,
+  // no jump through the jump cache.
+  std::vector<const Block*> recent_blocks() const;
 
   // Counters for --stats, in the order to show them.
   std::vector<std::pair<std::string, uint64_t>> statistics() const;
@@ -113,8 +121,9 @@ class Translator final : public Engine,
   WindowFault window_fault(const void* info, void* context);
   void leave_windows(Block& block, uint64_t pc);
   JumpCache& current_jump_cache();
-  void trace_entry(const Block& block);
+  void trace_entry(const Block& block, bool shadow);
   void trace_block(const Block& block, std::span<const std::byte> host_code);
+  void note_entry(uint64_t host);
 
   static constexpr unsigned kBuckets = 1u << 17;
 
@@ -151,6 +160,6 @@ class Translator final : public Engine,
 // "block at L:..." with guest code, classes and host code side by side; shared by -d and `penumbra explain`.
 std::string describe_block(const Block& block, std::span<const GuestInstruction> instructions,
                            std::span<const uint32_t> offsets, std::span<const std::byte> host_code,
-                           const Thunks& thunks, bool guest, bool host);
+                           const Thunks& thunks);
 
 }  // namespace penumbra::jit

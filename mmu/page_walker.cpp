@@ -174,25 +174,36 @@ std::expected<Translation, PageFault> PageWalker::walk(const PagingState& paging
   }
 }
 
-std::expected<PhysAddr, PageFault> PageWalker::probe(const PagingState& paging, LinearAddr address) const {
-  if (paging.mode == PagingMode::None) return PhysAddr{address.value & 0xffff'ffff};
-  const std::unexpected absent(PageFault{.address = address, .error_code = 0});
-  const std::optional<Tables> tables = tables_of(paging, address);
-  if (!tables) return absent;
-  PhysAddr table = tables->root;
-  for (unsigned i = 0;; ++i) {
-    const Level& level = tables->levels[i];
-    const Entry entry = read_entry(map_, entry_address(*tables, table, level, address), tables->entry_bytes);
-    const bool large = level.may_be_large && (tables->entry_bytes == 8 || paging.page_size_ext) && entry.value & kLarge;
-    if (!(entry.value & kPresent) || entry.value & reserved_bits(paging, level, large, tables->entry_bytes)) {
-      return absent;
-    }
-    if (large) {
-      return large_page(entry.value, level, tables->entry_bytes) + (address.value & low_bits(level.shift));
-    }
-    table = {entry.value & low_bits(52) & ~kPageOffsetMask};
-    if (i + 1 == tables->count) return table + address.page_offset();
+PageWalker::Path PageWalker::path(const PagingState& paging, LinearAddr address) const {
+  Path path;
+  if (paging.mode == PagingMode::None) {
+    path.physical = PhysAddr{address.value & 0xffff'ffff};
+    return path;
   }
+  const std::optional<Tables> tables = tables_of(paging, address);
+  if (!tables) return path;
+  PhysAddr table = tables->root;
+  for (unsigned i = 0; i < tables->count; ++i) {
+    const Level& level = tables->levels[i];
+    const PhysAddr at = entry_address(*tables, table, level, address);
+    const uint64_t value = read_entry(map_, at, tables->entry_bytes).value;
+    const bool large = level.may_be_large && (tables->entry_bytes == 8 || paging.page_size_ext) && value & kLarge;
+    const bool malformed = value & kPresent && value & reserved_bits(paging, level, large, tables->entry_bytes);
+    path.steps[path.count++] = {at, value, level.shift, malformed};
+    if (!(value & kPresent) || malformed) return path;
+    table = large ? large_page(value, level, tables->entry_bytes) : PhysAddr{value & low_bits(52) & ~kPageOffsetMask};
+    if (large || i + 1 == tables->count) {
+      path.physical = table + (address.value & low_bits(level.shift));
+      return path;
+    }
+  }
+  return path;
+}
+
+std::expected<PhysAddr, PageFault> PageWalker::probe(const PagingState& paging, LinearAddr address) const {
+  const Path found = path(paging, address);
+  if (!found.physical) return std::unexpected(PageFault{.address = address, .error_code = 0});
+  return *found.physical;
 }
 
 }  // namespace penumbra

@@ -1,8 +1,10 @@
 // Guest page-table walks: no paging, 32-bit, PAE and 4-level (SDM vol. 3, 4.3 to 4.7).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <expected>
+#include <optional>
 
 #include "mmu/address.h"
 #include "mmu/physical_map.h"
@@ -66,6 +68,21 @@ class PageWalker {
   // Walks as the hardware would, setting accessed bits and, for writes, the dirty bit.
   std::expected<Translation, PageFault> walk(const PagingState& paging, LinearAddr address, AccessKind access,
                                              Privilege privilege);
+
+  // The entries that a walk reads, from the root on; for state dumps. It ends with the page's entry, or with one that
+  // is not present or has reserved bits set.
+  struct Step {
+    PhysAddr address;
+    uint64_t value = 0;
+    unsigned page_bits = 12;  // of the linear address that the entry does not index: 39, 30, 22, 21 or 12
+    bool malformed = false;
+  };
+  struct Path {
+    std::array<Step, 4> steps{};
+    unsigned count = 0;
+    std::optional<PhysAddr> physical;  // of the address itself
+  };
+  Path path(const PagingState& paging, LinearAddr address) const;
 
   // For debuggers: translates without permission checks and without touching accessed or dirty bits.
   std::expected<PhysAddr, PageFault> probe(const PagingState& paging, LinearAddr address) const;

@@ -164,12 +164,36 @@ class Console(unittest.TestCase):
         self.assertEqual(status, 1, errors)
         # INT3 with no IDT: #GP, whose gate is missing, too; #DF, whose gate is missing, too.
         lines = log.read_text().splitlines()
-        self.assertEqual([line[8:12] for line in lines[:-1]], ["v=03", "v=0d", "v=0d", "v=08", "v=0d"], lines)
+        events = [line[8:12] for line in lines if re.match(r" *\d+: ", line)]
+        self.assertEqual(events, ["v=03", "v=0d", "v=08"], lines)
+        raised = [line for line in lines if line.startswith("check_exception")]
+        self.assertEqual([line.split()[2:] for line in raised], [
+            ["0xffffffff", "new", "0xd"], ["0xd", "new", "0xd"], ["0x8", "new", "0xd"]])
         self.assertEqual(lines[-1], "Triple fault")
+
+    def test_dump_of_a_triple_fault(self):
+        rom = self.folder / "triple.rom"
+        subprocess.run(["nasm", "-f", "bin", "-I", f"{SOURCES}/", "-o", rom, SOURCES / "triple_fault.asm"], check=True)
+        triple = machine.command_line("-bios", rom, "-m", "16M", "-nographic", "--on-triple-fault")
+        status, _, errors = machine.run([*triple, "exit"], 20)
+        self.assertEqual(status, 1, errors)
+        for expected in (
+            r"page walk of RIP L:0x[0-9a-f]+: no paging",
+            r"exceptions and interrupts, the latest first:\n  #GP .*, not delivered\n  #DF ",
+            # Every block, the loop that printed the last letter too.
+            r"blocks, the latest first:\n(  L:0x[0-9a-f]+ P:0x[0-9a-f]+ 32 bits, \d+ instructions, \d+ bytes\n){32}-",
+            r"lidtl .*\n.*int3 ",
+        ):
+            self.assertRegex(errors, expected)
+        terminal = machine.Terminal([*triple, "stop"])
+        self.addCleanup(terminal.__exit__)
+        terminal.expect("the machine is paused", 20)
+        terminal.send("\x01x")
+        self.assertEqual(terminal.wait(10), 0, terminal.text)
 
     def test_log_of_code(self):
         log = self.folder / "asm.log"
-        machine.run(self.command(HALT, "-d", "in_asm,out_asm", "-D", log), 20)
+        machine.run(self.command(HALT, "-d", "out_asm", "-D", log), 20)
         self.assertIsNotNone(re.search(r"hlt +privileged, callout.*\| ", log.read_text()))
 
     def test_log_that_cannot_be_made(self):

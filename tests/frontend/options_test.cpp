@@ -156,8 +156,21 @@ TEST(Options, TraceTopics) {
   EXPECT_TRUE(options.translator.trace_host_code);
   EXPECT_TRUE(options.translator.trace_execution);
   EXPECT_FALSE(run({"-d", "int"}).translator.trace_guest_code);
+  EXPECT_TRUE(run({"-d", "cpu"}).translator.trace_execution);
+  EXPECT_FALSE(run({"-d", "int"}).translator.flag_liveness);
+  EXPECT_FALSE(run({"-singlestep"}).translator.long_blocks);
   for (const char* bad : {"", "int,", "everything", "int,,exec"})
     expect_named(run_refusal({"-d", bad}), "-d");
+}
+
+TEST(Options, TripleFault) {
+  EXPECT_FALSE(run({}).triple_fault);
+  EXPECT_FALSE(run({}).translator.record_blocks);
+  EXPECT_EQ(run({"--on-triple-fault", "stop"}).triple_fault, MachineOptions::TripleFault::Stop);
+  EXPECT_EQ(run({"--on-triple-fault", "reset"}).triple_fault, MachineOptions::TripleFault::Reset);
+  EXPECT_TRUE(run({"--on-triple-fault", "exit"}).translator.record_blocks);
+  EXPECT_FALSE(run({"--on-triple-fault", "exit", "--jit", "no-record-blocks"}).translator.record_blocks);
+  expect_named(run_refusal({"--on-triple-fault", "panic"}), "panic");
 }
 
 TEST(Options, TranslatorSwitches) {

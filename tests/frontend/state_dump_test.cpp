@@ -64,26 +64,33 @@ TEST_F(StateDump, NeverWritesBeyondTheLimit) {
   EXPECT_EQ(text[100], '~');
 }
 
-// The shape of QEMU's -d int, which people's scripts read.
-TEST_F(StateDump, EventLines) {
-  state.segments[kCs].base = 0x10000;
-  EventRecord event{};
-  event.vector = vector::kPf;
-  event.has_error_code = true;
-  event.error_code = 2;
-  event.cpl = 3;
-  event.cs = 0x33;
-  event.rip = 0x401000;
-  event.rsp = 0x7ffe;
-  event.cr2 = 0xdead;
-  EXPECT_EQ(event_line(event, state, 7),
-            "     7: v=0e e=0002 i=0 cpl=3 IP=0033:0000000000401000 pc=0000000000411000 "
-            "SP=0000:0000000000007ffe CR2=000000000000dead\n");
-  EventRecord interrupt{};
-  interrupt.vector = 0x30;
-  interrupt.interrupt = true;
-  EXPECT_EQ(event_line(interrupt, state, 8).find("Servicing hardware INT=0x30\n     8: v=30 e=0000 i=0 "),
-            0u);
+// SDM vol. 3, 4.5: 4-level paging; the second page table is absent.
+TEST_F(StateDump, WalksPages) {
+  const auto put = [this](uint64_t at, uint64_t value) { map.write({at}, 8, value); };
+  put(0x1000, 0x2003);
+  put(0x2000, 0x3007);
+  put(0x3000, 0x83);
+  state.cr3 = 0x1000;
+  state.cr4 = cr4::kPae;
+  state.efer = efer::kLme | efer::kLma;
+  state.cr0 = cr0::kPe | cr0::kPg;
+  state.segments[kCs].base = 0;
+  state.segments[kCs].attributes = 0xa09b;
+  state.rip = 0x1234;
+  state.cr2 = 0x20'0000;
+  vcpu.update_mode();
+  const std::string text = state_dump(vcpu, map);
+  expect_within(text,
+                "page walk of RIP L:0x1234\n"
+                "  PML4E  P:0x1000 0000000000002003 P RW\n"
+                "  PDPTE  P:0x2000 0000000000003007 P RW US\n"
+                "  PDE    P:0x3000 0000000000000083 P RW PS\n"
+                "  P:0x1234\n");
+  expect_within(text,
+                "page walk of CR2 L:0x200000\n"
+                "  PML4E  P:0x1000 0000000000002003 P RW\n"
+                "  PDPTE  P:0x2000 0000000000003007 P RW US\n"
+                "  PDE    P:0x3008 0000000000000000 not present\n");
 }
 
 }  // namespace
