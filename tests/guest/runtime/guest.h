@@ -136,10 +136,17 @@ extern uint8_t idt[4096], tss[4096];
 #else
 extern uint8_t idt[4096], tss[12288], df_tss[4096];
 extern char narrow_stub[];  // takes the frame of a 16-bit gate
+extern char task_stubs[];   // entries of tasks for vectors with an error code
 #define STUB(vector) ((unsigned long)vector_stubs + (vector) * 16)
 #endif
 
 void enter(const struct machine_state* state);
+
+static inline uint64_t descriptor(uint32_t base, uint32_t limit, unsigned access, unsigned flags) {
+  return (limit & 0xffff) | (uint64_t)(base & 0xffffff) << 16 | (uint64_t)access << 40 | (uint64_t)(limit >> 16 & 15) << 48 |
+         (uint64_t)flags << 52 | (uint64_t)(base >> 24) << 56;
+}
+enum { GRANULAR = 8, BIG = 4 };
 
 #define IN_OUT_OF(width, type)                                             \
   static inline type in##width(unsigned port) {                            \

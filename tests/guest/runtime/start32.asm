@@ -33,7 +33,7 @@ HCS_    equ 80
 HSS_    equ 84
 
         extern image_end, bss_end, guest_main
-        global start, gdt, idt, tss, df_tss, vector_stubs, narrow_stub, enter, caught
+        global start, gdt, idt, tss, df_tss, vector_stubs, narrow_stub, task_stubs, enter, caught
 
         section .boot exec alloc
         bits 32
@@ -72,7 +72,7 @@ start:  cli
         mov dword [tss + 4], esp0_top
         mov dword [tss + 8], KDATA
         mov dword [tss + 0x64], 0x68 << 16      ; no I/O bitmap
-        mov dword [df_tss + 0x20], double_fault
+        mov dword [df_tss + 0x20], task_stubs + 8 * 16
         mov dword [df_tss + 0x24], 2
         mov dword [df_tss + 0x38], df_stack_top
         mov dword [df_tss + 0x48], KDATA
@@ -280,10 +280,19 @@ narrow_stub:
         mov [caught + SS_], eax
         jmp back
 
-; The task of vector 8: the state that was left is in the other TSS.
-double_fault:
+; Tasks of task gates, 16 bytes apart, for vectors with an error code: the state that was left is in the main TSS.
+        align 16
+task_stubs:
+%assign i 0
+%rep 32
+        mov dword [caught + VECTOR_], i
+        jmp near task_taken
+        align 16
+%assign i i + 1
+%endrep
+
+task_taken:
         pop dword [caught + ERROR_]
-        mov dword [caught + VECTOR_], 8
         mov [caught + HCS_], cs
         mov [caught + HSS_], ss
         mov [caught + FRAME_], esp
