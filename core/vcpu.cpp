@@ -118,7 +118,7 @@ constexpr uint32_t legacy_segment_bits(const VcpuState& state) {
   uint32_t bits = 0;
   if (segments[kCs].big()) bits |= ModeBits::kCode32;
   if (segments[kSs].big()) bits |= ModeBits::kStack32;
-  if (is_flat(segments[kCs])) bits |= ModeBits::kFlatCs;
+  if (is_flat(segments[kCs]) && (segments[kCs].attributes & 10) != 8) bits |= ModeBits::kFlatCs;
   if (is_flat(segments[kDs]) && is_plain_data(segments[kDs])) bits |= ModeBits::kFlatDs;
   if (is_flat(segments[kEs]) && is_plain_data(segments[kEs])) bits |= ModeBits::kFlatEs;
   if (is_flat(segments[kSs]) && is_plain_data(segments[kSs])) bits |= ModeBits::kFlatSs;

@@ -92,7 +92,7 @@ struct ModeBits {
     kCode64 = 1u << 1,   // CS.L in long mode
     kStack32 = 1u << 2,  // SS.B (implied 64-bit stack when kCode64)
     kUser = 1u << 3,     // CPL 3
-    kFlatCs = 1u << 4,   // base 0, limit 4 GiB - 1 (always set with kCode64)
+    kFlatCs = 1u << 4,   // base 0, limit 4 GiB - 1, readable (always set with kCode64)
     kFlatDs = 1u << 5,   // likewise, and present, readable and writable, expand-up
     kFlatEs = 1u << 6,
     kFlatSs = 1u << 7,

@@ -61,6 +61,7 @@ def read_differences():
 
 class Guests(unittest.TestCase):
     maxDiff = None
+    checks = 0
 
     @classmethod
     def setUpClass(cls):
@@ -69,6 +70,10 @@ class Guests(unittest.TestCase):
         cls.folder = pathlib.Path(folder.name)
         cls.build = staticmethod(load_builder().build)
         cls.differences = read_differences()
+
+    @classmethod
+    def tearDownClass(cls):
+        print(f"     all guests: {cls.checks} checks, {len(cls.differences)} entries for differences from QEMU", flush=True)
 
     def answers(self, vmm, name, *options):
         """The lines that a guest printed: (group, name, answer)."""
@@ -120,7 +125,8 @@ class Guests(unittest.TestCase):
         if not QEMU:
             self.skipTest("no qemu-system-x86_64 to compare with")
         self.compare(name, all_lines[0], self.answers([QEMU, "-accel", "tcg"], name))
-        print(f"     {name}: {len(all_lines[0])} lines", flush=True)
+        type(self).checks += len(all_lines[0])
+        print(f"     {name}: {len(all_lines[0])} checks", flush=True)
 
     def test_every_difference_has_a_reason(self):
         for entry in self.differences:

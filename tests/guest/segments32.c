@@ -89,7 +89,7 @@ static void loads(void) {
     CHECK("STOSB to read-only data", "mov eax, 0x4b; mov es, eax; stosb", .cpl = cpl);
     CHECK("TEST of read-only data", "mov eax, 0x4b; mov ds, eax; test [esi], eax", .cpl = cpl);
     gdt[TEST / 8] = descriptor(0, 0xfffff, 0xf9, GRANULAR | BIG);
-    CHECK("execute-only code", "mov dword ptr [esi], 0; push 0x4b; lea eax, [1f]; push eax; retf; ud2; 1: mov eax, cs:[esi]",
+    CHECK("read of execute-only code", "mov dword ptr [esi], 0; push 0x4b; lea eax, [1f]; push eax; retf; ud2; 1: mov eax, cs:[esi]",
           .cpl = 3 * (cpl == 3));
   }
 }

@@ -167,8 +167,11 @@ static void atomics(void) {
     STRING("MOVAPS, not aligned", "movaps xmm0, [rsi]", .si = EDGE - 7);
     STRING("FSTP m80", "fld1; fstp tbyte ptr [rdi]", .di = EDGE - 5);
     STRING("FLD m80", "fld tbyte ptr [rsi]; fstp st", .si = EDGE - 5);
-    STRING("FNSAVE", "fnsave [rdi]; finit", .di = EDGE - 60);
-    STRING("FXSAVE", "fxsave [rdi]", .di = EDGE - 256);
+    // What the images hold is the subject of fpu64.c: here they are read back and wiped.
+    STRING("FNSAVE", "fninit; fldpi; fnsave [rdi]; frstor [rdi]; mov rdx, rdi; mov ecx, 108; xor eax, eax; rep stosb; fistp dword"
+           " ptr [rdx]; mov eax, [rdx]; mov rdi, rdx", .di = EDGE - 60);
+    STRING("FXSAVE", "fninit; fldpi; fxsave [rdi]; fninit; fxrstor [rdi]; mov rdx, rdi; mov ecx, 512; xor eax, eax; rep stosb;"
+           "fistp dword ptr [rdx]; mov eax, [rdx]; mov rdi, rdx", .di = EDGE - 256);
     STRING("MASKMOVDQU", "pcmpeqb xmm1, xmm1; movq xmm0, rax; maskmovdqu xmm0, xmm1", .di = EDGE - 8);
     STRING("MASKMOVDQU of nothing", "pxor xmm1, xmm1; maskmovdqu xmm0, xmm1", .di = EDGE - 8);
     STRING("MOVNTI", "movnti [rdi], rax", .di = EDGE - 4);
