@@ -13,7 +13,9 @@ namespace penumbra {
 namespace {
 
 // The default slack of 50 microseconds would delay every timer of the guest by that much.
-void use_precise_timers() { prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0); }
+void use_precise_timers() {
+  prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
+}
 
 uint64_t host_wall_clock() {
   const auto since_1970 = std::chrono::system_clock::now().time_since_epoch();
@@ -21,20 +23,6 @@ uint64_t host_wall_clock() {
 }
 
 }  // namespace
-
-Machine::StatePages::StatePages() {
-  constexpr size_t kMinimum = 2 * kPageSize;
-  bytes_ = (sizeof(VcpuState) + kPageSize - 1) & ~(kPageSize - 1);
-  if (bytes_ < kMinimum) bytes_ = kMinimum;
-  void* memory = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) throw std::runtime_error("no memory for the vCPU's state");
-  state_ = new (memory) VcpuState;
-}
-
-Machine::StatePages::~StatePages() {
-  state_->~VcpuState();
-  munmap(state_, bytes_);
-}
 
 Machine::Machine(const MachineOptions& options)
     : reboot_(options.reboot),
@@ -57,7 +45,9 @@ Machine::~Machine() {
   board_.reset();
 }
 
-void Machine::set_engine(std::unique_ptr<Engine> engine) { engine_ = std::move(engine); }
+void Machine::set_engine(std::unique_ptr<Engine> engine) {
+  engine_ = std::move(engine);
+}
 
 void Machine::set_board(std::unique_ptr<Board> board) {
   board_ = std::move(board);
@@ -164,7 +154,8 @@ void Machine::sleep() {
   if (idle_listener_) idle_listener_();
   const auto began = Steady::now();
   ++times_.halts;
-  // Before attention is looked at, while kick() looks at it after it set attention: one of both sees the other.
+  // Before attention is looked at, while kick() looks at it after it set attention: one of both sees the
+  // other.
   asleep_.store(true);
   {
     std::unique_lock lock(sleep_mutex_);

@@ -115,20 +115,6 @@ class Machine final : public MachineControl {
  private:
   using Steady = std::chrono::steady_clock;
 
-  // VcpuState in pages of its own: translated code's state shares none with other data.
-  class StatePages {
-   public:
-    StatePages();
-    ~StatePages();
-    StatePages(const StatePages&) = delete;
-    StatePages& operator=(const StatePages&) = delete;
-    VcpuState& operator*() const { return *state_; }
-
-   private:
-    size_t bytes_;
-    VcpuState* state_;
-  };
-
   std::optional<ExitReason> stop();
   void sleep();
   void wait_paused();
@@ -145,7 +131,7 @@ class Machine final : public MachineControl {
   CpuModel cpu_model_;
   PhysicalMap map_;
   SoftTlb tlb_;
-  StatePages state_;
+  std::unique_ptr<VcpuState> state_ = std::make_unique<VcpuState>();
   IoBus io_;
   VirtualClock clock_;
   EventQueue events_;

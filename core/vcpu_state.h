@@ -1,4 +1,4 @@
-// Architectural state of one vCPU, in the memory that translated code reaches through gs:.
+// Architectural state of one vCPU, in memory that translated code reaches by absolute addresses.
 //
 // Whenever C++ runs, all integer state is here. While translated code runs, the general registers other than
 // r9, r10 and r11 and the arithmetic flags are in the host's registers of the same name, and so are x87, MMX,
@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <new>
 
 #include "mmu/address.h"
 #include "mmu/soft_tlb.h"
@@ -124,6 +125,11 @@ inline constexpr uint32_t kDebug = 1u << 4;      // DebugUnit has a stop or a tr
 inline constexpr unsigned kXsaveAreaBytes = 1024;  // x87, SSE and AVX need 832
 
 struct alignas(64) VcpuState {
+  // In pages of its own, which it shares with no other data, below 2 GiB: translated code names its fields by 32-bit
+  // addresses. Throws std::runtime_error when the host has no memory there.
+  static void* operator new(size_t bytes, std::align_val_t);
+  static void operator delete(void* memory, size_t bytes, std::align_val_t) noexcept;
+
   // --- integer state
   std::array<uint64_t, 16> gpr{};
   uint64_t rip = 0;  // offset in CS

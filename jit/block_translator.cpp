@@ -6,7 +6,7 @@
 namespace penumbra::jit {
 
 BlockTranslator::BlockTranslator(const TranslatorOptions& options, HostEnvironment environment)
-    : options_(options), environment_(environment) {
+    : options_(options), environment_(environment), a_(*environment.state) {
   instructions_.reserve(kMaxBlockInstructions);
 }
 
@@ -79,14 +79,14 @@ void BlockTranslator::analyse_flags() {
 }
 
 void BlockTranslator::need_flags_in_host() {
-  if (flags_ == FlagHome::Spilled) emit_restore_flags(a_);
+  if (flags_ == FlagHome::Spilled) a_.restore_flags();
   flags_ = FlagHome::Host;
 }
 
 void BlockTranslator::give_up_flags(bool live_after) {
   if (flags_ != FlagHome::Host) return;
   if (live_after) {
-    emit_spill_flags(a_);
+    a_.spill_flags();
     flags_ = FlagHome::Spilled;
   } else {
     flags_ = FlagHome::Dead;
@@ -167,14 +167,13 @@ Block* BlockTranslator::translate(const BlockKey& key, std::span<const uint8_t> 
 
 // Notes the block in VcpuState::recent_blocks. Changes no flag.
 void BlockTranslator::emit_record() {
-  const x86::Mem offset = state_field(offsetof(VcpuState, recent_block_offset), 1);
+  const x86::Mem offset = a_.state_field(offsetof(VcpuState, recent_block_offset), 1);
   const asmjit::Label entry = a_.newLabel();
   a_.bind(entry);
   a_.movzx(kTemp.r32(), offset);
   a_.lea(kHostAddend, x86::ptr(entry));
-  x86::Mem slot = x86::ptr(kTemp, offsetof(VcpuState, recent_blocks), 8);
-  slot.setSegment(x86::gs);
-  a_.mov(slot, kHostAddend);
+  a_.mov(x86::ptr(kTemp, static_cast<int32_t>(a_.state_address(offsetof(VcpuState, recent_blocks))), 8),
+         kHostAddend);
   a_.lea(kTemp.r32(), x86::ptr(kTemp, 8));
   a_.mov(offset, kTemp.r8());
 }

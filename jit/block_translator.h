@@ -18,7 +18,7 @@ namespace penumbra::jit {
 // Addresses that host code has baked in.
 struct HostEnvironment {
   const Thunks* thunks = nullptr;
-  uint64_t callout_buffer = 0;  // VcpuState::callout_buffer
+  const VcpuState* state = nullptr;
   uint64_t poll_page = 0;
   const DebugUnit* debug = nullptr;  // where blocks end early; null: nowhere
 };
@@ -154,7 +154,7 @@ class BlockTranslator {
   std::vector<Liveness> live_;
   bool block_ended_ = false;
   asmjit::CodeHolder code_;
-  x86::Assembler a_;
+  Emitter a_;
   FlagHome flags_ = FlagHome::Host;
   size_t current_ = 0;                         // index of the instruction being emitted
   const MemoryAccess* open_access_ = nullptr;  // callout form, between begin and end

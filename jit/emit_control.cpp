@@ -97,15 +97,15 @@ void BlockTranslator::emit_jump_cache_jump(const IndirectBranch* indirect) {
   }
   const asmjit::Label hit = a_.newLabel();
   a_.movzx(kTemp.r32(), kLinear.r16());
-  a_.mov(kHostAddend, state_field(offsetof(VcpuState, jump_cache), 8));
-  a_.mov(scratch_field(Scratch::Rcx), x86::rcx);
+  a_.mov(kHostAddend, a_.state_field(offsetof(VcpuState, jump_cache), 8));
+  a_.mov(a_.scratch_field(Scratch::Rcx), x86::rcx);
   a_.mov(x86::rcx, x86::ptr(kHostAddend, kTemp, 3, JumpCache::kKeysOffset, 8));
   a_.lea(x86::rcx, x86::ptr(x86::rcx, kLinear));
   a_.jecxz(x86::rcx, hit);
-  a_.mov(x86::rcx, scratch_field(Scratch::Rcx));
+  a_.mov(x86::rcx, a_.scratch_field(Scratch::Rcx));
   jump_to_lookup();
   a_.bind(hit);
-  a_.mov(x86::rcx, scratch_field(Scratch::Rcx));
+  a_.mov(x86::rcx, a_.scratch_field(Scratch::Rcx));
   a_.jmp(x86::ptr(kHostAddend, kTemp, 3, JumpCache::kCodeOffset, 8));
 }
 
@@ -151,7 +151,7 @@ void BlockTranslator::emit_call(const GuestInstruction& insn) {
   const bool direct = insn.operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
   if (!direct) {
     load_indirect_target(insn);
-    a_.mov(scratch_field(Scratch::Target), kTemp);
+    a_.mov(a_.scratch_field(Scratch::Target), kTemp);
   }
   emit_stack_offset(-static_cast<int64_t>(bytes));
   begin_access(
@@ -163,7 +163,7 @@ void BlockTranslator::emit_call(const GuestInstruction& insn) {
   if (direct) {
     exit_to(branch_target(insn), insn.rip);
   } else {
-    a_.mov(kLinear, scratch_field(Scratch::Target));
+    a_.mov(kLinear, a_.scratch_field(Scratch::Target));
     exit_indirect(-static_cast<int32_t>(bytes));
   }
 }

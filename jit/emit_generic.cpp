@@ -254,7 +254,7 @@ void BlockTranslator::emit_generic(const GuestInstruction& insn) {
     if (!seen) {
       assert(next_scratch < (form == MemoryForm::None ? 3 : form == MemoryForm::Linear ? 2 : 1));
       mapped[i].scratch = pool[next_scratch++];
-      a_.mov(mapped[i].scratch, gpr_field(mapped[i].gpr));
+      a_.mov(mapped[i].scratch, a_.gpr_field(mapped[i].gpr));
     }
     const int host = static_cast<int>(mapped[i].scratch.id());
     switch (mapped[i].operand->encoding) {
@@ -276,7 +276,7 @@ void BlockTranslator::emit_generic(const GuestInstruction& insn) {
   }
 
   if (form == MemoryForm::Rdi) {
-    a_.mov(scratch_field(Scratch::Rdi), x86::rdi);
+    a_.mov(a_.scratch_field(Scratch::Rdi), x86::rdi);
     a_.lea(x86::rdi, x86::ptr(kHostAddend, kLinear));
   }
   record_site(insn.rip);  // the flags may have moved since the operand was looked up
@@ -292,12 +292,12 @@ void BlockTranslator::emit_generic(const GuestInstruction& insn) {
   } else {
     embed_reencoded(insn, form, map);
   }
-  if (form == MemoryForm::Rdi) a_.mov(x86::rdi, scratch_field(Scratch::Rdi));
+  if (form == MemoryForm::Rdi) a_.mov(x86::rdi, a_.scratch_field(Scratch::Rdi));
   if (insn.flags_touched) flags_ = FlagHome::Host;
 
   for (unsigned i = 0; i < mapped_count; ++i) {
     if (mapped[i].operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) {
-      a_.mov(gpr_field(mapped[i].gpr), mapped[i].scratch);
+      a_.mov(a_.gpr_field(mapped[i].gpr), mapped[i].scratch);
     }
   }
   if (memory) end_access();
@@ -322,19 +322,19 @@ void BlockTranslator::emit_bit_test(const GuestInstruction& insn) {
   const unsigned bits = insn.zydis.operand_width;
   const unsigned gpr = gpr_number(offset.reg.value);
   if (lives_in_memory(gpr)) {
-    a_.mov(kTemp, gpr_field(gpr));
+    a_.mov(kTemp, a_.gpr_field(gpr));
   } else {
     a_.mov(kTemp, host_gpr(gpr));
   }
   if (bits == 16) a_.movsx(kTemp, kTemp.r16());
   if (bits == 32) a_.movsxd(kTemp, kTemp.r32());
-  a_.mov(scratch_field(Scratch::Operand), kTemp);
+  a_.mov(a_.scratch_field(Scratch::Operand), kTemp);
   a_.sar(kTemp, bits == 64 ? 6 : bits == 32 ? 5 : 4);
   const unsigned shift = bits == 64 ? 3 : bits == 32 ? 2 : 1;
   a_.lea(insn.zydis.address_width == 64 ? kLinear : kLinear.r32(), x86::ptr(kLinear, kTemp, shift));
   if (insn.zydis.address_width == 16) a_.movzx(kLinear.r32(), kLinear.r16());
   begin_access(access_of(*memory));
-  a_.mov(kTemp, scratch_field(Scratch::Operand));
+  a_.mov(kTemp, a_.scratch_field(Scratch::Operand));
   if (live_[current_].before) {
     a_.and_(kTemp.r32(), bits - 1);
     need_flags_in_host();
@@ -382,10 +382,10 @@ void BlockTranslator::emit_mask_move(const GuestInstruction& insn) {
   begin_access(access);
   record_site(insn.rip);
   if (access.x87) a_.fwait();  // a pending exception must not find the host's RDI
-  a_.mov(scratch_field(Scratch::Rdi), x86::rdi);
+  a_.mov(a_.scratch_field(Scratch::Rdi), x86::rdi);
   a_.lea(x86::rdi, x86::ptr(kHostAddend, kLinear));
   embed_reencoded(insn, MemoryForm::None, {});
-  a_.mov(x86::rdi, scratch_field(Scratch::Rdi));
+  a_.mov(x86::rdi, a_.scratch_field(Scratch::Rdi));
   end_access();
 }
 
@@ -424,8 +424,8 @@ void BlockTranslator::emit_masked_move(const GuestInstruction& insn) {
   const auto ymm = [&](unsigned operand) {
     return x86::ymm(static_cast<uint32_t>(ZydisRegisterGetId(insn.operands[operand].reg.value)));
   };
-  const auto slot = [](unsigned offset) {
-    return state_field(offsetof(VcpuState, callout_buffer) + offset, 32);
+  const auto slot = [this](unsigned offset) {
+    return a_.state_field(offsetof(VcpuState, callout_buffer) + offset, 32);
   };
   give_up_flags(live_[current_].before != 0);
   emit_offset(memory.mem, insn);
@@ -447,8 +447,8 @@ void BlockTranslator::emit_gather(const GuestInstruction& insn) {
   const uint32_t mask = vector(insn.operands[2]);
   const auto index = static_cast<uint32_t>(ZydisRegisterGetId(insn.operands[1].mem.index));
   const bool wide = insn.zydis.avx.vector_length == 256;
-  const auto slot = [](unsigned offset) {
-    return state_field(offsetof(VcpuState, callout_buffer) + offset, 32);
+  const auto slot = [this](unsigned offset) {
+    return a_.state_field(offsetof(VcpuState, callout_buffer) + offset, 32);
   };
   a_.vmovdqu(slot(LaneBuffer::kData), x86::ymm(destination));
   a_.vmovdqu(slot(LaneBuffer::kIndex), x86::ymm(index));

@@ -14,14 +14,14 @@ namespace penumbra::jit {
 
 x86::Gp BlockTranslator::read_gpr(unsigned gpr, const x86::Gp& scratch) {
   if (!lives_in_memory(gpr)) return host_gpr(gpr);
-  a_.mov(scratch, gpr_field(gpr));
+  a_.mov(scratch, a_.gpr_field(gpr));
   return scratch;
 }
 
 void BlockTranslator::set_gpr(unsigned gpr, const x86::Gp& from, unsigned bytes) {
   if (lives_in_memory(gpr)) {
     if (bytes == 4) a_.mov(from.r32(), from.r32());
-    a_.mov(gpr_field(gpr, bytes == 4 ? 8 : bytes), sized(from, bytes == 4 ? 8 : bytes));
+    a_.mov(a_.gpr_field(gpr, bytes == 4 ? 8 : bytes), sized(from, bytes == 4 ? 8 : bytes));
   } else {
     a_.mov(sized(host_gpr(gpr), bytes), sized(from, bytes));
   }
@@ -104,7 +104,7 @@ void BlockTranslator::begin_access(MemoryAccess access) {
   access_is_inline_ = is_inline(access);
   if (access_is_inline_) {
     if (access.segment == kFs || access.segment == kGs) {
-      a_.mov(kTemp, segment_base_field(access.segment));
+      a_.mov(kTemp, a_.segment_base_field(access.segment));
       a_.lea(code64() ? kLinear : kLinear.r32(), x86::ptr(kLinear, kTemp));
     }
     if (block_->windows && access.window) {
@@ -119,7 +119,7 @@ void BlockTranslator::begin_access(MemoryAccess access) {
   access.alone = one_instruction();
   open_access_ = arena_->make(access);
   emit_callout(environment_.thunks->callout_begin, reinterpret_cast<uint64_t>(open_access_));
-  a_.mov(kHostAddend, asmjit::Imm(environment_.callout_buffer));
+  a_.mov(kHostAddend.r32(), a_.state_address(offsetof(VcpuState, callout_buffer)));
   a_.mov(kLinear.r32(), 0);
 }
 
@@ -142,7 +142,7 @@ void BlockTranslator::emit_callout(uint64_t thunk, uint64_t detail) {
 void BlockTranslator::emit_window_lookup(const MemoryAccess& access) {
   static_assert(ShadowWindows::kRegionShift == 32 && ShadowWindows::kSlotShift == 24);
   record_site(access.rip);
-  a_.mov(kTemp, state_field(offsetof(VcpuState, window_table), 8));
+  a_.mov(kTemp, a_.state_field(offsetof(VcpuState, window_table), 8));
   if (code64()) {
     a_.rorx(kHostAddend, kLinear, ShadowWindows::kRegionShift);
     a_.mov(kHostAddend.r32(), kHostAddend.r32());
@@ -173,7 +173,7 @@ void BlockTranslator::emit_tlb_lookup(const MemoryAccess& access) {
   a_.shr(kHostAddend, kPageShift - kEntryShift);
   a_.and_(kTemp, -static_cast<int32_t>(kPageSize));
   a_.and_(kHostAddend.r32(), (SoftTlb::kEntries - 1) << kEntryShift);
-  a_.add(kHostAddend, state_field(offsetof(VcpuState, tlb_view), 8));
+  a_.add(kHostAddend, a_.state_field(offsetof(VcpuState, tlb_view), 8));
   a_.cmp(kTemp,
          x86::ptr(kHostAddend, write ? offsetof(TlbEntry, write_tag) : offsetof(TlbEntry, read_tag), 8));
   a_.jne(slow.entry);

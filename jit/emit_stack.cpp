@@ -52,7 +52,7 @@ void BlockTranslator::emit_push_slot(unsigned bytes) {
                 .kind = AccessKind::Write,
                 .size = static_cast<uint16_t>(bytes),
                 .rip = instructions_[current_].rip});
-  a_.mov(sized(kTemp, bytes), scratch_field(Scratch::Operand, bytes));
+  a_.mov(sized(kTemp, bytes), a_.scratch_field(Scratch::Operand, bytes));
   a_.mov(host_operand(bytes), sized(kTemp, bytes));
   end_access();
   adjust_stack(-static_cast<int64_t>(bytes));
@@ -67,8 +67,8 @@ void BlockTranslator::emit_push(const GuestInstruction& insn) {
       emit_push_value(host_gpr(gpr), bytes);
       return;
     }
-    a_.mov(kTemp, gpr_field(gpr));
-    a_.mov(scratch_field(Scratch::Operand), kTemp);
+    a_.mov(kTemp, a_.gpr_field(gpr));
+    a_.mov(a_.scratch_field(Scratch::Operand), kTemp);
   } else if (operand.type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
     emit_stack_offset(-static_cast<int64_t>(bytes));
     begin_access(
@@ -83,7 +83,7 @@ void BlockTranslator::emit_push(const GuestInstruction& insn) {
     source.size = static_cast<uint16_t>(bytes);
     begin_access(source);
     a_.mov(sized(kTemp, bytes), host_operand(bytes));
-    a_.mov(scratch_field(Scratch::Operand), kTemp);
+    a_.mov(a_.scratch_field(Scratch::Operand), kTemp);
     end_access();
   }
   emit_push_slot(bytes);
@@ -99,16 +99,16 @@ void BlockTranslator::emit_pop(const GuestInstruction& insn) {
   if (operand.type == ZYDIS_OPERAND_TYPE_REGISTER) {
     const unsigned gpr = gpr_number(operand.reg.value);
     if (stack_bytes() == 2) {
-      a_.mov(scratch_field(Scratch::Operand), kTemp);
+      a_.mov(a_.scratch_field(Scratch::Operand), kTemp);
       adjust_stack(bytes);
-      a_.mov(kTemp, scratch_field(Scratch::Operand));
+      a_.mov(kTemp, a_.scratch_field(Scratch::Operand));
     } else {
       adjust_stack(bytes);
     }
     set_gpr(gpr, kTemp, bytes);
     return;
   }
-  a_.mov(scratch_field(Scratch::Operand), kTemp);
+  a_.mov(a_.scratch_field(Scratch::Operand), kTemp);
   ZydisDecodedOperandMem mem = operand.mem;
   if (mem.base != ZYDIS_REGISTER_NONE && mem.base != ZYDIS_REGISTER_RIP && mem.base != ZYDIS_REGISTER_EIP &&
       gpr_number(mem.base) == kRsp) {
@@ -120,7 +120,7 @@ void BlockTranslator::emit_pop(const GuestInstruction& insn) {
   MemoryAccess destination = access_of(operand);
   destination.size = static_cast<uint16_t>(bytes);
   begin_access(destination);
-  a_.mov(sized(kTemp, bytes), scratch_field(Scratch::Operand, bytes));
+  a_.mov(sized(kTemp, bytes), a_.scratch_field(Scratch::Operand, bytes));
   a_.mov(host_operand(bytes), sized(kTemp, bytes));
   end_access();
   adjust_stack(bytes);

@@ -1,5 +1,4 @@
-// Small vocabulary for emitting host code around guest instructions: state-block operands, flag spills,
-// helpers.
+// Small vocabulary for emitting host code around guest instructions: operands in the VcpuState, flag spills.
 #pragma once
 
 #include <asmjit/x86.h>
@@ -26,22 +25,6 @@ constexpr bool lives_in_memory(unsigned gpr) {
 // Uses of VcpuState::scratch by translated code.
 enum class Scratch : unsigned { Rax, Continue, Linear, Operand, Rcx, Rdi, Jump, Target };
 
-// SAFETY: gs: holds the address of the VcpuState while translated code runs (Runtime::enter).
-inline x86::Mem state_field(size_t offset, uint32_t size) {
-  x86::Mem mem = x86::ptr_abs(offset, size);
-  mem.setSegment(x86::gs);
-  return mem;
-}
-inline x86::Mem gpr_field(unsigned gpr, uint32_t size = 8) {
-  return state_field(offsetof(VcpuState, gpr) + gpr * 8, size);
-}
-inline x86::Mem scratch_field(Scratch slot, uint32_t size = 8) {
-  return state_field(offsetof(VcpuState, scratch) + static_cast<unsigned>(slot) * 8, size);
-}
-inline x86::Mem segment_base_field(SegmentIndex segment) {
-  return state_field(offsetof(VcpuState, segments) + segment * sizeof(Segment) + offsetof(Segment, base), 8);
-}
-
 // Host register of a guest register that lives in one.
 inline x86::Gp host_gpr(unsigned gpr) {
   return x86::gpq(gpr);
@@ -61,12 +44,36 @@ inline x86::Gp sized(const x86::Gp& gpr, unsigned bytes) {
   }
 }
 
-// Saves the arithmetic flags to the state block, changing no register and no flag.
-void emit_spill_flags(x86::Assembler& a);
-// The reverse.
-void emit_restore_flags(x86::Assembler& a);
-// Guest registers that live in host registers, to and from VcpuState::gpr. No flag is changed.
-void emit_save_gprs(x86::Assembler& a);
-void emit_load_gprs(x86::Assembler& a);
+// An assembler that knows where the VcpuState is: below 2 GiB (VcpuState::operator new), so that its fields
+// are absolute operands that cost no register.
+class Emitter : public x86::Assembler {
+ public:
+  explicit Emitter(const VcpuState& state, asmjit::CodeHolder* code = nullptr)
+      : x86::Assembler(code), state_(reinterpret_cast<uint64_t>(&state)) {}
+
+  uint64_t state_address(size_t offset) const { return state_ + offset; }
+  x86::Mem state_field(size_t offset, uint32_t size) const { return x86::ptr_abs(state_ + offset, size); }
+  x86::Mem gpr_field(unsigned gpr, uint32_t size = 8) const {
+    return state_field(offsetof(VcpuState, gpr) + gpr * 8, size);
+  }
+  x86::Mem scratch_field(Scratch slot, uint32_t size = 8) const {
+    return state_field(offsetof(VcpuState, scratch) + static_cast<unsigned>(slot) * 8, size);
+  }
+  x86::Mem segment_base_field(SegmentIndex segment) const {
+    return state_field(offsetof(VcpuState, segments) + segment * sizeof(Segment) + offsetof(Segment, base),
+                       8);
+  }
+
+  // Saves the arithmetic flags to the VcpuState, changing no register and no flag.
+  void spill_flags();
+  // The reverse.
+  void restore_flags();
+  // Guest registers that live in host registers, to and from VcpuState::gpr. No flag is changed.
+  void save_gprs();
+  void load_gprs();
+
+ private:
+  uint64_t state_;
+};
 
 }  // namespace penumbra::jit

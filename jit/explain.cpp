@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 #include <deque>
+#include <memory>
 #include <iterator>
 #include <set>
 #include <stdexcept>
@@ -194,7 +195,8 @@ std::string explain_code(std::span<const uint8_t> code, unsigned bits, uint64_t 
     *thunk = next += 0x100;
   }
   const TranslatorOptions options;
-  BlockTranslator translator(options, {.thunks = &thunks, .callout_buffer = 0x10000, .poll_page = 0x8000});
+  const auto state = std::make_unique<VcpuState>();
+  BlockTranslator translator(options, {.thunks = &thunks, .state = state.get(), .poll_page = 0x8000});
 
   // Blocks from the first byte on, then every direct target within the file, in address order.
   std::string out;

@@ -4,6 +4,7 @@
 
 #include "jit/emitter.h"
 #include "jit/helpers.h"
+#include "jit/translator.h"
 
 namespace penumbra::jit {
 
@@ -17,7 +18,7 @@ class ThunkBuilder {
   uint64_t build(Body body) {
     asmjit::CodeHolder code;
     code.init(asmjit::Environment(asmjit::Arch::kX64), cache_.next_address());
-    x86::Assembler a(&code);
+    Emitter a(translator_.vcpu().state(), &code);
     body(a);
     code.flatten();
     const asmjit::CodeBuffer& buffer = code.sectionById(0)->buffer();
@@ -25,21 +26,21 @@ class ThunkBuilder {
   }
 
   // Loads all guest state and jumps to the host address in rax. VcpuState::rflags holds the flags.
-  static void resume(x86::Assembler& a) {
-    a.mov(scratch_field(Scratch::Jump), x86::rax);
-    a.movzx(x86::eax, state_field(offsetof(VcpuState, spilled_overflow), 1));
-    a.mov(x86::ah, state_field(offsetof(VcpuState, rflags), 1));
+  static void resume(Emitter& a) {
+    a.mov(a.scratch_field(Scratch::Jump), x86::rax);
+    a.movzx(x86::eax, a.state_field(offsetof(VcpuState, spilled_overflow), 1));
+    a.mov(x86::ah, a.state_field(offsetof(VcpuState, rflags), 1));
     a.add(x86::al, 0x7f);
     a.sahf();
-    emit_load_gprs(a);
-    a.jmp(scratch_field(Scratch::Jump));
+    a.load_gprs();
+    a.jmp(a.scratch_field(Scratch::Jump));
   }
 
-  void call(x86::Assembler& a, Helper helper) {
+  void call(Emitter& a, Helper helper) {
     a.mov(x86::rcx, x86::r9);
     a.mov(x86::rsi, x86::r10);
     a.mov(x86::rdx, x86::r11);
-    a.mov(x86::rsp, state_field(offsetof(VcpuState, host_rsp), 8));
+    a.mov(x86::rsp, a.state_field(offsetof(VcpuState, host_rsp), 8));
     a.mov(x86::rdi, asmjit::Imm(reinterpret_cast<uint64_t>(&translator_)));
     a.mov(x86::rax, asmjit::Imm(reinterpret_cast<uint64_t>(helper)));
     a.call(x86::rax);
@@ -47,15 +48,15 @@ class ThunkBuilder {
 
   // A helper that may go on where it was called: with the guest's registers as it left them.
   uint64_t callout(Helper helper) {
-    return build([&](x86::Assembler& a) {
+    return build([&](Emitter& a) {
       const asmjit::Label elsewhere = a.newLabel();
-      a.mov(scratch_field(Scratch::Continue), x86::r9);
-      emit_save_gprs(a);
+      a.mov(a.scratch_field(Scratch::Continue), x86::r9);
+      a.save_gprs();
       call(a, helper);
       a.test(x86::rax, x86::rax);
       a.jnz(elsewhere);
-      emit_load_gprs(a);
-      a.jmp(scratch_field(Scratch::Continue));
+      a.load_gprs();
+      a.jmp(a.scratch_field(Scratch::Continue));
       a.bind(elsewhere);
       resume(a);
     });
@@ -63,28 +64,28 @@ class ThunkBuilder {
 
   // A helper after which the block is over.
   uint64_t block_end(Helper helper, bool flags_in_host) {
-    return build([&](x86::Assembler& a) {
-      if (flags_in_host) emit_spill_flags(a);
-      emit_save_gprs(a);
+    return build([&](Emitter& a) {
+      if (flags_in_host) a.spill_flags();
+      a.save_gprs();
       call(a, helper);
       resume(a);
     });
   }
 
   uint64_t tlb_miss() {
-    return build([&](x86::Assembler& a) {
+    return build([&](Emitter& a) {
       const asmjit::Label elsewhere = a.newLabel();
-      a.mov(scratch_field(Scratch::Continue), x86::r9);
-      a.mov(scratch_field(Scratch::Linear), x86::r10);
-      emit_save_gprs(a);
+      a.mov(a.scratch_field(Scratch::Continue), x86::r9);
+      a.mov(a.scratch_field(Scratch::Linear), x86::r10);
+      a.save_gprs();
       call(a, helper::tlb_miss);
       a.test(x86::rax, x86::rax);
       a.jnz(elsewhere);
       // The helper changed no guest register: only those that C++ does not preserve come back.
       for (const unsigned gpr : {kRax, kRcx, kRdx, kRsp, kRsi, kRdi, kR8})
-        a.mov(host_gpr(gpr), gpr_field(gpr));
-      a.mov(x86::r10, scratch_field(Scratch::Linear));
-      a.jmp(scratch_field(Scratch::Continue));
+        a.mov(host_gpr(gpr), a.gpr_field(gpr));
+      a.mov(x86::r10, a.scratch_field(Scratch::Linear));
+      a.jmp(a.scratch_field(Scratch::Continue));
       a.bind(elsewhere);
       resume(a);
     });
@@ -96,18 +97,18 @@ class ThunkBuilder {
   }
 
   uint64_t enter() {
-    return build([](x86::Assembler& a) {
+    return build([](Emitter& a) {
       for (unsigned i = 0; i < 6; ++i) a.push(callee_saved(i));
       a.sub(x86::rsp, 8);  // so that helpers are called with an aligned stack
-      a.mov(state_field(offsetof(VcpuState, host_rsp), 8), x86::rsp);
+      a.mov(a.state_field(offsetof(VcpuState, host_rsp), 8), x86::rsp);
       a.mov(x86::rax, x86::rdi);
       resume(a);
     });
   }
 
   uint64_t leave() {
-    return build([](x86::Assembler& a) {
-      a.mov(x86::rsp, state_field(offsetof(VcpuState, host_rsp), 8));
+    return build([](Emitter& a) {
+      a.mov(x86::rsp, a.state_field(offsetof(VcpuState, host_rsp), 8));
       a.add(x86::rsp, 8);
       for (unsigned i = 6; i-- > 0;) a.pop(callee_saved(i));
       a.ret();
@@ -115,9 +116,9 @@ class ThunkBuilder {
   }
 
   uint64_t interrupted(uint64_t leave_address) {
-    return build([&](x86::Assembler& a) {
-      emit_spill_flags(a);
-      emit_save_gprs(a);
+    return build([&](Emitter& a) {
+      a.spill_flags();
+      a.save_gprs();
       a.jmp(asmjit::Imm(leave_address));
     });
   }

@@ -1,9 +1,6 @@
 #include "jit/translator.h"
 
-#include <asm/hwcap2.h>
-#include <asm/prctl.h>
 #include <fmt/format.h>
-#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
@@ -107,14 +104,6 @@ class SampleTimer {
   bool armed_ = false;
 };
 
-void set_gs_base(uint64_t base) {
-  if (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE) {
-    asm volatile("wrgsbase %0" : : "r"(base));
-  } else if (syscall(SYS_arch_prctl, ARCH_SET_GS, base) != 0) {
-    throw std::runtime_error("arch_prctl(ARCH_SET_GS) failed");
-  }
-}
-
 }  // namespace
 
 Translator::Translator(Vcpu& vcpu, const TranslatorOptions& options, TraceSink trace)
@@ -125,7 +114,7 @@ Translator::Translator(Vcpu& vcpu, const TranslatorOptions& options, TraceSink t
       cache_(options.code_cache_bytes),
       thunks_(generate_thunks(cache_, *this)),
       block_translator_(options_, {.thunks = &thunks_,
-                                   .callout_buffer = reinterpret_cast<uint64_t>(state_.callout_buffer.data()),
+                                   .state = &state_,
                                    .poll_page = reinterpret_cast<uint64_t>(cache_.poll_page()),
                                    .debug = &vcpu.debug()}),
       buckets_(kBuckets) {
@@ -171,7 +160,6 @@ void Translator::enter_guest() {
   install_fault_handlers();
   thread_local SignalStack signal_stack;
   if (windows_ && options_.mmu == TranslatorOptions::Mmu::Auto) thread_local SampleTimer sample_timer;
-  set_gs_base(reinterpret_cast<uint64_t>(&state_));
   current_translator = this;
   run_guest();
   current_translator = nullptr;
