@@ -42,8 +42,9 @@ enum class FlagHome : uint8_t {
 // interrupt poll, `guest` is the index of the RIP to resume at in Block::poll_targets.
 struct SiteRecord {
   uint16_t host_offset = 0;
-  uint16_t guest : 13 = 0;
+  uint16_t guest : 12 = 0;
   uint16_t poll : 1 = 0;
+  uint16_t write : 1 = 0;  // the access through a window that follows is a write
   uint16_t flags : 2 = 0;  // a FlagHome
 };
 static_assert(sizeof(SiteRecord) == 4);
@@ -53,6 +54,7 @@ struct Site {
   uint64_t rip = 0;
   FlagHome flags = FlagHome::Host;
   bool poll = false;  // RIP is where the guest goes next
+  bool write = false;
 };
 
 // A memory operand, for the callout path.

@@ -93,22 +93,26 @@ void BlockTranslator::give_up_flags(bool live_after) {
   }
 }
 
-void BlockTranslator::add_site(unsigned guest, bool poll) {
-  const SiteRecord site{.host_offset = static_cast<uint16_t>(a_.offset()),
-                        .guest = static_cast<uint16_t>(guest),
-                        .poll = poll,
-                        .flags = static_cast<uint16_t>(flags_)};
+void BlockTranslator::add_site(SiteRecord site) {
+  site.host_offset = static_cast<uint16_t>(a_.offset());
+  site.flags = static_cast<uint16_t>(flags_);
   const bool same = !sites_.empty() && sites_.back().guest == site.guest && sites_.back().poll == site.poll &&
-                    sites_.back().flags == site.flags;
+                    sites_.back().flags == site.flags && sites_.back().write == site.write;
   if (!same) sites_.push_back(site);
 }
 
 void BlockTranslator::record_site(uint64_t rip) {
-  add_site(static_cast<unsigned>(rip - key_.rip), false);
+  const auto guest = static_cast<uint16_t>(rip - key_.rip);
+  const bool goes_on = !sites_.empty() && sites_.back().guest == guest && !sites_.back().poll;
+  add_site({.guest = guest, .write = goes_on && sites_.back().write});
+}
+
+void BlockTranslator::record_access(const MemoryAccess& access) {
+  add_site({.guest = static_cast<uint16_t>(access.rip - key_.rip), .write = access.kind == AccessKind::Write});
 }
 
 void BlockTranslator::record_poll(uint64_t resume_rip) {
-  add_site(static_cast<unsigned>(poll_targets_.size()), true);
+  add_site({.guest = static_cast<uint16_t>(poll_targets_.size()), .poll = 1});
   poll_targets_.push_back(resume_rip);
 }
 

@@ -78,8 +78,9 @@ class BlockTranslator {
   void need_flags_in_host();            // before an instruction that reads them or keeps some
   void give_up_flags(bool live_after);  // before host code that clobbers them
   void record_site(uint64_t rip);
+  void record_access(const MemoryAccess& access);
   void record_poll(uint64_t resume_rip);
-  void add_site(unsigned guest, bool poll);
+  void add_site(SiteRecord site);
 
   // --- emit_memory.cpp: the memory path. After begin_access() the operand is at [kHostAddend + kLinear].
   void emit_offset(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn);  // into kLinear

@@ -178,7 +178,8 @@ std::optional<Site> Translator::site_at(uint64_t host) const noexcept {
   if (!found) return std::nullopt;
   return Site{.rip = found->poll ? block.poll_targets[found->guest] : block.key.rip + found->guest,
               .flags = static_cast<FlagHome>(found->flags),
-              .poll = found->poll != 0};
+              .poll = found->poll != 0,
+              .write = found->write != 0};
 }
 
 // --- code that changes

@@ -141,7 +141,7 @@ void BlockTranslator::emit_callout(uint64_t thunk, uint64_t detail) {
 // No flag changes. What is not mapped faults: see Translator::window_fault().
 void BlockTranslator::emit_window_lookup(const MemoryAccess& access) {
   static_assert(ShadowWindows::kRegionShift == 32 && ShadowWindows::kSlotShift == 24);
-  record_site(access.rip);
+  record_access(access);
   a_.mov(kTemp, a_.state_field(offsetof(VcpuState, window_table), 8));
   if (code64()) {
     a_.rorx(kHostAddend, kLinear, ShadowWindows::kRegionShift);

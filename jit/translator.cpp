@@ -192,7 +192,7 @@ bool Translator::handle_host_fault(int signal, void* info_pointer, void* context
     ++counters_.poll_exits;
     return true;
   }
-  switch (window_fault(info, context_pointer)) {
+  switch (window_fault(*site, info, context_pointer)) {
     case WindowFault::None:
       break;
     case WindowFault::Filled:
@@ -214,7 +214,8 @@ bool Translator::handle_host_fault(int signal, void* info_pointer, void* context
 
 // An access through a window that is not there, or does not allow it. Runs in the signal handler, on top of
 // translated code: nothing of the translator is in the middle of a change.
-Translator::WindowFault Translator::window_fault(const void* info_pointer, void* context_pointer) {
+Translator::WindowFault Translator::window_fault(const Site& site, const void* info_pointer,
+                                                void* context_pointer) {
   greg_t* regs = static_cast<ucontext_t*>(context_pointer)->uc_mcontext.gregs;
   const auto pc = static_cast<uint64_t>(regs[REG_RIP]);
   Block* const block = windows_ ? block_at(pc) : nullptr;
@@ -222,7 +223,7 @@ Translator::WindowFault Translator::window_fault(const void* info_pointer, void*
   const auto linear = static_cast<uint64_t>(regs[REG_R10]);
   const auto delta = static_cast<uint64_t>(regs[REG_R9]);
   uint64_t address = linear;
-  bool write = false;
+  bool write = site.write;
   switch (regs[REG_TRAPNO]) {
     case vector::kPf: {
       const auto host = reinterpret_cast<uint64_t>(static_cast<const siginfo_t*>(info_pointer)->si_addr);

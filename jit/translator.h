@@ -118,7 +118,7 @@ class Translator final : public Engine,
   void point_link(const BlockLink& link, uint64_t host);
   void flush_translations();
   enum class WindowFault : uint8_t { None, Filled, NoWindow };
-  WindowFault window_fault(const void* info, void* context);
+  WindowFault window_fault(const Site& site, const void* info, void* context);
   void leave_windows(Block& block, uint64_t pc);
   JumpCache& current_jump_cache();
   void trace_entry(const Block& block, bool shadow);

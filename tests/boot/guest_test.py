@@ -17,8 +17,9 @@ SECONDS = 120
 QEMU = shutil.which("qemu-system-x86_64")
 
 # The engine's modes must agree. A matrix is long, so only what changes its memory accesses is tried with it.
-ENGINES = ([], ["--jit", "no-chain,no-jump-cache,no-flag-liveness,no-soft-tlb,no-long-blocks"])
-MATRIX_ENGINES = ([], ["--jit", "no-soft-tlb"])
+WINDOWS = (["--mmu", "windows"], ["--mmu", "auto"])
+ENGINES = ([], ["--jit", "no-chain,no-jump-cache,no-flag-liveness,no-soft-tlb,no-long-blocks"], *WINDOWS)
+MATRIX_ENGINES = ([], ["--jit", "no-soft-tlb"], *WINDOWS)
 
 
 def load_builder():

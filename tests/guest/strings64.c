@@ -17,15 +17,17 @@ static void map(unsigned page, unsigned rights) {
 static void map_all(void) {
   for (unsigned page = 0; page < 4; ++page) map(page, P | W | U);
 }
+static uint8_t filled[0x4000];
+static void make_pattern(void) {
+  for (unsigned i = 0; i < sizeof filled; ++i) filled[3 * 0x1000 - (i & 0x3000) + (i & 0xfff)] = (i >> 12) * 0x40 + (i & 0x3f);
+}
 static void fill(void) {
-  for (unsigned page = 0; page < 4; ++page) {
-    for (unsigned i = 0; i < 0x1000; ++i) ((uint8_t*)FRAME(page))[i] = (uint8_t)(page * 0x40 + (i & 0x3f));
-  }
+  memcpy((void*)FRAME(3), filled, sizeof filled);
 }
 static unsigned long sum(void) {
   unsigned long sum = 0;
   for (unsigned page = 0; page < 4; ++page) {
-    for (unsigned i = 0; i < 0x1000; ++i) sum = sum * 31 + ((uint8_t*)FRAME(page))[i];
+    for (unsigned i = 0; i < 0x200; ++i) sum = sum * 31 + ((uint64_t*)FRAME(page))[i];
   }
   return sum;
 }
@@ -194,6 +196,7 @@ void guest_main(void) {
   *(uint64_t*)FREE_PAGES = (FREE_PAGES + 0x1000) | P | W | U;
   *(uint64_t*)(FREE_PAGES + 0x1000) = (unsigned long)kPt | P | W | U;
   map_all();
+  make_pattern();
   for (cpl = 0; cpl <= 3; cpl += 3) {
     half_way();
     overlaps();
