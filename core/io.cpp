@@ -91,11 +91,14 @@ Result<Outcome> Vcpu::string_io(const SystemInstruction& insn) {
     const uint64_t left = (state_.gpr[kRcx] - 1) & size_mask(insn.address_bytes);
     write_gpr(kRcx, left, insn.address_bytes);
     if (left == 0) break;
+    const bool attended = state_.attention.load(std::memory_order_relaxed) != 0;
+    // As in execute_string(): RF between iterations.
+    if (attended || state_.mode.has(ModeBits::kSingleStep)) state_.rflags |= flag::kRf;
     if (state_.mode.has(ModeBits::kSingleStep)) {
       // TF traps after every iteration, with RIP at the instruction (SDM vol. 3, 17.3.1.4).
       return std::unexpected(Exception{.vector = vector::kDb, .dr6 = 1u << 14, .trap = true});
     }
-    if (state_.attention.load(std::memory_order_relaxed)) return Outcome::Redirect;
+    if (attended) return Outcome::Redirect;
   }
   advance(insn);
   return state_.attention.load(std::memory_order_relaxed) ? Outcome::Redirect : Outcome::Next;

@@ -103,7 +103,7 @@ bool execute(Translator& translator, uint64_t instruction) {
   const auto& insn = *reinterpret_cast<const SystemInstruction*>(instruction);
   ++translator.counters().system_ops[static_cast<unsigned>(insn.op)];
   state.rip = insn.rip;
-  const bool single_step = state.mode.has(ModeBits::kSingleStep);
+  bool single_step = state.mode.has(ModeBits::kSingleStep);
   const auto outcome = vcpu.execute(insn);
   if (!outcome) {
     vcpu.deliver(outcome.error());
@@ -116,7 +116,12 @@ bool execute(Translator& translator, uint64_t instruction) {
   // INT n clears TF before the trap would be taken (SDM vol. 3, 17.3.1.4).
   const bool software_interrupt = insn.op == SystemOp::Int || insn.op == SystemOp::Int1 ||
                                   insn.op == SystemOp::Int3 || insn.op == SystemOp::Into;
-  if (single_step && state.rip != insn.rip && !software_interrupt) {
+  // SYSCALL and SYSRET look at the TF that they leave: a system hides its entry by masking TF, and SYSRET traps at
+  // once in the program, as if SYSCALL had just completed.
+  if (insn.op == SystemOp::Syscall || insn.op == SystemOp::Sysret) {
+    single_step = state.mode.has(ModeBits::kSingleStep);
+  }
+  if (single_step && !software_interrupt) {
     if (!state.debug_shadow) vcpu.deliver(single_step_trap());
     return false;
   }
