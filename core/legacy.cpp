@@ -148,26 +148,35 @@ Result<Outcome> Vcpu::enter(const SystemInstruction& insn) {
   return advance(insn);
 }
 
+// What was pushed before a fault stays, as on hardware; RSP has not moved.
 Result<Outcome> Vcpu::push_all(const SystemInstruction& insn) {
   const auto& gpr = state_.gpr;
-  const uint64_t values[8] = {gpr[kRax], gpr[kRcx], gpr[kRdx], gpr[kRbx],
-                              gpr[kRsp], gpr[kRbp], gpr[kRsi], gpr[kRdi]};
-  const auto sp = write_frame({state_.segments[kSs], stack_mask(), current_view(), 0}, state_.gpr[kRsp],
-                              values, 8, insn.operand_bytes);
-  if (!sp) return std::unexpected(sp.error());
-  set_sp(*sp);
+  const uint64_t mask = stack_mask();
+  uint64_t sp = gpr[kRsp] & mask;
+  for (const Gpr from : {kRax, kRcx, kRdx, kRbx, kRsp, kRbp, kRsi, kRdi}) {
+    sp = (sp - insn.operand_bytes) & mask;
+    const auto address = linearize(kSs, sp, insn.operand_bytes, AccessKind::Write);
+    if (!address) return std::unexpected(address.error());
+    if (misaligned(*address, insn.operand_bytes)) return raise(vector::kAc, 0);
+    if (auto done = write_linear(*address, gpr[from], insn.operand_bytes, current_view()); !done) {
+      return std::unexpected(done.error());
+    }
+  }
+  set_sp(sp);
   return advance(insn);
 }
 
+// What was popped before a fault stays, as on hardware; RSP has not moved.
 Result<Outcome> Vcpu::pop_all(const SystemInstruction& insn) {
   const unsigned bytes = insn.operand_bytes;
-  uint64_t values[8];
-  if (auto done = read_stack_frame(0, values, 8, bytes); !done) return std::unexpected(done.error());
-  constexpr Gpr kOrder[8] = {kRdi, kRsi, kRbp, kRsp, kRbx, kRdx, kRcx, kRax};
-  for (unsigned i = 0; i < 8; ++i) {
-    if (kOrder[i] != kRsp) write_gpr(kOrder[i], values[i], bytes);
+  unsigned at = 0;
+  for (const Gpr to : {kRdi, kRsi, kRbp, kRsp, kRbx, kRdx, kRcx, kRax}) {
+    const auto value = read_stack(at, bytes);
+    if (!value) return std::unexpected(value.error());
+    if (to != kRsp) write_gpr(to, *value, bytes);
+    at += bytes;
   }
-  drop(8 * bytes);
+  drop(at);
   return advance(insn);
 }
 

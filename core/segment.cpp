@@ -70,6 +70,7 @@ Result<uint16_t> Vcpu::read_operand16(const SystemInstruction& insn) {
   if (insn.rm != SystemInstruction::kNoRegister) return static_cast<uint16_t>(state_.gpr[insn.rm]);
   auto address = linearize(insn.segment, effective_address(insn), 2, AccessKind::Read);
   if (!address) return std::unexpected(address.error());
+  if (misaligned(*address, 2)) return raise(vector::kAc, 0);
   auto value = read_linear(*address, 2, current_view());
   if (!value) return std::unexpected(value.error());
   return static_cast<uint16_t>(*value);
@@ -82,6 +83,7 @@ Result<uint64_t> Vcpu::read_operand(const SystemInstruction& insn, unsigned at, 
   if (insn.address_bytes < 8) offset &= insn.address_bytes == 2 ? 0xffff : 0xffff'ffff;
   const auto address = linearize(insn.segment, offset, bytes, AccessKind::Read);
   if (!address) return std::unexpected(address.error());
+  if (misaligned(*address, bytes)) return raise(vector::kAc, 0);
   return read_linear(*address, bytes, current_view());
 }
 
@@ -100,6 +102,7 @@ Result<void> Vcpu::write_operand16(const SystemInstruction& insn, uint16_t value
   }
   auto address = linearize(insn.segment, effective_address(insn), 2, AccessKind::Write);
   if (!address) return std::unexpected(address.error());
+  if (misaligned(*address, 2)) return raise(vector::kAc, 0);
   return write_linear(*address, uint64_t{value}, 2, current_view());
 }
 
@@ -293,11 +296,11 @@ Result<Outcome> Vcpu::execute_segment(const SystemInstruction& insn) {
 
     case SystemOp::PushSreg: {
       const uint16_t selector = state_.segments[insn.reg].selector;
-      if (insn.operand_bytes != 4) {
+      if (amd_ || insn.operand_bytes != 4) {
         if (auto done = push(selector, insn.operand_bytes); !done) return std::unexpected(done.error());
         return advance(insn);
       }
-      // A 32-bit push moves ESP by 4 and writes 16 bits, as all recent Intel CPUs do (SDM vol. 2, PUSH).
+      // A 32-bit push moves ESP by 4 and writes 16 bits on all recent Intel CPUs (SDM vol. 2, PUSH).
       const uint64_t sp = (state_.gpr[kRsp] - 4) & stack_mask();
       auto address = linearize(kSs, sp, 4, AccessKind::Write);
       if (!address) return std::unexpected(address.error());

@@ -136,7 +136,7 @@ void Vcpu::update_mode() {
   if (s.efer & efer::kLma && s.segments[kCs].is_long()) {
     // Segmentation does nothing here: constant bits, so that DS and ES values do not split the block cache.
     bits = ModeBits::kCode64 | ModeBits::kFlatCs | ModeBits::kFlatDs | ModeBits::kFlatEs | ModeBits::kFlatSs |
-           ModeBits::kOpenFs | ModeBits::kOpenGs | ModeBits::kProtected | (amd_ ? ModeBits::kAmdBranches : 0u);
+           ModeBits::kOpenFs | ModeBits::kOpenGs | ModeBits::kProtected;
   } else {
     bits = legacy_segment_bits(s);
     if (!(s.cr0 & cr0::kPe)) {
@@ -160,6 +160,7 @@ void Vcpu::update_mode() {
     if (s.cr4 & cr4::kOsxsave && (s.xcr0 & 6) == 6 && bits & ModeBits::kProtected) bits |= ModeBits::kAvx;
   }
   if (s.rflags & flag::kTf) bits |= ModeBits::kSingleStep;
+  if (amd_) bits |= ModeBits::kAmd;
   s.mode.value = bits;
   select_view();
   if (mode_listener_) mode_listener_->mode_changed();

@@ -390,7 +390,7 @@ class Vcpu {
   bool triple_fault_ = false;
   bool nmi_pending_ = false;
   bool interrupt_waiting_ = false;  // INTR was pending when take_interrupt() last looked
-  bool amd_ = false;                // the CPU model calls itself AMD: SYSCALL works outside 64-bit mode
+  bool amd_ = false;                // the CPU model calls itself AMD
   ModeListener* mode_listener_ = nullptr;
   EventListener* event_listener_ = nullptr;
   ModelRegisters msrs_;

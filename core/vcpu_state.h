@@ -107,7 +107,7 @@ struct ModeBits {
     kAlignment = 1u << 15,       // #AC armed: CPL 3, CR0.AM, EFLAGS.AC
     kOneInstruction = 1u << 16,  // block of one instruction (interrupt shadow, stepping)
     kCallout = 1u << 17,         // every memory operand through C++ (design 3.7)
-    kAmdBranches = 1u << 18,     // near branches of 64-bit code obey an operand-size prefix, as on AMD
+    kAmd = 1u << 18,             // the CPU model calls itself AMD: see jit::Decoder for what that changes
   };
   constexpr bool has(uint32_t bits) const { return (value & bits) == bits; }
   constexpr auto operator<=>(const ModeBits&) const = default;

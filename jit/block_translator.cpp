@@ -62,6 +62,8 @@ void BlockTranslator::decode(std::span<const uint8_t> code) {
     offset += insn.zydis.length;
     rip += insn.zydis.length;
     if (insn.ends_block()) break;
+    // What follows is about to change: the flags that it would overwrite are not dead yet.
+    if (insn.stores_ahead(kMaxBlockInstructions * kMaxInstructionBytes)) break;
   }
   block_->guest_bytes = static_cast<uint16_t>(offset);
 }
@@ -249,6 +251,9 @@ void BlockTranslator::emit_instruction(size_t index) {
       break;
     case Action::Gather:
       emit_gather(insn);
+      break;
+    case Action::ZeroVectors:
+      emit_zero_vectors(insn);
       break;
     case Action::Hint:
       emit_hint(insn);

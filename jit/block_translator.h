@@ -101,6 +101,7 @@ class BlockTranslator {
   void emit_mask_move(const GuestInstruction& insn);
   void emit_masked_move(const GuestInstruction& insn);
   void emit_gather(const GuestInstruction& insn);
+  void emit_zero_vectors(const GuestInstruction& insn);
   void emit_hint(const GuestInstruction& insn);
   enum class MemoryForm : uint8_t { None, AddendPlusLinear, Linear, Rdi };
   struct RegisterMap {

@@ -127,7 +127,7 @@ void set_flags(GuestInstruction& insn) {
 }
 
 // What Zydis does not know of branches.
-void correct_branch(ZydisDecodedInstruction& zydis, bool amd_branches) {
+void correct_branch(ZydisDecodedInstruction& zydis, bool amd) {
   uint8_t repeat = 0;
   bool operand_size = false;
   for (unsigned i = 0; i < zydis.raw.prefix_count; ++i) {
@@ -147,7 +147,8 @@ void correct_branch(ZydisDecodedInstruction& zydis, bool amd_branches) {
   const bool near =
       zydis.meta.branch_type == ZYDIS_BRANCH_TYPE_SHORT || zydis.meta.branch_type == ZYDIS_BRANCH_TYPE_NEAR;
   const bool wide = zydis.attributes & ZYDIS_ATTRIB_HAS_REX && zydis.raw.rex.W;
-  if (amd_branches && near && operand_size && !wide) zydis.operand_width = 16;
+  const bool code64 = zydis.machine_mode == ZYDIS_MACHINE_MODE_LONG_64;
+  if (amd && code64 && near && operand_size && !wide) zydis.operand_width = 16;
 }
 
 // SIB.base of 5 with ModRM.mod of 0 is no base, whatever REX.B says. Zydis 4.0 says R13D where the address
@@ -164,6 +165,19 @@ void correct_base(GuestInstruction& insn) {
     operand.mem.disp.has_displacement = ZYAN_TRUE;
     operand.mem.disp.value = raw.disp.value;
   }
+}
+
+// Outside 64-bit mode VEX.W selects instructions, but not the size of a general register (SDM vol. 2, 2.3.5): host
+// code must not have it where the instruction is the same without.
+bool vex_w_matters(const ZydisDecoder& decoder, const GuestInstruction& insn) {
+  if (insn.zydis.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX || !insn.zydis.raw.vex.W) return false;
+  if (decoder.machine_mode == ZYDIS_MACHINE_MODE_LONG_64) return true;
+  std::array<uint8_t, kMaxInstructionBytes> without = insn.bytes;
+  without[insn.zydis.raw.vex.offset + 2] &= 0x7f;
+  ZydisDecodedInstruction other;
+  return !ZYAN_SUCCESS(
+             ZydisDecoderDecodeInstruction(&decoder, nullptr, without.data(), insn.zydis.length, &other)) ||
+         other.mnemonic != insn.zydis.mnemonic;
 }
 
 uint8_t system_segment(const GuestInstruction& insn) {
@@ -195,7 +209,7 @@ std::string_view name_of(InstructionClass instruction_class) {
 std::string_view name_of(Action action) {
   static constexpr std::string_view kNames[] = {
       "none", "generic", "mov",  "lea",      "push",       "pop",     "leave",  "call", "jmp",   "jcc",
-      "loop", "ret",     "xlat", "maskmove", "maskedmove", "bittest", "gather", "hint", "system"};
+      "loop", "ret",     "xlat", "maskmove", "maskedmove", "bittest", "gather", "zerovectors", "hint", "system"};
   return kNames[static_cast<unsigned>(action)];
 }
 
@@ -268,6 +282,21 @@ const ZydisDecodedOperand* GuestInstruction::memory_operand() const {
   return nullptr;
 }
 
+bool GuestInstruction::stores_ahead(uint64_t reach) const {
+  const ZydisDecodedOperand* operand = memory_operand();
+  if (!operand || !(operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)) return false;
+  const ZydisDecodedOperandMem& mem = operand->mem;
+  uint64_t target = static_cast<uint64_t>(mem.disp.value);
+  if (mem.base == ZYDIS_REGISTER_RIP || mem.base == ZYDIS_REGISTER_EIP) {
+    target += next_rip();
+  } else if (mem.base != ZYDIS_REGISTER_NONE || mem.index != ZYDIS_REGISTER_NONE) {
+    return false;
+  }
+  if (zydis.address_width < 64) target &= (uint64_t{1} << zydis.address_width) - 1;
+  const unsigned size = operand->size / 8;
+  return target + size - 1 - next_rip() < reach + size;
+}
+
 bool GuestInstruction::needs_alignment() const {
   switch (zydis.mnemonic) {
     case ZYDIS_MNEMONIC_CMPXCHG16B:
@@ -334,7 +363,7 @@ uint8_t GuestInstruction::lane_bytes() const {
   }
 }
 
-Decoder::Decoder(ModeBits mode) : amd_branches_(mode.has(ModeBits::kAmdBranches)) {
+Decoder::Decoder(ModeBits mode) : amd_(mode.has(ModeBits::kAmd)) {
   if (mode.has(ModeBits::kCode64)) {
     ZydisDecoderInit(&decoder_, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
   } else {
@@ -348,7 +377,8 @@ Decoder::Decoder(ModeBits mode) : amd_branches_(mode.has(ModeBits::kAmdBranches)
   // No CET (CPUID says so): else Zydis takes the DS prefix of an indirect jump for NOTRACK and the operand stays
   // in its default segment.
   ZydisDecoderEnableMode(&decoder_, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
-  if (amd_branches_) ZydisDecoderEnableMode(&decoder_, ZYDIS_DECODER_MODE_AMD_BRANCHES, ZYAN_TRUE);
+  // Near branches of 64-bit code obey an operand-size prefix.
+  if (amd_) ZydisDecoderEnableMode(&decoder_, ZYDIS_DECODER_MODE_AMD_BRANCHES, ZYAN_TRUE);
   // Reserved NOPs on a CPU without MPX, and nearly all are.
   ZydisDecoderEnableMode(&decoder_, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
 }
@@ -369,9 +399,14 @@ Decoder::Status Decoder::decode(std::span<const uint8_t> bytes, uint64_t rip, Gu
     return too_long ? Status::Ok : Status::Invalid;
   }
   std::memcpy(out.bytes.data(), bytes.data(), out.zydis.length);
-  correct_branch(out.zydis, amd_branches_);
+  correct_branch(out.zydis, amd_);
   correct_base(out);
+  out.vex_w = vex_w_matters(decoder_, out);
   out.row = classify(out);
+  // Intel ignores W of VPINSRQ and VPEXTRQ outside 64-bit mode, AMD does not have them there.
+  const bool quadword = out.zydis.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && out.zydis.raw.vex.W &&
+                        (out.zydis.mnemonic == ZYDIS_MNEMONIC_VPINSRD || out.zydis.mnemonic == ZYDIS_MNEMONIC_VPEXTRD);
+  if (amd_ && quadword) out.row = {};
   set_flags(out);
   return out.row.action == Action::None ? Status::Invalid : Status::Ok;
 }

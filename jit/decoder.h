@@ -43,6 +43,7 @@ enum class Action : uint8_t {
   MaskedMove,  // VMASKMOVPS and family: lanes that are masked off cannot fault
   BitTest,
   Gather,
+  ZeroVectors,  // VZEROUPPER, VZEROALL
   Hint,
   System,
 };
@@ -65,6 +66,7 @@ struct GuestInstruction {
   std::array<uint8_t, kMaxInstructionBytes> bytes;
   uint64_t rip = 0;  // offset in CS
   InstructionRow row;
+  bool vex_w = false;  // VEX.W, where it means anything in the guest's mode
 
   // Arithmetic flags (flag::kArithmetic): read; certainly overwritten; possibly changed in any way.
   uint32_t flags_read = 0;
@@ -75,6 +77,8 @@ struct GuestInstruction {
   bool ends_block() const;
 
   // The memory operand that ModRM (or a direct address) names, or null. Not the one of LEA.
+  // Stores, at an address known from its bytes, into the `reach` bytes that follow it (CS and DS taken for the same).
+  bool stores_ahead(uint64_t reach) const;
   const ZydisDecodedOperand* memory_operand() const;
   // Raises #GP, before any page fault, when its memory operand is not at a multiple of the operand's size.
   bool needs_alignment() const;
@@ -97,7 +101,7 @@ class Decoder {
 
  private:
   ZydisDecoder decoder_;
-  bool amd_branches_;
+  bool amd_;
 };
 
 // Fills in the operands of an instruction that the core executes.

@@ -152,13 +152,12 @@ void BlockTranslator::embed_reencoded(const GuestInstruction& insn, MemoryForm f
     const bool three_bytes = prefix[0] == 0xc4;
     const uint8_t map_select = three_bytes ? prefix[1] & 0x1f : 1;
     const uint8_t last = three_bytes ? prefix[2] : prefix[1];
-    const unsigned vex_w = three_bytes && code64() ? last >> 7 : (three_bytes ? last >> 7 : 0);
     unsigned vvvv = ~(last >> 3) & 0xf;
     if (!code64() && vvvv != 0) vvvv &= 7;
     if (map.vvvv >= 0) vvvv = map.vvvv;
     out.put(0xc4);
     out.put((r ? 0 : 0x80) | (x ? 0 : 0x40) | (b ? 0 : 0x20) | map_select);
-    out.put(vex_w << 7 | (~vvvv & 0xf) << 3 | (last & 7));
+    out.put(insn.vex_w << 7 | (~vvvv & 0xf) << 3 | (last & 7));
   } else {
     const uint8_t rex = 0x40 | w << 3 | r << 2 | x << 1 | b;
     if (rex != 0x40 || has_rex) out.put(rex);
@@ -387,6 +386,22 @@ void BlockTranslator::emit_mask_move(const GuestInstruction& insn) {
   embed_reencoded(insn, MemoryForm::None, {});
   a_.mov(x86::rdi, a_.scratch_field(Scratch::Rdi));
   end_access();
+}
+
+// Outside 64-bit mode only the eight registers that exist there change: the host's instruction would zero YMM8 to
+// YMM15, which a 64-bit kernel may hold for another program. VEX.128 forms zero the upper halves.
+void BlockTranslator::emit_zero_vectors(const GuestInstruction& insn) {
+  if (code64()) {
+    emit_generic(insn);
+    return;
+  }
+  for (uint32_t i = 0; i < 8; ++i) {
+    if (insn.zydis.mnemonic == ZYDIS_MNEMONIC_VZEROALL) {
+      a_.vpxor(x86::xmm(i), x86::xmm(i), x86::xmm(i));
+    } else {
+      a_.vmovaps(x86::xmm(i), x86::xmm(i));
+    }
+  }
 }
 
 // Nothing to do, but cache-line instructions fault where a load would, and what has a register for an operand

@@ -192,10 +192,24 @@ uint64_t callout_begin(Translator& translator, uint64_t offset, uint64_t access_
     if (access.x87 && x87_exception_pending()) return fault(translator, {.vector = vector::kMf});
     return fault(translator, exception);
   };
+  const auto must_raise_ac = [&](LinearAddr address) {
+    return state.mode.has(ModeBits::kAlignment) && (address.value & (checked_alignment(access.size) - 1)) != 0;
+  };
   const auto linear = vcpu.linearize(access.segment, offset, access.size, access.kind);
   if (!linear) {
     // An operand that is misaligned, too, is #GP where it would be #SS.
-    const bool misaligned = access.aligned && vcpu.code64() && (offset & (access.size - 1)) != 0;
+    const uint64_t base = vcpu.code64() ? 0 : state.segments[access.segment].base;
+    // Of an x87 extended value the mantissa is accessed first.
+    constexpr unsigned kExtended = 10, kMantissa = 8;
+    if (access.size == kExtended) {
+      const auto mantissa = vcpu.linearize(access.segment, offset, kMantissa, access.kind);
+      if (mantissa) {
+        if (must_raise_ac(*mantissa)) return raise_here({.vector = vector::kAc, .has_error_code = true});
+        const auto page = vcpu.translate(*mantissa, access.kind, vcpu.current_view());
+        if (!page) return raise_here(page.error());
+      }
+    }
+    const bool misaligned = access.aligned && ((base + offset) & (access.size - 1)) != 0;
     return raise_here(misaligned ? Exception{.vector = vector::kGp, .has_error_code = true} : linear.error());
   }
   const bool reads = access.kind == AccessKind::Read || access.reads;
@@ -210,7 +224,7 @@ uint64_t callout_begin(Translator& translator, uint64_t offset, uint64_t access_
   if (access.aligned && (linear->value & (access.size - 1)) != 0) {
     return raise_here({.vector = vector::kGp, .has_error_code = true});
   }
-  if (state.mode.has(ModeBits::kAlignment) && (linear->value & (checked_alignment(access.size) - 1)) != 0) {
+  if (must_raise_ac(*linear)) {
     return raise_here({.vector = vector::kAc, .has_error_code = true});
   }
   state.callout_linear = linear->value;
@@ -264,6 +278,7 @@ uint64_t gather(Translator& translator, uint64_t, uint64_t access_address, uint6
   std::byte* const buffer = state.callout_buffer.data();
   const auto load = [buffer](unsigned offset, unsigned bytes) { return load_lane(buffer + offset, bytes); };
   const uint64_t base = vcpu.effective_address(access.address);
+  bool gathered = false;
   for (unsigned i = 0; i < access.elements; ++i) {
     const unsigned at = i * access.element_bytes;
     if (lane_selected(buffer + LaneBuffer::kMask + at, access.element_bytes)) {
@@ -287,8 +302,11 @@ uint64_t gather(Translator& translator, uint64_t, uint64_t access_address, uint6
         load_ymm(access.mask, buffer + LaneBuffer::kMask);
         translator.collect_flags();
         state.rip = access.address.rip;
+        // A trap that waits for the gathered elements comes before the fault of this one.
+        if (gathered && state.mode.has(ModeBits::kSingleStep)) return fault(translator, single_step_trap());
         return fault(translator, read.error());
       }
+      gathered = true;
       for (unsigned byte = 0; byte < access.element_bytes; ++byte) {
         buffer[LaneBuffer::kData + at + byte] = element[byte];
       }

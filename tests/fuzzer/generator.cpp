@@ -250,8 +250,9 @@ bool Attempt::steer_operand(const ZydisDecodedOperand& operand, uint64_t size, u
                      : mem.segment == ZYDIS_REGISTER_GS ? start.gs_base
                                                         : 0;
   uint64_t target = base_address + offset;
-  // The long x87 and FXSAVE operands are accessed in an order of the CPU's own.
-  const bool one_piece = size <= 10 || size == 16 || size == 32;
+  // The long x87 and FXSAVE operands, and those of masked stores, are accessed in an order of the CPU's own.
+  const bool one_piece =
+      (size <= 10 || size == 16 || size == 32) && insn.row.action != jit::Action::MaskMove;
   const bool at_the_edge = one_piece && random.percent(50);
   if (wild) target = at_the_edge ? (uint64_t{1} << 47) - random.below(2 * size + 2) : random.next();
   const uint64_t wanted = target - segment;
@@ -439,8 +440,6 @@ const char* reason_not_native(ZydisMnemonic mnemonic) {
        {M(SYSCALL), M(SYSENTER), M(SYSEXIT), M(SYSRET)}},
       {"interrupts end in the host's kernel: tests/core/exception_test.cpp",
        {M(INT), M(INT1), M(INT3), M(INTO)}},
-      {"AMD's decoder sees no operand: no fetch fault before #UD", {M(UD0)}},
-      {"AMD's decoder takes it for EXTRQ, which is longer: a fetch fault before #UD", {M(VMREAD)}},
       {"a hypercall would reach the host's hypervisor", {M(VMCALL), M(VMMCALL)}},
       {"not offered by the guest's CPUID, whatever the host has: #UD",
        {M(XSAVES), M(XSAVES64), M(XRSTORS), M(XRSTORS64)}},
@@ -563,7 +562,7 @@ bool Generator::make_single(ZydisMnemonic mnemonic, uint64_t seed, Case& out) co
       case ZYDIS_MNEMONIC_FXRSTOR64:
       case ZYDIS_MNEMONIC_FXSAVE:
       case ZYDIS_MNEMONIC_FXSAVE64:
-        out.cr2_to_page = true;
+        out.any_cr2_of_operand = true;
         break;
       case ZYDIS_MNEMONIC_MASKMOVQ:
         out.x87_on_fault = false;
@@ -571,12 +570,18 @@ bool Generator::make_single(ZydisMnemonic mnemonic, uint64_t seed, Case& out) co
       default:
         break;
     }
+    // Whether #AC is raised depends on the mask, in a way that no manual tells.
+    if (attempt.insn.row.action == jit::Action::MaskMove) start.rflags &= ~flag::kAc;
     if (out.mnemonic == ZYDIS_MNEMONIC_RDRAND || out.mnemonic == ZYDIS_MNEMONIC_RDSEED) {
       out.random_gpr = static_cast<int>(jit::gpr_number(attempt.insn.operands[0].reg.value));
     }
+    out.undefined = attempt.insn.row.action == jit::Action::System &&
+                    attempt.insn.row.system_op == SystemOp::Ud;
   } else {
+    out.undefined = true;
     attempt.length = 15;
   }
+  if (!wide) start.gpr[kRsp] &= 0xffff'ffff;  // IRET to 32-bit code clears the rest
   out.code_bytes = attempt.length;
   if (leaves_the_sandbox(std::span(attempt.bytes).first(attempt.length))) return false;
   for (unsigned i = 0; i < attempt.length && out.code + i < area::kCodeEnd; ++i) {
@@ -596,6 +601,10 @@ bool Generator::make_single(ZydisMnemonic mnemonic, uint64_t seed, Case& out) co
       if (mem.type != ZYDIS_MEMOP_TYPE_VSIB &&
           ZYAN_SUCCESS(
               ZydisCalcAbsoluteAddressEx(&attempt.insn.zydis, operand, start.rip, &context, &address))) {
+        // jit/README.md, "What is not exact".
+        const bool based = mem.segment == ZYDIS_REGISTER_FS || mem.segment == ZYDIS_REGISTER_GS;
+        constexpr uint64_t kEnd = uint64_t{1} << 32;
+        if (!wide && based && (address & (kEnd - 1)) + operand->size / 8 > kEnd) return false;
         if (mem.segment == ZYDIS_REGISTER_FS) address += start.fs_base;
         if (mem.segment == ZYDIS_REGISTER_GS) address += start.gs_base;
         add_holes(attempt.insn, out, address & (area::kBytes - 1), out.holes);

@@ -19,13 +19,20 @@ struct Case {
   Program program;
   uint64_t code = 0;  // offset in the area
   unsigned code_bytes = 0;
-  std::vector<uint8_t> pieces;                      // lengths of a sequence's instructions
+  // A sequence's instructions. What the program stores into stays as it is when the case is shrunk: the bytes
+  // stored would become instructions of their own, and system calls among them.
+  struct Piece {
+    uint8_t length;
+    bool stored_into;
+  };
+  std::vector<Piece> pieces;
   ZydisMnemonic mnemonic = ZYDIS_MNEMONIC_INVALID;  // INVALID: bytes that Zydis does not decode
+  bool undefined = false;                           // #UD on every CPU
   bool cold_tlb = false;
   int random_gpr = -1;  // holds a random number afterwards
   std::vector<Hole> holes;
-  bool cr2_to_page = false;     // reads or writes in an order of its own: which byte faulted says nothing
-  bool x87_on_fault = true;     // false: the CPU has switched to MMX before the fault
+  bool any_cr2_of_operand = false;  // reads or writes in an order of its own: which byte faulted says nothing
+  bool x87_on_fault = true;         // false: the CPU has switched to MMX before the fault
 };
 
 class Generator {

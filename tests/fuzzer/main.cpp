@@ -158,10 +158,10 @@ class Fuzzer {
   // Turns instructions of a sequence into NOPs as long as there is a difference.
   void shrink(EngineMachine& engine) {
     uint64_t at = case_.code;
-    for (const uint8_t length : case_.pieces) {
+    for (const auto& [length, stored_into] : case_.pieces) {
       std::byte* const bytes = case_.program.memory.data() + at;
       at += length;
-      if (*bytes == kHalt) continue;
+      if (*bytes == kHalt || stored_into) continue;
       const std::vector<std::byte> old(bytes, bytes + length);
       std::fill(bytes, bytes + length, kNop);
       native_outcome_ = native_.run(case_.program);
@@ -257,7 +257,7 @@ class Fuzzer {
   }
   void crashed() const { report(engine_ ? engine_->name() : "no", "a host fault that is nobody's"); }
 
-  static constexpr unsigned kPatience = 100;  // of 10 ms
+  static constexpr unsigned kPatience = 500;  // of 10 ms
   static constexpr uint64_t kRenewal = 20'000;
   Options options_;
   NativeMachine native_;

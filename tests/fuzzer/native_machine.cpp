@@ -132,7 +132,8 @@ namespace {
 NativeMachine* machine = nullptr;
 Outcome outcome;
 uint64_t ticks = 0, started = 0;
-constexpr uint64_t kPatienceTicks = 20;  // of 10 ms
+bool disturbed = false;  // a signal has interrupted the program: returning from it loses NT
+constexpr uint64_t kPatienceTicks = 2;  // of 10 ms
 constexpr int kFaultSignals[] = {SIGSEGV, SIGFPE, SIGILL, SIGBUS, SIGTRAP};
 struct sigaction translator_action[NSIG];
 
@@ -157,6 +158,7 @@ int on_signal(int signal, void* info, void* context) {
       if (machine->tick_) machine->tick_();
       return 0;
     }
+    disturbed = true;
     if (ticks - started < kPatienceTicks) return 1;
     outcome.timeout = true;
   }
@@ -246,7 +248,6 @@ void NativeMachine::install_handlers() {
 }
 
 Outcome NativeMachine::run(const Program& program) {
-  std::memcpy(view_, program.memory.data(), area::kBytes);
   store_vector_state(program.start.vector, vector_image);
   NativeEntry entry = {};
   for (unsigned i = 0; i < 16; ++i) entry.gpr[i] = program.start.gpr[i];
@@ -258,9 +259,15 @@ Outcome NativeMachine::run(const Program& program) {
   entry.fs_base = program.start.fs_base;
   entry.gs_base = program.start.gs_base;
   entry.vector_image = vector_image;
-  outcome = {};
-  started = ticks;
-  fuzz_enter(&entry);
+  for (unsigned attempt = 0; attempt < 3; ++attempt) {
+    std::memcpy(view_, program.memory.data(), area::kBytes);
+    outcome = {};
+    disturbed = false;
+    started = ticks;
+    fuzz_enter(&entry);
+    if (!disturbed || outcome.timeout) return outcome;
+  }
+  outcome.timeout = true;
   return outcome;
 }
 

@@ -26,6 +26,7 @@ struct Item {
   unsigned target_byte = 0;  // within the target
   unsigned field = 0, field_bytes = 0;
   bool relative = true;    // to the end of this item
+  bool stored_into = false;
   int absolute_slot = -1;  // offset in the area that gets the target's address instead
 };
 
@@ -313,6 +314,7 @@ void Builder::add_store_into_code() {
     } else {
       item.bytes = {kSimpleOpcodes[random_.below(std::size(kSimpleOpcodes))]};
     }
+    item.stored_into = true;
     patchable_.push_back(static_cast<int>(items_.size()));
     add(std::move(item));
   };
@@ -405,7 +407,7 @@ bool Builder::layout() {
   }
   std::vector<uint8_t> code;
   for (const Item& item : items_) {
-    out_.pieces.push_back(static_cast<uint8_t>(item.bytes.size()));
+    out_.pieces.push_back({static_cast<uint8_t>(item.bytes.size()), item.stored_into});
     code.insert(code.end(), item.bytes.begin(), item.bytes.end());
   }
   if (leaves_the_sandbox(code)) return false;
