@@ -296,6 +296,8 @@ FpuNeed fpu_need(const GuestInstruction& insn) {
     case ZYDIS_ISA_EXT_SHA:
     case ZYDIS_ISA_EXT_GFNI:
       switch (insn.zydis.mnemonic) {
+        case ZYDIS_MNEMONIC_FISTTP:
+          return {true, FpuClass::X87};
         case ZYDIS_MNEMONIC_SFENCE:
         case ZYDIS_MNEMONIC_LFENCE:
         case ZYDIS_MNEMONIC_MFENCE:

@@ -3,9 +3,6 @@
 #include "runtime/guest.h"
 
 static unsigned cpl;
-static unsigned long alias(void) {
-  return cpl == 3 ? USER_ALIAS : 0;
-}
 
 static uint8_t image[1024] __attribute__((aligned(64)));
 
@@ -15,9 +12,9 @@ static void put_hex(const uint8_t* bytes, unsigned count) {
 
 // Vector and place, then x87 control, status and tag words, MXCSR; t: ST0; u: ST0 and ST1; x: XMM0; m: 16 bytes at DATA.
 static void put_state(const char* show) {
-  report("");
+  put_outcome("");
   asm volatile("fxsave64 [%0]" ::"r"(image) : "memory");
-  say("  fcw=");
+  say(" fcw=");
   put_hex(image, 2);
   say(" fsw=");
   put_hex(image + 2, 2);
@@ -37,11 +34,13 @@ static void put_state(const char* show) {
 }
 
 static const uint32_t kMxcsr = 0x1f80;
+static const uint32_t kInitial[128] __attribute__((aligned(16))) = {[0] = 0x37f, [6] = 0x1f80};  // and all registers 0
 #define F(name, text, shown, ...)                                                                  \
   do {                                                                                             \
-    asm volatile("clts; fninit; ldmxcsr %0" ::"m"(kMxcsr));                                        \
+    PRIVILEGED("clts");                                                                            \
+    asm volatile("fxrstor64 [%0]" ::"r"(kInitial) : "memory");                                     \
     run(CODE(text), (struct setup){.cpl = cpl, __VA_ARGS__});                                      \
-    asm volatile("clts");                                                                          \
+    PRIVILEGED("clts");                                                                            \
     say("%s: ", name);                                                                             \
     put_state(shown);                                                                              \
   } while (0)
@@ -221,11 +220,6 @@ static void sse_exceptions(void) {
 
 static void controls(void) {
   say("-- CR0.TS, EM, MP and CR4.OSFXSR, OSXSAVE, CPL %d\n", (unsigned long)cpl);
-  static const struct {
-    const char* name;
-    const char* code;
-  } kNone = {0};
-  (void)kNone;
   struct {
     const char* name;
     const char* code;
@@ -285,7 +279,7 @@ static void controls(void) {
       if (bits % 8 == 0) say(" ");
       const unsigned long cr4 = read_cr4() & ~(unsigned long)(CR4_OSFXSR | CR4_OSXSAVE);
       write_cr4(cr4 | CR4_OSXSAVE);
-      asm volatile("xsetbv" ::"c"(0), "a"(7), "d"(0));
+      PRIVILEGED("xsetbv" ::"c"(0), "a"(7), "d"(0));
       write_cr4(cr4 | (bits & 8 ? 0 : CR4_OSFXSR) | (bits & 16 ? 0 : CR4_OSXSAVE));
       write_cr0((read_cr0() & ~(unsigned long)(CR0_TS | CR0_EM | CR0_MP)) | (bits & 1 ? CR0_TS : 0) | (bits & 2 ? CR0_EM : 0) |
                 (bits & 4 ? CR0_MP : 0));
@@ -313,12 +307,11 @@ static void put_image(const char* name, unsigned size) {
     report("");
     return;
   }
-  say("\n");
   for (unsigned i = 0; i < size; i += 16) {
     bool touched = false;
     for (unsigned j = i; j < i + 16 && j < size; ++j) touched = touched || bytes[j] != 0xcc;
     if (!touched) continue;
-    say("  at %x: ", (unsigned long)i);
+    say(" %x=", (unsigned long)i);
     for (unsigned j = i; j < i + 16 && j < size; ++j) {
       if (bytes[j] == 0xcc) {
         say("..");
@@ -326,8 +319,8 @@ static void put_image(const char* name, unsigned size) {
         put_hex(bytes + j, 1);
       }
     }
-    say("\n");
   }
+  say("\n");
 }
 
 // What all images begin with: every register has something in it, ST0 to ST4 are in use.
@@ -391,7 +384,7 @@ static void images(void) {
 
   const unsigned long cr4 = read_cr4();
   write_cr4(cr4 | CR4_OSXSAVE);
-  asm volatile("xsetbv" ::"c"(0), "a"(7), "d"(0));
+  PRIVILEGED("xsetbv" ::"c"(0), "a"(7), "d"(0));
 #define XSAVED(name, text, ...) IMAGE(name, true, text "; mov dword ptr [rsi + 28], 0", 832 + 64, __VA_ARGS__)
   for (unsigned components = 0; components < 8; ++components) {
     say("components %d, ", (unsigned long)components);
@@ -404,16 +397,10 @@ static void images(void) {
     XSAVED("XSAVEC", "xor edx, edx; xsavec [rsi]", .ax = components ? components : 0x100000000);
   }
   XSAVED("XSAVE keeps the other bits of XSTATE_BV", "xor edx, edx; mov qword ptr [rsi + 512], 5; mov eax, 2; xsave [rsi]");
-  XSAVED("XSAVE of components that are not enabled", "mov edx, -1; mov eax, -1; mov qword ptr [rsi + 512], 0; xsave [rsi]");
   XSAVED("XSAVE that is not aligned", "xor edx, edx; mov eax, 7; xsave [rsi + 32]");
   XSAVED("XSAVE with LOCK", "xor edx, edx; mov eax, 7; .byte 0xf0; xsave [rsi]");
   XSAVED("XRSTOR that is not aligned", "xor edx, edx; mov eax, 7; xrstor [rsi + 32]");
   XSAVED("VZEROALL, XSAVE", "vzeroall; xor edx, edx; mov eax, 4; mov qword ptr [rsi + 512], 0; xsave [rsi]; and qword ptr [rsi + 512], 3");
-#define RESTORED(name, text)                                                                                          \
-  XSAVED(name, "xor edx, edx; mov qword ptr [rsi + 512], 0; mov qword ptr [rsi + 520], 0; mov qword ptr [rsi + 528], 0;" \
-               "xor eax, eax; lea rdi, [rsi + 536]; mov ecx, 40; rep stosb; mov eax, 7; xsave [rsi]; fninit; vzeroall;"   \
-               "mov dword ptr [rsi + 0xe00], 0x1f80; ldmxcsr [rsi + 0xe00];" text                                         \
-               "; mov eax, 7; xor edx, edx; mov qword ptr [rsi + 512], 0; xsave [rsi]; mov qword ptr [rsi + 512], 0")
   for (unsigned requested = 0; requested < 8; ++requested) {
     for (unsigned present = 0; present < 8; ++present) {
       say("requested %d, present %d, ", (unsigned long)requested, (unsigned long)present);
@@ -421,13 +408,13 @@ static void images(void) {
       fill_registers(true);
       run(CODE("xor edx, edx; mov qword ptr [rsi + 512], 0; mov eax, 7; xsave [rsi]; xor eax, eax; lea rdi, [rsi + 520];"
                "mov ecx, 56; rep stosb; fninit; vzeroall; mov dword ptr [rsi + 0xe00], 0x1f80; ldmxcsr [rsi + 0xe00];"
-               "mov [rsi + 512], rbx; mov eax, ebp; xrstor [rsi]; mov edi, esi; add rsi, 0x400; mov rax, 7; fxsave [rsi];"
+               "sub ebx, 0x100; mov [rsi + 512], rbx; mov eax, ebp; xrstor [rsi]; mov edi, esi; add rsi, 0x400; mov rax, 7; fxsave [rsi];"
                "vextractf128 [rsi + 512], ymm0, 1; mov eax, [rsi + 24]; mov edx, [rsi]; mov ecx, [rsi + 4]"),
-          (struct setup){.cpl = cpl, .bx = present ? present : 0, .bp = requested ? requested : 0x100000000});
+          (struct setup){.cpl = cpl, .bx = 0x100 + present, .bp = requested ? requested : 0x100000000});
       const uint8_t* const now = (const uint8_t*)DATA + 0x400;
       say("XRSTOR: ");
-      report("");
-      say("  fcw and fsw %x tags %x mxcsr %x st0 ", caught.state.dx, caught.state.cx & 0xff, caught.state.ax);
+      put_outcome("");
+      say(" fcw and fsw %x tags %x mxcsr %x st0 ", caught.state.dx, caught.state.cx & 0xff, caught.state.ax);
       put_hex(now + 32, 10);
       say(" xmm0 ");
       put_hex(now + 160, 16);
@@ -452,15 +439,20 @@ static void images(void) {
   BAD("XRSTOR, compacted", "mov byte ptr [rsi + 520], 7; mov byte ptr [rsi + 527], 0x80");
   BAD("XRSTOR, compacted, of what is not in it", "mov byte ptr [rsi + 520], 3; mov byte ptr [rsi + 527], 0x80");
   BAD("XRSTOR, compacted, with a reserved byte at 16", "mov byte ptr [rsi + 520], 7; mov byte ptr [rsi + 527], 0x80; mov byte ptr [rsi + 528], 1");
-  asm volatile("xsetbv" ::"c"(0), "a"(3), "d"(0));
-  BAD("XRSTOR of AVX that is not enabled", "mov byte ptr [rsi + 512], 7");
-  XSAVED("XSAVE with AVX disabled", "xor edx, edx; mov eax, 7; mov qword ptr [rsi + 512], 0; xsave [rsi]");
-  asm volatile("xsetbv" ::"c"(0), "a"(1), "d"(0));
-  XSAVED("XSAVE with x87 only", "xor edx, edx; mov eax, 7; mov qword ptr [rsi + 512], 0; xsave [rsi]");
-  asm volatile("xsetbv" ::"c"(0), "a"(7), "d"(0));
   // The optimizations may leave out what has not changed since XRSTOR from the same place: what matters is that nothing is lost.
   XSAVED("XRSTOR, XSAVEOPT", "xor edx, edx; mov eax, 7; mov qword ptr [rsi + 512], 0; mov qword ptr [rsi + 520], 0; lea rdi, [rsi + 520];"
          "xor eax, eax; mov ecx, 56; rep stosb; mov eax, 7; xsave [rsi]; xrstor [rsi]; pcmpeqb xmm3, xmm3; xsaveopt [rsi]; mov qword ptr [rsi + 512], 0");
+#ifndef NATIVE
+  XSAVED("XSAVE of components that are not enabled", "mov edx, -1; mov eax, -1; mov qword ptr [rsi + 512], 0; xsave [rsi]");
+  PRIVILEGED("xsetbv" ::"c"(0), "a"(3), "d"(0));
+#define WITHOUT_AVX(name, text) IMAGE(name, false, text "; mov dword ptr [rsi + 28], 0", 832 + 64)
+  WITHOUT_AVX("XRSTOR of AVX that is not enabled", "xor eax, eax; lea rdi, [rsi + 512]; mov ecx, 64; rep stosb; xor edx, edx; mov eax, 3;"
+              "xsave [rsi]; mov byte ptr [rsi + 512], 7; xrstor [rsi]");
+  WITHOUT_AVX("XSAVE with AVX disabled", "xor edx, edx; mov eax, 7; mov qword ptr [rsi + 512], 0; xsave [rsi]");
+  PRIVILEGED("xsetbv" ::"c"(0), "a"(1), "d"(0));
+  WITHOUT_AVX("XSAVE with x87 only", "xor edx, edx; mov eax, 7; mov qword ptr [rsi + 512], 0; xsave [rsi]");
+  PRIVILEGED("xsetbv" ::"c"(0), "a"(7), "d"(0));
+#endif
   write_cr4(cr4);
 }
 
@@ -468,10 +460,10 @@ void guest_main(void) {
   default_gates();
   const uint32_t features = cpuid(1, 0).ecx;
   if (!(features >> 28 & 1)) say("no AVX\n");
-  for (cpl = 0; cpl <= 3; cpl += 3) {
+  for (cpl = FIRST_CPL; cpl <= 3; cpl += 3) {
     x87_exceptions();
     sse_exceptions();
-    controls();
+    if (FIRST_CPL == 0) controls();
     images();
   }
   finish();

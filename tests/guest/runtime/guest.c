@@ -6,6 +6,12 @@ static bool pushes_error_code(unsigned long vector) {
   return vector < 32 && (0x227d00u >> vector & 1);
 }
 
+#ifdef NATIVE
+void set_gate(unsigned vector, unsigned long target, unsigned type_and_dpl, unsigned selector, unsigned ist) {
+  (void)vector, (void)target, (void)type_and_dpl, (void)selector, (void)ist;
+}
+void default_gates(void) {}
+#else
 void* memset(void* to, int value, size_t size) {
   void* out = to;
   asm volatile("rep stosb" : "+D"(out), "+c"(size) : "a"(value) : "memory");
@@ -18,14 +24,53 @@ void* memcpy(void* to, const void* from, size_t size) {
   return to;
 }
 
+void put_text(const char* text, size_t size) {
+  asm volatile("rep outsb" : "+S"(text), "+c"(size) : "d"((uint16_t)0xe9) : "memory");
+}
+
+void finish(void) {
+  for (;;) out8(0xf4, 0x10);
+}
+
+void set_gate(unsigned vector, unsigned long target, unsigned type_and_dpl, unsigned selector, unsigned ist) {
+#ifdef __x86_64__
+  const uint64_t gate[2] = {
+      (target & 0xffff) | (uint64_t)selector << 16 | (uint64_t)ist << 32 | (uint64_t)type_and_dpl << 40 |
+          (target >> 16 & 0xffff) << 48,
+      target >> 32};
+#else
+  const uint64_t gate[1] = {(target & 0xffff) | (uint64_t)selector << 16 | (uint64_t)ist << 32 |
+                            (uint64_t)type_and_dpl << 40 | (uint64_t)(target >> 16) << 48};
+#endif
+  memcpy(idt + vector * sizeof gate, gate, sizeof gate);
+}
+
+void default_gates(void) {
+  for (unsigned vector = 0; vector < 256; ++vector) {
+#ifdef __x86_64__
+    set_gate(vector, STUB(vector), vector == END ? GATE_INTERRUPT | 0x60 : GATE_INTERRUPT, KCODE, 1);
+#else
+    set_gate(vector, STUB(vector), vector == END ? GATE_INTERRUPT | 0x60 : GATE_INTERRUPT, KCODE, 0);
+#endif
+  }
+#ifndef __x86_64__
+  set_gate(DF, 0, 0x85, DF_TSS_SELECTOR, 0);
+#endif
+  struct {
+    uint16_t limit;
+    unsigned long base;
+  } __attribute__((packed)) table = {256 * 2 * sizeof(unsigned long) - 1, (unsigned long)idt};
+  asm volatile("lidt %0" ::"m"(table));
+}
+#endif
+
 static char line[4096];
 static size_t line_length;
 
 static void put(char c) {
   line[line_length++] = c;
   if (c != '\n' && line_length < sizeof line) return;
-  const char* text = line;
-  asm volatile("rep outsb" : "+S"(text), "+c"(line_length) : "d"((uint16_t)0xe9) : "memory");
+  put_text(line, line_length);
   line_length = 0;
 }
 
@@ -68,46 +113,16 @@ void say(const char* format, ...) {
   va_end(list);
 }
 
-void finish(void) {
-  for (;;) out8(0xf4, 0x10);
-}
-
-void set_gate(unsigned vector, unsigned long target, unsigned type_and_dpl, unsigned selector, unsigned ist) {
-#ifdef __x86_64__
-  const uint64_t gate[2] = {
-      (target & 0xffff) | (uint64_t)selector << 16 | (uint64_t)ist << 32 | (uint64_t)type_and_dpl << 40 |
-          (target >> 16 & 0xffff) << 48,
-      target >> 32};
-#else
-  const uint64_t gate[1] = {(target & 0xffff) | (uint64_t)selector << 16 | (uint64_t)ist << 32 |
-                            (uint64_t)type_and_dpl << 40 | (uint64_t)(target >> 16) << 48};
-#endif
-  memcpy(idt + vector * sizeof gate, gate, sizeof gate);
-}
-
-void default_gates(void) {
-  for (unsigned vector = 0; vector < 256; ++vector) {
-#ifdef __x86_64__
-    set_gate(vector, STUB(vector), vector == END ? GATE_INTERRUPT | 0x60 : GATE_INTERRUPT, KCODE, 1);
-#else
-    set_gate(vector, STUB(vector), vector == END ? GATE_INTERRUPT | 0x60 : GATE_INTERRUPT, KCODE, 0);
-#endif
-  }
-#ifndef __x86_64__
-  set_gate(DF, 0, 0x85, DF_TSS_SELECTOR, 0);
-#endif
-  struct {
-    uint16_t limit;
-    unsigned long base;
-  } __attribute__((packed)) table = {256 * 2 * sizeof(unsigned long) - 1, (unsigned long)idt};
-  asm volatile("lidt %0" ::"m"(table));
-}
-
 static const char* started;
 
 void run(const char* code, struct setup setup) {
   const bool user = setup.cpl == 3;
   const unsigned long alias = user ? USER_ALIAS : 0;
+#ifdef NATIVE
+  const unsigned long code_alias = 0;
+#else
+  const unsigned long code_alias = alias;
+#endif
   struct machine_state state = {
       .ax = setup.ax ? setup.ax : 0x1111,
       .cx = setup.cx ? setup.cx : 0x2222,
@@ -117,7 +132,7 @@ void run(const char* code, struct setup setup) {
       .bp = setup.bp ? setup.bp : 0x5555,
       .si = setup.si ? setup.si : DATA + alias,
       .di = setup.di ? setup.di : DATA2 + alias,
-      .ip = setup.ip ? setup.ip : (unsigned long)code + alias,
+      .ip = setup.ip ? setup.ip : (unsigned long)code + code_alias,
       .flags = setup.flags | FL_FIXED,
       .cs = setup.cs ? setup.cs : user ? UCODE : KCODE,
       .ss = setup.ss ? setup.ss : user ? UDATA : KDATA,
@@ -182,7 +197,7 @@ static void report_member(char member) {
   }
 }
 
-void report(const char* show) {
+void put_outcome(const char* show) {
   const unsigned long vector = caught.vector;
   const unsigned long offset = caught.state.ip - (unsigned long)started;
   if (vector == END) {
@@ -202,6 +217,10 @@ void report(const char* show) {
     if (vector == PF) say(" cr2=%x", caught.cr2);
   }
   for (; show && *show; ++show) report_member(*show);
+}
+
+void report(const char* show) {
+  put_outcome(show);
   say("\n");
 }
 

@@ -118,11 +118,20 @@ void guest_main(void);
 void run(const char* code, struct setup setup);
 // "#GP(0000) +3", and what `show` names, of the last run.
 void report(const char* show);
+void put_outcome(const char* show);  // without the line's end
 void check(const char* name, const char* code, struct setup setup);
 
 // Prints to the debug console: %s %c, and %d %x %X(8 digits) of unsigned long.
 void say(const char* format, ...);
 void finish(void) __attribute__((noreturn));
+void put_text(const char* text, size_t size);
+
+// Checks begin with it: the bare processor (native64.c) has CPL 3 only, and ignores what the privileged functions below would do.
+#ifdef NATIVE
+enum { FIRST_CPL = 3 };
+#else
+enum { FIRST_CPL = 0 };
+#endif
 
 void set_gate(unsigned vector, unsigned long target, unsigned type_and_dpl, unsigned selector, unsigned ist);
 void default_gates(void);
@@ -148,6 +157,11 @@ static inline uint64_t descriptor(uint32_t base, uint32_t limit, unsigned access
 }
 enum { GRANULAR = 8, BIG = 4 };
 
+#ifdef NATIVE
+#define PRIVILEGED(...) (void)0
+#else
+#define PRIVILEGED(...) asm volatile(__VA_ARGS__)
+#endif
 #define IN_OUT_OF(width, type)                                             \
   static inline type in##width(unsigned port) {                            \
     type value;                                                            \
@@ -163,12 +177,13 @@ IN_OUT_OF(32, uint32_t)
 
 #define CONTROL_REGISTER(name)                                                                   \
   static inline unsigned long read_##name(void) {                                                \
-    unsigned long value;                                                                         \
-    asm volatile("mov %0, " #name : "=r"(value));                                                \
+    unsigned long value = 0;                                                                     \
+    PRIVILEGED("mov %0, " #name : "=r"(value));                                                  \
     return value;                                                                                \
   }                                                                                              \
   static inline void write_##name(unsigned long value) {                                         \
-    asm volatile("mov " #name ", %0" ::"r"(value) : "memory");                                   \
+    (void)value;                                                                                 \
+    PRIVILEGED("mov " #name ", %0" ::"r"(value) : "memory");                                     \
   }
 CONTROL_REGISTER(cr0)
 CONTROL_REGISTER(cr2)
@@ -182,15 +197,18 @@ CONTROL_REGISTER(dr6)
 CONTROL_REGISTER(dr7)
 
 static inline uint64_t read_msr(uint32_t index) {
-  uint32_t low, high;
-  asm volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(index));
+  uint32_t low = 0, high = 0;
+  (void)index;
+  PRIVILEGED("rdmsr" : "=a"(low), "=d"(high) : "c"(index));
   return (uint64_t)high << 32 | low;
 }
 static inline void write_msr(uint32_t index, uint64_t value) {
-  asm volatile("wrmsr" ::"c"(index), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)) : "memory");
+  (void)index, (void)value;
+  PRIVILEGED("wrmsr" ::"c"(index), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)) : "memory");
 }
 static inline void invlpg(unsigned long address) {
-  asm volatile("invlpg [%0]" ::"r"(address) : "memory");
+  (void)address;
+  PRIVILEGED("invlpg [%0]" ::"r"(address) : "memory");
 }
 struct cpuid {
   uint32_t eax, ebx, ecx, edx;
@@ -206,5 +224,9 @@ static inline bool is_tcg(void) {
   return cpuid(0x40000000, 0).ebx == 0x54474354;
 }
 
+#ifdef NATIVE
+#include <string.h>
+#else
 void* memset(void* to, int value, size_t size);
 void* memcpy(void* to, const void* from, size_t size);
+#endif
