@@ -41,11 +41,28 @@ void IoBus::add(uint16_t first, uint16_t count, Device& device, uint16_t device_
   ranges_.insert(after, {.first = first, .count = count, .device_offset = device_offset, .device = &device});
 }
 
+IoBus::WindowId IoBus::add_window(uint16_t count, Device& device, uint16_t device_offset) {
+  windows_.push_back({.range = {.first = 0, .count = count, .device_offset = device_offset, .device = &device}});
+  return {static_cast<unsigned>(windows_.size() - 1)};
+}
+
+void IoBus::place(WindowId window, std::optional<uint16_t> first) {
+  Window& moved = windows_.at(window.index);
+  moved.placed = first && *first + unsigned{moved.range.count} <= kPorts;
+  if (moved.placed) moved.range.first = *first;
+}
+
 const IoBus::Range* IoBus::range_at(uint16_t port) const {
   const auto after = std::ranges::upper_bound(ranges_, port, {}, &Range::first);
-  if (after == ranges_.begin()) return nullptr;
-  const Range& range = *std::prev(after);
-  return port - range.first < range.count ? &range : nullptr;
+  if (after != ranges_.begin()) {
+    const Range& range = *std::prev(after);
+    if (port - range.first < range.count) return &range;
+  }
+  for (const Window& window : windows_) {
+    const Range& range = window.range;
+    if (window.placed && port >= range.first && port - range.first < range.count) return &range;
+  }
+  return nullptr;
 }
 
 uint32_t IoBus::read(uint16_t port, unsigned size) {

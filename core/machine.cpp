@@ -36,6 +36,13 @@ Machine::Machine(const MachineOptions& options)
       vcpu_(*state_, map_, tlb_, io_, cpu_model_) {
   events_.set_listener([this] { kick(); });
   clock_.set_deadline_listener([this] { set_alarm(); });
+  map_.set_change_listener([this](bool code) {
+    tlb_.flush_all();
+    if (code) {
+      stale_translations_ = true;  // they are dropped outside translated code
+      vcpu_.attend(attention::kKick);
+    }
+  });
 }
 
 Machine::~Machine() {
@@ -87,6 +94,7 @@ ExitReason Machine::run() {
       if (const DebugStop met = vcpu_.debug().take_stop(); met.kind != DebugStop::Kind::None) report(met);
     }
     events_.drain();
+    if (std::exchange(stale_translations_, false)) engine_->discard_translations();
     if (paused_ || (step_ && !state.halted)) {
       held_attention_ |= why & attention::kInterrupt;
       reason = stop();

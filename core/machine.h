@@ -142,6 +142,7 @@ class Machine final : public MachineControl {
   std::function<void()> boot_, idle_listener_, triple_fault_listener_;
   bool reset_requested_ = false;
   bool shutdown_told_ = false;
+  bool stale_translations_ = false;
   std::atomic<bool> exit_requested_{false};
   std::atomic<int> exit_code_{0};
   Times times_;

@@ -9,7 +9,11 @@
 namespace penumbra {
 
 namespace {
-constexpr unsigned kPitIrq = 0, kKeyboardIrq = 1, kRtcIrq = 8, kMouseIrq = 12;
+constexpr unsigned kPitIrq = 0, kKeyboardIrq = 1, kRtcIrq = 8, kSciIrq = 9, kMouseIrq = 12;
+
+// Where the functions of the chip set are on the PCI bus.
+constexpr uint8_t kHostBridge = PciBus::address(0, 0), kIsaBridge = PciBus::address(1, 0),
+                  kPowerManagement = PciBus::address(1, 3);
 
 // Inputs of the shared lines.
 constexpr unsigned kA20Keyboard = 0, kA20Port92 = 1;
@@ -54,6 +58,10 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
       dma_2_("dma_8237_2", 1),
       port_92_([this] { control_.request_reset(); }, a20_.input(kA20Port92)),
       reset_control_([this] { control_.request_reset(); }),
+      isa_bridge_([this](unsigned irq, bool level) { pics_.set_irq(irq, level); }),
+      pci_([this](unsigned pirq, bool level) { isa_bridge_.set_pirq(pirq, level); }),
+      host_bridge_(map, pci_, reset_control_),
+      acpi_pm_(clock, io, pics_.irq_line(kSciIrq), [this] { control_.request_exit(0); }),
       fw_cfg_(map) {
   a20_.drive(kA20Keyboard, true);  // as the 8042 comes out of reset
   pics_.set_interrupt_listener(std::move(interrupt));
@@ -79,7 +87,14 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
   add(io, 0x80, 1, post_port_);
   add(io, 0x81, 15, dma_pages_);
   add(io, 0x92, 1, port_92_);
-  add(io, 0xcf8, 4, reset_control_);
+  chips_.push_back(&reset_control_);
+  add(io, 0xcf8, 8, host_bridge_);
+  chips_.push_back(&isa_bridge_);
+  add(io, 0xafe0, AcpiPmPiix4::kGpePorts, acpi_pm_, AcpiPmPiix4::kGpe);
+  io.add(0xb2, AcpiPmPiix4::kApmPorts, acpi_pm_, AcpiPmPiix4::kApm);
+  pci_.add(kHostBridge, host_bridge_);
+  pci_.add(kIsaBridge, isa_bridge_);
+  pci_.add(kPowerManagement, acpi_pm_);
   add(io, 0x510, 12, fw_cfg_);
   for (auto& console : options.debug_consoles) {
     debug_consoles_.push_back(
@@ -150,6 +165,7 @@ void PcBoard::describe_machine(const PhysicalMap& map) {
 // The interrupt controllers go first: the lines that fall when the others are reset leave no request behind.
 void PcBoard::reset() {
   for (Device* chip : chips_) chip->reset();
+  pci_.reset();
 }
 
 DeviceState PcBoard::save() const {
@@ -157,6 +173,7 @@ DeviceState PcBoard::save() const {
   for (const Device* chip : chips_) chips[std::string(chip->name())] = chip->save();
   return {{"version", 1},
           {"chips", chips},
+          {"pci", pci_.save()},
           {"a20", a20_.levels()},
           {"irq3", irq3_.levels()},
           {"irq4", irq4_.levels()}};
@@ -172,6 +189,7 @@ void PcBoard::load(const DeviceState& state) {
   }
   if (chips.size() != chips_.size()) throw std::invalid_argument("the saved board has other chips");
   for (Device* chip : chips_) chip->load(chips.at(std::string(chip->name())));
+  pci_.load(state.at("pci"));
   a20_.restore(static_cast<uint8_t>(bounded(state, "a20", 3)));
   irq3_.restore(static_cast<uint8_t>(bounded(state, "irq3", 3)));
   irq4_.restore(static_cast<uint8_t>(bounded(state, "irq4", 3)));

@@ -1,8 +1,8 @@
 // The PC: which chips there are, and how ports, interrupt lines, the A20 gate and the reset line connect
 // them.
 //
-// As QEMU's pc machine without PCI: two 8259A with ELCR, 8254, MC146818, 8042, up to four 16550A, 8237A, and
-// the system control ports, the 82371SB's (PIIX3) where it has them.
+// As QEMU's pc machine: 440FX host bridge, PIIX3 ISA bridge, PIIX4 power management; two 8259A with ELCR, 8254, MC146818,
+// 8042, up to four 16550A, 8237A, and the system control ports.
 #pragma once
 
 #include <cstdint>
@@ -16,11 +16,15 @@
 #include "core/io_bus.h"
 #include "core/machine_control.h"
 #include "core/virtual_clock.h"
+#include "devices/acpi_pm_piix4.h"
 #include "devices/debug_console.h"
 #include "devices/debug_exit.h"
 #include "devices/dma_8237.h"
 #include "devices/fw_cfg.h"
+#include "devices/host_bridge_440fx.h"
+#include "devices/isa_bridge_piix3.h"
 #include "devices/keyboard_8042.h"
+#include "devices/pci_bus.h"
 #include "devices/pic_pair.h"
 #include "devices/pit_8254.h"
 #include "devices/port_61.h"
@@ -56,6 +60,9 @@ class PcBoard final : public Board {
 
   InterruptSource& interrupts() override { return pics_; }
   PicPair& pics() { return pics_; }
+  PciBus& pci() { return pci_; }
+  HostBridge440fx& host_bridge() { return host_bridge_; }
+  AcpiPmPiix4& power_management() { return acpi_pm_; }
   void reset() override;
 
   // Has what the board knows (memory, CPUs, no display); kernels and tables are the caller's.
@@ -104,6 +111,10 @@ class PcBoard final : public Board {
   PostPort post_port_;
   Port92 port_92_;
   ResetControl reset_control_;
+  IsaBridgePiix3 isa_bridge_;
+  PciBus pci_;
+  HostBridge440fx host_bridge_;
+  AcpiPmPiix4 acpi_pm_;
   FwCfg fw_cfg_;
   std::vector<std::unique_ptr<DebugConsole>> debug_consoles_;
   std::unique_ptr<DebugExit> debug_exit_;

@@ -396,7 +396,11 @@ DeviceState Pit8254::save() const {
                         {"latched_count", or_null(counter.latched_count)},
                         {"latched_status", or_null(counter.latched_status)}});
   }
-  return {{"version", 1}, {"counters", counters}, {"out0", out0_level_}, {"next_edge", or_null(next_edge_)}};
+  return {{"version", 1},
+          {"counters", counters},
+          {"out0", out0_level_},
+          {"next_edge", or_null(next_edge_)},
+          {"deadline", timer_.armed() ? DeviceState(timer_.deadline()) : DeviceState(nullptr)}};
 }
 
 void Pit8254::load(const DeviceState& state) {
@@ -433,8 +437,12 @@ void Pit8254::load(const DeviceState& state) {
   }
   state.at("out0").get_to(out0_level_);
   load_optional(state, "next_edge", next_edge_);
-  if (checked(next_edge_)) {
-    timer_.arm(time_of(*next_edge_));
+  checked(next_edge_);
+  // Not that of the edge: a fast timer's edges are late (see kShortestInterval).
+  std::optional<Nanoseconds> deadline;
+  load_optional(state, "deadline", deadline);
+  if (next_edge_ && deadline) {
+    timer_.arm(*deadline);
   } else {
     timer_.cancel();
   }

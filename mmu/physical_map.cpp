@@ -8,7 +8,6 @@ namespace penumbra {
 
 namespace {
 
-constexpr uint64_t k4g = uint64_t{1} << 32;
 // Physical addresses have at most 52 bits (SDM vol. 3, 4.1.4).
 constexpr uint64_t kPhysicalMask = (uint64_t{1} << 52) - 1;
 
@@ -51,9 +50,20 @@ constexpr uint64_t ones(unsigned size) { return size == 8 ? ~uint64_t{0} : (uint
 
 }  // namespace
 
-const PhysicalMap::Region* PhysicalMap::region_at(uint64_t physical) const {
-  for (const Region& region : regions_) {
-    if (physical - region.start < region.bytes) return &region;
+const PhysicalMap::Range* PhysicalMap::find(const std::vector<Range>& ranges, uint64_t physical) {
+  const Range* first = ranges.data();
+  size_t count = ranges.size();
+  while (count > 0) {
+    const size_t half = count / 2;
+    const Range& middle = first[half];
+    if (physical < middle.start) {
+      count = half;
+    } else if (physical < middle.end) {
+      return &middle;
+    } else {
+      first += half + 1;
+      count -= half + 1;
+    }
   }
   return nullptr;
 }
@@ -61,19 +71,31 @@ const PhysicalMap::Region* PhysicalMap::region_at(uint64_t physical) const {
 PhysicalMap::Page PhysicalMap::page(PhysAddr address) const {
   const uint64_t start = address.value & a20_mask_ & kPhysicalMask & ~kPageOffsetMask;
   Page page{.frame = PhysAddr{start}.frame()};
-  if (const Region* region = region_at(start)) {
-    page.region_offset = start - region->start;
-    page.kind = region->host ? PageKind::Rom : PageKind::Mmio;
-    page.host = region->host ? region->host + page.region_offset : nullptr;
-    page.handler = region->handler;
-  } else if (start < ram_below_4g()) {
-    page.kind = PageKind::Ram;
-    page.host = ram_ + start;
-  } else if (start >= k4g && start - k4g < ram_above_4g()) {
-    page.kind = PageKind::Ram;
-    page.host = ram_ + ram_below_4g() + (start - k4g);
+  if (const Range* range = find(ranges_, start)) {
+    const uint64_t offset = start - range->start;
+    page.handler = range->handler;
+    page.region_offset = range->region_offset + offset;
+    if (range->host) {
+      page.kind = range->writable ? PageKind::Ram : PageKind::Rom;
+      page.host = range->host + offset;
+    } else if (range->handler) {
+      page.kind = PageKind::Mmio;
+    }
   }
   return page;
+}
+
+bool PhysicalMap::is_ram(PhysAddr address, uint64_t bytes) const {
+  uint64_t at = address.value & a20_mask_;
+  while (bytes > 0) {
+    const Range* range = find(ranges_, at);
+    if (!range || !range->host || !range->writable) return false;
+    const uint64_t here = range->end - at;
+    if (bytes <= here) return true;
+    bytes -= here;
+    at += here;
+  }
+  return false;
 }
 
 uint64_t PhysicalMap::read(PhysAddr address, unsigned size) {

@@ -1,10 +1,13 @@
 // The guest physical address space: RAM in one memfd, ROM images and MMIO regions, behind the A20 gate.
 //
 // RAM below 4 GiB ends at most at kLowRamLimit; the rest continues at 4 GiB, as on a PC (see ram_below_4g()).
-// Addresses that nothing claims read as ones and swallow writes.
+// Addresses that nothing claims read as ones and swallow writes. Regions come, go and move while the guest runs (shadow
+// RAM, PCI base addresses); what the address space then shows is computed once a change, as sorted ranges.
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -42,10 +45,37 @@ class PhysicalMap {
   // Where a host address of RAM is in ram_fd().
   uint64_t ram_offset(const std::byte* host) const { return static_cast<uint64_t>(host - ram_); }
 
-  // Regions are page aligned and cover RAM when they overlap it (ROM and video below 1 MiB).
-  // Throws std::invalid_argument when a region overlaps another one or is not page aligned.
-  void add_rom(PhysAddr start, std::span<const std::byte> image);
-  void add_mmio(PhysAddr start, uint64_t size, MmioHandler& handler, std::string name);
+  // What stands in the address space beside RAM, or in its place. Of the regions that claim a page the one of the
+  // highest layer shows, and of one layer the one that was added first.
+  enum class Layer : uint8_t {
+    Pci,     // below RAM: where guests put it with base address registers
+    Ram,
+    Hole,    // where the chip set decodes no RAM
+    Board,   // ROM and chips, where the chip set decodes them
+    Shadow,  // RAM that the chip set shows in place of the board
+  };
+  enum class Visibility : uint8_t { Hidden, ReadOnly, Writable };
+  struct RegionId {
+    unsigned index = 0;
+  };
+
+  // Regions are whole pages; all of these throw std::invalid_argument when they are not.
+  // On the board, and seen at once; throw when they overlap another one on the board.
+  RegionId add_rom(PhysAddr start, std::span<const std::byte> image);
+  RegionId add_mmio(PhysAddr start, uint64_t size, MmioHandler& handler, std::string name);
+  void add_hole(PhysAddr start, uint64_t size);
+  // Nowhere until place().
+  RegionId add_pci_mmio(uint64_t size, MmioHandler& handler, std::string name);
+  // RAM at its own address, in front of what else is there. Hidden until show().
+  RegionId add_shadow(PhysAddr start, uint64_t size);
+
+  // Both at any time. A region that would leave the physical address space is nowhere.
+  void place(RegionId region, std::optional<PhysAddr> start);
+  void show(RegionId region, Visibility visibility);
+
+  // Called after a change of what is seen: TLBs are stale. `code`: so is what was translated from memory that the page
+  // tracker does not cover; it was told of the rest.
+  void set_change_listener(std::function<void(bool code)> listener) { change_listener_ = std::move(listener); }
 
   // A20 gate: when closed, physical address bit 20 reads as 0 (masks every access). Callers flush TLBs.
   void set_a20(bool open) { a20_mask_ = open ? ~uint64_t{0} : ~(uint64_t{1} << 20); }
@@ -61,6 +91,8 @@ class PhysicalMap {
     PageFrame frame;                 // after the A20 gate; key for the page tracker
   };
   Page page(PhysAddr address) const;
+  // Whether all of the range, at least a byte, is RAM that may be written: what a chip's DMA may reach.
+  bool is_ram(PhysAddr address, uint64_t bytes) const;
 
   // CPU or DMA access to up to 8 bytes within one page. Writes to RAM notify the page tracker first.
   uint64_t read(PhysAddr address, unsigned size);
@@ -74,19 +106,36 @@ class PhysicalMap {
 
  private:
   struct Region {
+    Layer layer = Layer::Board;
     uint64_t start = 0, bytes = 0;
-    HostPtr host = nullptr;           // ROM: a copy of the image
-    MmioHandler* handler = nullptr;   // MMIO
+    HostPtr host = nullptr;          // ROM: a copy of the image; RAM
+    MmioHandler* handler = nullptr;  // MMIO
     std::string name;
+    Visibility visibility = Visibility::ReadOnly;
+    bool placed = true;
+    bool owns_host = false;
   };
-  void add(Region region);
-  const Region* region_at(uint64_t physical) const;
+  // What is seen from `start` up to `end`; nothing, if both pointers are null.
+  struct Range {
+    uint64_t start = 0, end = 0;
+    HostPtr host = nullptr;
+    MmioHandler* handler = nullptr;
+    uint64_t region_offset = 0;
+    bool writable = false;
+  };
+  RegionId add(Region region);
+  void changed();
+  void compute_ranges();
+  void announce_changes(const std::vector<Range>& before);
+  static const Range* find(const std::vector<Range>& ranges, uint64_t physical);
 
   uint64_t ram_bytes_ = 0;
   int ram_fd_ = -1;
   HostPtr ram_ = nullptr;
   uint64_t a20_mask_ = ~uint64_t{0};
-  std::vector<Region> regions_;  // sorted by start
+  std::vector<Region> regions_;  // as they were added
+  std::vector<Range> ranges_;    // sorted, without overlaps
+  std::function<void(bool code)> change_listener_;
   PageTracker tracker_;
 };
 

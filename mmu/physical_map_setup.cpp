@@ -1,4 +1,4 @@
-// Building the physical map: host memory for RAM and ROM, regions. Runs before the guest does.
+// Building the physical map: host memory for RAM and ROM, regions, and what of them is seen.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -15,6 +15,7 @@ namespace {
 
 constexpr uint64_t kMinRam = uint64_t{1} << 20;
 constexpr uint64_t k4g = uint64_t{1} << 32;
+constexpr uint64_t kPhysicalEnd = uint64_t{1} << 52;  // SDM vol. 3, 4.1.4
 
 }  // namespace
 
@@ -36,36 +37,48 @@ PhysicalMap::PhysicalMap(uint64_t ram_bytes) : ram_bytes_(ram_bytes) {
   ram_ = static_cast<HostPtr>(memory);
   const uint64_t end = ram_above_4g() ? k4g + ram_above_4g() : ram_below_4g();
   tracker_.resize(end >> kPageShift);
+  const auto add_ram = [this](uint64_t start, uint64_t bytes, uint64_t offset) {
+    if (bytes == 0) return;
+    add({.layer = Layer::Ram,
+         .start = start,
+         .bytes = bytes,
+         .host = ram_ + offset,
+         .name = "ram",
+         .visibility = Visibility::Writable});
+  };
+  add_ram(0, ram_below_4g(), 0);
+  add_ram(k4g, ram_above_4g(), ram_below_4g());
 }
 
 PhysicalMap::~PhysicalMap() {
   for (const Region& region : regions_) {
-    if (region.host) munmap(region.host, region.bytes);
+    if (region.owns_host) munmap(region.host, region.bytes);
   }
   munmap(ram_, ram_bytes_);
   close(ram_fd_);
 }
 
-void PhysicalMap::add(Region region) {
+PhysicalMap::RegionId PhysicalMap::add(Region region) {
   const auto text = [](const Region& r) {
     return r.name + " at " + std::to_string(r.start) + ", " + std::to_string(r.bytes) + " bytes";
   };
-  if (region.bytes == 0 || (region.start | region.bytes) & kPageOffsetMask ||
-      region.start + region.bytes < region.start) {
+  if (region.bytes == 0 || (region.start | region.bytes) & kPageOffsetMask || region.bytes > kPhysicalEnd ||
+      region.start > kPhysicalEnd - region.bytes) {
     throw std::invalid_argument("region " + text(region) + ": not whole pages");
   }
-  const auto next = std::ranges::lower_bound(regions_, region.start, {}, &Region::start);
-  const bool hits_next = next != regions_.end() && next->start < region.start + region.bytes;
-  const bool hits_previous =
-      next != regions_.begin() && std::prev(next)->start + std::prev(next)->bytes > region.start;
-  if (hits_next || hits_previous) {
-    throw std::invalid_argument("region " + text(region) + " overlaps " + text(hits_next ? *next : *std::prev(next)));
+  for (const Region& other : regions_) {
+    if (region.layer == Layer::Board && other.layer == Layer::Board && other.start < region.start + region.bytes &&
+        region.start < other.start + other.bytes) {
+      throw std::invalid_argument("region " + text(region) + " overlaps " + text(other));
+    }
   }
-  regions_.insert(next, std::move(region));
+  regions_.push_back(std::move(region));
+  changed();
+  return {static_cast<unsigned>(regions_.size() - 1)};
 }
 
-void PhysicalMap::add_rom(PhysAddr start, std::span<const std::byte> image) {
-  Region region{.start = start.value, .bytes = image.size(), .name = "rom"};
+PhysicalMap::RegionId PhysicalMap::add_rom(PhysAddr start, std::span<const std::byte> image) {
+  Region region{.start = start.value, .bytes = image.size(), .name = "rom", .owns_host = true};
   void* memory = mmap(nullptr, std::max<size_t>(image.size(), 1), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
                       -1, 0);
   if (memory == MAP_FAILED) throw std::runtime_error("the host refuses memory for a ROM image");
@@ -73,15 +86,117 @@ void PhysicalMap::add_rom(PhysAddr start, std::span<const std::byte> image) {
   mprotect(memory, image.size(), PROT_READ);
   region.host = static_cast<HostPtr>(memory);
   try {
-    add(std::move(region));
+    return add(std::move(region));
   } catch (...) {
     munmap(memory, image.size());
     throw;
   }
 }
 
-void PhysicalMap::add_mmio(PhysAddr start, uint64_t size, MmioHandler& handler, std::string name) {
-  add({.start = start.value, .bytes = size, .handler = &handler, .name = std::move(name)});
+PhysicalMap::RegionId PhysicalMap::add_mmio(PhysAddr start, uint64_t size, MmioHandler& handler, std::string name) {
+  return add({.start = start.value, .bytes = size, .handler = &handler, .name = std::move(name)});
+}
+
+void PhysicalMap::add_hole(PhysAddr start, uint64_t size) {
+  add({.layer = Layer::Hole, .start = start.value, .bytes = size, .name = "hole"});
+}
+
+PhysicalMap::RegionId PhysicalMap::add_pci_mmio(uint64_t size, MmioHandler& handler, std::string name) {
+  return add({.layer = Layer::Pci, .bytes = size, .handler = &handler, .name = std::move(name), .placed = false});
+}
+
+PhysicalMap::RegionId PhysicalMap::add_shadow(PhysAddr start, uint64_t size) {
+  if (start.value > ram_below_4g() || size > ram_below_4g() - start.value) {
+    throw std::invalid_argument("shadow RAM beyond the end of RAM");
+  }
+  return add({.layer = Layer::Shadow,
+              .start = start.value,
+              .bytes = size,
+              .host = ram_ + start.value,
+              .name = "shadow RAM",
+              .visibility = Visibility::Hidden});
+}
+
+void PhysicalMap::place(RegionId id, std::optional<PhysAddr> start) {
+  Region& region = regions_.at(id.index);
+  const bool placed =
+      start && start->page_offset() == 0 && start->value < kPhysicalEnd && region.bytes <= kPhysicalEnd - start->value;
+  if (placed == region.placed && (!placed || start->value == region.start)) return;
+  region.placed = placed;
+  if (placed) region.start = start->value;
+  changed();
+}
+
+void PhysicalMap::show(RegionId id, Visibility visibility) {
+  Region& region = regions_.at(id.index);
+  if (region.visibility == visibility) return;
+  region.visibility = visibility;
+  changed();
+}
+
+void PhysicalMap::changed() {
+  std::vector<Range> before = std::move(ranges_);
+  compute_ranges();
+  announce_changes(before);
+}
+
+// Between two neighbouring edges of regions, one region is seen everywhere.
+void PhysicalMap::compute_ranges() {
+  std::vector<uint64_t> edges;
+  for (const Region& region : regions_) {
+    edges.push_back(region.start);
+    edges.push_back(region.start + region.bytes);
+  }
+  std::ranges::sort(edges);
+  ranges_.clear();
+  for (size_t i = 1; i < edges.size(); ++i) {
+    const uint64_t start = edges[i - 1], end = edges[i];
+    if (start == end) continue;
+    const Region* seen = nullptr;
+    for (const Region& region : regions_) {
+      if (!region.placed || region.visibility == Visibility::Hidden || start - region.start >= region.bytes) continue;
+      if (!seen || region.layer > seen->layer) seen = &region;
+    }
+    if (!seen || (!seen->host && !seen->handler)) continue;
+    const uint64_t offset = start - seen->start;
+    ranges_.push_back({.start = start,
+                       .end = end,
+                       .host = seen->host ? seen->host + offset : nullptr,
+                       .handler = seen->handler,
+                       .region_offset = offset,
+                       .writable = seen->visibility == Visibility::Writable});
+  }
+}
+
+// Code that was translated from pages that show something else now is gone, as if it had been written over.
+void PhysicalMap::announce_changes(const std::vector<Range>& before) {
+  std::vector<uint64_t> edges;
+  const auto add_edges = [&edges](const std::vector<Range>& ranges) {
+    for (const Range& range : ranges) {
+      edges.push_back(range.start);
+      edges.push_back(range.end);
+    }
+  };
+  add_edges(before);
+  add_edges(ranges_);
+  std::ranges::sort(edges);
+  // What is seen there: a byte's address in the host, if it has one; chips and nothing are null.
+  const auto host_at = [](const Range* range, uint64_t physical) {
+    return range && range->host ? range->host + (physical - range->start) : nullptr;
+  };
+  bool untracked_code = false;
+  for (size_t i = 1; i < edges.size(); ++i) {
+    const uint64_t start = edges[i - 1], end = edges[i];
+    if (start == end) continue;
+    const HostPtr was = host_at(find(before, start), start);
+    if (was == host_at(find(ranges_, start), start)) continue;
+    const uint64_t tracked_end = std::min(end >> kPageShift, tracker_.frame_count());
+    for (uint64_t frame = start >> kPageShift; frame < tracked_end; ++frame) {
+      tracker_.before_write({frame}, 0, kPageSize);
+    }
+    untracked_code |= was && end >> kPageShift > tracker_.frame_count();
+  }
+  if (change_listener_) change_listener_(untracked_code);
 }
 
 }  // namespace penumbra

@@ -104,5 +104,24 @@ TEST(IoBus, RefusesOverlapsAndImpossibleRanges) {
   EXPECT_NO_THROW(bus.add(0xffff, 1, b));
 }
 
+TEST(IoBus, WindowsMoveAndStayBehindTheBoardsPorts) {
+  IoBus bus;
+  Probe board(1), first(2), second(3);
+  bus.add(0xc004, 1, board);
+  const auto a = bus.add_window(8, first), b = bus.add_window(16, second, 1);
+  EXPECT_EQ(bus.read(0xc000, 1), 0xffu);
+  bus.place(b, 0xc000);
+  EXPECT_EQ(bus.read(0xc000, 1), 0x31u);
+  bus.place(a, 0xc000);
+  EXPECT_EQ(bus.read(0xc000, 1), 0x20u);
+  EXPECT_EQ(bus.read(0xc004, 1), 0x10u);
+  EXPECT_EQ(bus.read(0xc008, 1), 0x39u);
+  bus.place(a, 0xfff9);
+  EXPECT_EQ(bus.read(0xfff9, 1), 0xffu) << "it would end behind the last port";
+  EXPECT_EQ(bus.read(0xc000, 1), 0x31u);
+  bus.place(b, std::nullopt);
+  EXPECT_EQ(bus.read(0xc000, 1), 0xffu);
+}
+
 }  // namespace
 }  // namespace penumbra

@@ -501,6 +501,19 @@ TEST_F(Pit8254Test, LoadedTimerGoesOn) {
   EXPECT_FALSE(line.level());
 }
 
+// A counter that is too fast to follow, saved: the loaded one had its next edge sooner.
+TEST_F(Pit8254Test, LoadedFastTimerGoesOnAtTheSameTime) {
+  program(0, 3, 11);
+  time_.advance(1'000'000);
+  TestLine line;
+  Pit8254 other(time_.clock(), line.input());
+  const auto deadline = time_.clock().next_deadline();
+  other.load(pit_.save());
+  EXPECT_EQ(time_.clock().next_deadline(), deadline);
+  pit_.reset();
+  EXPECT_EQ(time_.clock().next_deadline(), deadline);
+}
+
 // Linux, in one-shot mode, wrote a count of 1156 and the host ran something else for 3 ms in the middle of that:
 // the interrupt never came, and the guest's time stood still.
 TEST(Pit8254, AHostThatIsBusyDuringAWriteLosesNoInterrupt) {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <optional>
 #include <stdexcept>
 #include <vector>
 
@@ -121,6 +123,109 @@ TEST(PhysicalMap, WritesToCodeAreAnnouncedPageByPage) {
   map.write_bytes({0x3ff0}, dma);
   const std::vector<std::array<uint64_t, 3>> expected{{3, 0x10, 4}, {3, 0xff0, 16}, {4, 0, 16}};
   EXPECT_EQ(listener.writes, expected);
+}
+
+TEST(PhysicalMap, HoleHidesRamAndShadowShowsItAgain) {
+  PhysicalMap map(2 * kMiB);
+  map.write({0xc0000}, 1, 7);
+  map.add_hole({0xa0000}, 0x60000);
+  EXPECT_EQ(map.read({0xc0000}, 1), 0xffu);
+  const auto shadow = map.add_shadow({0xc0000}, 0x4000);
+  EXPECT_EQ(map.read({0xc0000}, 1), 0xffu);
+  map.show(shadow, PhysicalMap::Visibility::ReadOnly);
+  map.write({0xc0000}, 1, 8);
+  EXPECT_EQ(map.read({0xc0000}, 1), 7u);
+  EXPECT_EQ(map.page({0xc0000}).kind, PhysicalMap::PageKind::Rom);
+  map.show(shadow, PhysicalMap::Visibility::Writable);
+  map.write({0xc0000}, 1, 8);
+  EXPECT_EQ(map.read({0xc0000}, 1), 8u);
+  EXPECT_EQ(map.page({0xc4000}).kind, PhysicalMap::PageKind::Unclaimed);
+  map.show(shadow, PhysicalMap::Visibility::Hidden);
+  EXPECT_EQ(map.read({0xc0000}, 1), 0xffu);
+}
+
+TEST(PhysicalMap, ShadowRamCoversRom) {
+  PhysicalMap map(2 * kMiB);
+  const std::vector<std::byte> image(0x20000, std::byte{0x5a});
+  map.add_rom({0xe0000}, image);
+  const auto shadow = map.add_shadow({0xf0000}, 0x10000);
+  map.show(shadow, PhysicalMap::Visibility::Writable);
+  map.write({0xfffff}, 1, 1);
+  EXPECT_EQ(map.read({0xfffff}, 1), 1u);
+  EXPECT_EQ(map.read({0xeffff}, 1), 0x5au);
+  map.show(shadow, PhysicalMap::Visibility::Hidden);
+  EXPECT_EQ(map.read({0xfffff}, 1), 0x5au);
+}
+
+TEST(PhysicalMap, PciRegionsMoveAndStayBehindRamAndBoard) {
+  PhysicalMap map(2 * kMiB);
+  Registers chip, board;
+  map.add_mmio({0xfec0'0000}, kPageSize, board, "board");
+  const auto bar = map.add_pci_mmio(2 * kPageSize, chip, "bar");
+  const auto seen = [&](uint64_t address) { return map.page({address}).handler; };
+  EXPECT_EQ(seen(0), nullptr);
+  map.place(bar, PhysAddr{0xfebf'f000});
+  EXPECT_EQ(seen(0xfebf'f000), &chip);
+  EXPECT_EQ(seen(0xfec0'0000), &board);
+  map.place(bar, PhysAddr{2 * kMiB - kPageSize});
+  EXPECT_EQ(map.page({2 * kMiB - kPageSize}).kind, PhysicalMap::PageKind::Ram);
+  EXPECT_EQ(seen(2 * kMiB), &chip);
+  EXPECT_EQ(map.page({2 * kMiB}).region_offset, kPageSize);
+  EXPECT_EQ(seen(0xfebf'f000), nullptr);
+  map.place(bar, PhysAddr{(uint64_t{1} << 52) - kPageSize});
+  EXPECT_EQ(seen((uint64_t{1} << 52) - kPageSize), nullptr) << "it would leave the address space";
+  map.place(bar, std::nullopt);
+  EXPECT_EQ(seen(2 * kMiB), nullptr);
+}
+
+TEST(PhysicalMap, OfTwoPciRegionsThatOverlapTheFirstIsSeen) {
+  PhysicalMap map(kMiB);
+  Registers first, second;
+  const auto a = map.add_pci_mmio(kPageSize, first, "first");
+  const auto b = map.add_pci_mmio(2 * kPageSize, second, "second");
+  map.place(b, PhysAddr{0xe000'0000});
+  map.place(a, PhysAddr{0xe000'0000});
+  EXPECT_EQ(map.page({0xe000'0000}).handler, &first);
+  EXPECT_EQ(map.page({0xe000'1000}).handler, &second);
+}
+
+TEST(PhysicalMap, ChangesAreAnnounced) {
+  PhysicalMap map(2 * kMiB);
+  CodeWrites listener;
+  std::vector<bool> changes;
+  Registers chip;
+  const std::vector<std::byte> image(kPageSize);
+  map.add_hole({0xa0000}, 0x60000);
+  const auto shadow = map.add_shadow({0xc0000}, 0x4000);
+  const auto bar = map.add_pci_mmio(kPageSize, chip, "bar");
+  map.tracker().set_listener(&listener);
+  map.set_change_listener([&](bool code) { changes.push_back(code); });
+  map.tracker().set_holds_code({0xc1}, true);
+  map.tracker().set_holds_code({0xc5}, true);
+  map.show(shadow, PhysicalMap::Visibility::ReadOnly);
+  const std::vector<std::array<uint64_t, 3>> expected{{0xc1, 0, kPageSize}};
+  EXPECT_EQ(listener.writes, expected);
+  map.show(shadow, PhysicalMap::Visibility::Writable);  // other rights, same bytes
+  EXPECT_EQ(listener.writes, expected);
+  map.show(shadow, PhysicalMap::Visibility::Writable);
+  map.place(bar, PhysAddr{0xe000'0000});
+  map.place(bar, PhysAddr{0xe000'0000});
+  EXPECT_EQ(changes, (std::vector<bool>{false, false, false}));
+}
+
+TEST(PhysicalMap, IsRamLooksAtEveryByte) {
+  PhysicalMap map(PhysicalMap::kLowRamLimit + kMiB);
+  const std::vector<std::byte> image(kPageSize);
+  map.add_rom({0xf0000}, image);
+  EXPECT_TRUE(map.is_ram({0}, 0xf0000));
+  EXPECT_FALSE(map.is_ram({0}, 0xf0001));
+  EXPECT_FALSE(map.is_ram({0xf0800}, 1));
+  EXPECT_TRUE(map.is_ram({0xf1000}, PhysicalMap::kLowRamLimit - 0xf1000));
+  EXPECT_FALSE(map.is_ram({0xf1000}, PhysicalMap::kLowRamLimit - 0xf1000 + 1));
+  EXPECT_TRUE(map.is_ram({uint64_t{1} << 32}, kMiB));
+  EXPECT_FALSE(map.is_ram({uint64_t{1} << 32}, kMiB + 1));
+  EXPECT_FALSE(map.is_ram({~uint64_t{0}}, 2));
+  EXPECT_FALSE(map.is_ram({0x1000}, ~uint64_t{0}));
 }
 
 }  // namespace
