@@ -15,15 +15,15 @@ static double bits_to_double(uint64_t bits) {
 }
 
 // The sign of a NaN that an operation makes is not the same for every order of its operands.
-static void add_double(double value) {
+__attribute__((noinline)) static void add_double(double value) {
   if (isnan(value)) value = NAN;
   add_bytes(&value, sizeof(value));
 }
-static void add_float(float value) {
+__attribute__((noinline)) static void add_float(float value) {
   if (isnan(value)) value = NAN;
   add_bytes(&value, sizeof(value));
 }
-static void add_long(long double value) {
+__attribute__((noinline)) static void add_long(long double value) {
   if (isnan(value)) value = NAN;
   add_bytes(&value, 10);
 }
@@ -44,28 +44,29 @@ static double value_at(unsigned i) {
   }
 }
 
-#define ONE(function)                                  \
-  {                                                    \
-    random_state = 42;                                 \
-    for (unsigned i = 0; i < 3000; ++i) {              \
-      const double x = value_at(i);                    \
-      add_double(function(x));                         \
-      add_float(function##f((float)x));                \
-      add_long(function##l((long double)x));           \
-    }                                                  \
-    report(#function);                                 \
+static void one(const char* name, double (*function)(double), float (*functionf)(float), long double (*functionl)(long double)) {
+  random_state = 42;
+  for (unsigned i = 0; i < 3000; ++i) {
+    const double x = value_at(i);
+    add_double(function(x));
+    add_float(functionf((float)x));
+    add_long(functionl((long double)x));
   }
-#define TWO(function)                                  \
-  {                                                    \
-    random_state = 43;                                 \
-    for (unsigned i = 0; i < 3000; ++i) {              \
-      const double x = value_at(i % 900), y = value_at(i / 30); \
-      add_double(function(x, y));                      \
-      add_float(function##f((float)x, (float)y));      \
-      add_long(function##l((long double)x, (long double)y)); \
-    }                                                  \
-    report(#function);                                 \
+  report(name);
+}
+static void two(const char* name, double (*function)(double, double), float (*functionf)(float, float),
+                long double (*functionl)(long double, long double)) {
+  random_state = 43;
+  for (unsigned i = 0; i < 3000; ++i) {
+    const double x = value_at(i % 900), y = value_at(i / 30);
+    add_double(function(x, y));
+    add_float(functionf((float)x, (float)y));
+    add_long(functionl((long double)x, (long double)y));
   }
+  report(name);
+}
+#define ONE(function) one(#function, function, function##f, function##l);
+#define TWO(function) two(#function, function, function##f, function##l);
 
 static void conversions(void) {
   random_state = 44;

@@ -6,33 +6,47 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-typedef uint64_t (*Function)(uint64_t);
+// The argument and the result are one register wide.
+typedef uintptr_t (*Function)(uintptr_t);
 
-// lea rax, [rdi + immediate]; ret
+// The argument in the result's register; in 64-bit code also in RDI.
+#ifdef __x86_64__
+static const unsigned char prologue[] = {0x48, 0x89, 0xf8, 0x90};  // mov rax, rdi
+#define WIDE 0x48
+#define OTHER 0xf8                          // ModRM of "rax, rdi"
+static const unsigned char store_over_next[] = {0x89, 0x3d, 0x01, 0x00, 0x00, 0x00};  // mov dword [rip + 1], edi
+#else
+static const unsigned char prologue[] = {0x8b, 0x44, 0x24, 0x04};  // mov eax, [esp + 4]
+#define WIDE 0x3e                           // a DS prefix, which changes nothing
+#define OTHER 0xc0                          // ModRM of "eax, eax"
+#endif
+
+// prologue; lea rax, [rax + immediate]; ret
 static unsigned emit_add(unsigned char* at, int32_t immediate) {
-  const unsigned char head[] = {0x48, 0x8d, 0x87};
-  memcpy(at, head, 3);
-  memcpy(at + 3, &immediate, 4);
-  at[7] = 0xc3;
-  return 8;
+  memcpy(at, prologue, 4);
+  const unsigned char lea[] = {WIDE, 0x8d, 0x80};
+  memcpy(at + 4, lea, 3);
+  memcpy(at + 7, &immediate, 4);
+  at[11] = 0xc3;
+  return 12;
 }
 
-// A chain of `count` random operations on rax, the argument.
+// A chain of `count` random operations on the argument.
 static void emit_random(unsigned char* at, unsigned count) {
-  static const unsigned char moves[] = {0x48, 0x89, 0xf8};  // mov rax, rdi
   static const unsigned char operations[][4] = {
-      {0x48, 0x01, 0xf8, 0x90},  // add rax, rdi
-      {0x48, 0x31, 0xf8, 0x90},  // xor rax, rdi
-      {0x48, 0xff, 0xc0, 0x90},  // inc rax
-      {0x48, 0xf7, 0xd8, 0x90},  // neg rax
-      {0x48, 0xd1, 0xc0, 0x90},  // rol rax, 1
-      {0x48, 0x0f, 0xc8, 0x90},  // bswap rax
-      {0x48, 0x11, 0xf8, 0x90},  // adc rax, rdi
-      {0x48, 0x0f, 0xaf, 0xc7},  // imul rax, rdi
-      {0x48, 0x19, 0xf8, 0x90},  // sbb rax, rdi
+      {WIDE, 0x01, OTHER, 0x90},  // add rax, rdi
+      {WIDE, 0x31, OTHER, 0x90},  // xor rax, rdi
+      {WIDE, 0xff, 0xc0, 0x90},   // inc rax
+      {WIDE, 0xf7, 0xd8, 0x90},   // neg rax
+      {WIDE, 0xd1, 0xc0, 0x90},   // rol rax, 1
+      {WIDE, 0x0f, 0xc8, 0x90},   // bswap rax
+      {WIDE, 0x11, OTHER, 0x90},  // adc rax, rdi
+      {WIDE, 0x0f, 0xaf, 0xc0},   // imul rax, rax
+      {WIDE, 0x19, OTHER, 0x90},  // sbb rax, rdi
+      {WIDE, 0x83, 0xf0, 0x5b},   // xor rax, 91
   };
-  memcpy(at, moves, 3), at += 3;
-  for (unsigned i = 0; i < count; ++i, at += 4) memcpy(at, operations[next_random() % 9], 4);
+  memcpy(at, prologue, 4), at += 4;
+  for (unsigned i = 0; i < count; ++i, at += 4) memcpy(at, operations[next_random() % 10], 4);
   *at = 0xc3;
 }
 
@@ -47,14 +61,14 @@ int main(void) {
 
   for (int i = 0; i < 3000; ++i) {
     emit_add(code, i * 7);
-    add_u64(((Function)code)((uint64_t)i));
+    add_u64(((Function)code)((uintptr_t)i));
   }
   report("patched");
 
   for (int i = 0; i < 3000; ++i) {
     unsigned char* at = code + next_random() % (size - 600);
     emit_random(at, (unsigned)(next_random() % 120));
-    for (int j = 0; j < 3; ++j) add_u64(((Function)at)(next_random()));
+    for (int j = 0; j < 3; ++j) add_u64(((Function)at)((uintptr_t)next_random()));
   }
   report("anywhere");
 
@@ -63,7 +77,7 @@ int main(void) {
     mprotect(code, size, PROT_READ | PROT_WRITE);
     emit_random(at, 50);
     mprotect(code, size, PROT_READ | PROT_EXEC);
-    add_u64(((Function)at)((uint64_t)i));
+    add_u64(((Function)at)((uintptr_t)i));
   }
   mprotect(code, size, all);
   report("write xor execute");
@@ -75,28 +89,39 @@ int main(void) {
   for (int i = 0; i < 2000; ++i) {
     const unsigned at = (unsigned)(next_random() % (size - 300));
     emit_random(writable + at, 60);
-    add_u64(((Function)(executable + at))((uint64_t)i));
+    add_u64(((Function)(executable + at))((uintptr_t)i));
   }
   report("two mappings");
 
   // Written through the file.
   for (int i = 0; i < 500; ++i) {
-    unsigned char one[8];
+    unsigned char one[12];
     emit_add(one, i);
     if (pwrite(fd, one, sizeof(one), 4090) != sizeof(one)) return 1;  // across two pages
-    add_u64(((Function)(executable + 4090))((uint64_t)i));
+    add_u64(((Function)(executable + 4090))((uintptr_t)i));
   }
   report("pwrite");
 
-  // mov dword [rip + 1], edi; mov eax, imm32; ret: changes its own next instruction.
-  const unsigned char self[] = {0x89, 0x3d, 0x01, 0x00, 0x00, 0x00, 0xb8, 0, 0, 0, 0, 0xc3};
-  memcpy(code, self, sizeof(self));
-  for (int i = 0; i < 2000; ++i) add_u64((uint32_t)((Function)code)((uint64_t)i * 77));
+  // Changes its own next instruction: mov eax, imm32; ret.
+  {
+    unsigned char* at = code;
+#ifdef __x86_64__
+    memcpy(at, store_over_next, 6), at += 6;
+#else
+    memcpy(at, prologue, 4), at += 4;
+    const uint32_t target = (uint32_t)(uintptr_t)at + 6;
+    *at++ = 0xa3;  // mov [target], eax
+    memcpy(at, &target, 4), at += 4;
+#endif
+    const unsigned char next[] = {0xb8, 0, 0, 0, 0, 0xc3};
+    memcpy(at, next, 6);
+  }
+  for (int i = 0; i < 2000; ++i) add_u64((uint32_t)((Function)code)((uintptr_t)i * 77));
   report("itself");
 
   // Data beside code, on one page.
   emit_add(code, 1);
-  volatile uint64_t* data = (uint64_t*)(code + 64);
+  volatile uintptr_t* data = (uintptr_t*)(code + 64);
   *data = 0;
   for (int i = 0; i < 20000; ++i) *data = ((Function)code)(*data);
   add_u64(*data);
@@ -115,7 +140,7 @@ int main(void) {
   for (int i = 0; i < 1000; ++i) {
     emit_add(code + 8192, i);
     void *to = code + 4096, *from = code + 8192;
-    unsigned long bytes = 8;
+    unsigned long bytes = 12;
     __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes) : : "memory");
     add_u64(((Function)(code + 4096))(3));
   }

@@ -33,7 +33,9 @@ WIDTH(signed32, int32_t, uint32_t, 32)
 WIDTH(unsigned32, uint32_t, uint32_t, 32)
 WIDTH(signed64, int64_t, uint64_t, 64)
 WIDTH(unsigned64, uint64_t, uint64_t, 64)
+#ifdef __x86_64__
 WIDTH(signed128, __int128, unsigned __int128, 128)
+#endif
 
 static void bits(void) {
   for (unsigned i = 0; i < 50000; ++i) {
@@ -68,24 +70,31 @@ static void atomics(void) {
   static _Atomic uint64_t a;
   static _Atomic uint32_t b;
   static _Atomic uint8_t c;
+#ifdef __x86_64__
   static _Alignas(16) unsigned __int128 d;
+#endif
   for (unsigned i = 0; i < 20000; ++i) {
     const uint64_t r = pick();
     add_u64(a += r), add_u64(b ^= (uint32_t)r), add_u64(c |= (uint8_t)(r & 15)), add_u64(c &= (uint8_t)~(r >> 4 & 15));
     uint64_t expected = r & 1 ? a : r;
     add_u64(__atomic_compare_exchange_n(&a, &expected, r, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)), add_u64(expected);
     add_u64(__atomic_exchange_n(&b, (uint32_t)(r >> 5), __ATOMIC_SEQ_CST));
+#ifdef __x86_64__
     // CMPXCHG16B.
     uint64_t low = r & 2 ? (uint64_t)d : r, high = (uint64_t)(d >> 64);
     uint8_t done;
     __asm__ volatile("lock cmpxchg16b %0; setz %1" : "+m"(d), "=q"(done), "+a"(low), "+d"(high) : "b"(r), "c"(~r) : "cc", "memory");
     add_u64(low), add_u64(high), add_u64(done);
+#endif
   }
   report("atomics");
 }
 
 int main(void) {
-  signed8(), unsigned8(), signed16(), unsigned16(), signed32(), unsigned32(), signed64(), unsigned64(), signed128();
+  signed8(), unsigned8(), signed16(), unsigned16(), signed32(), unsigned32(), signed64(), unsigned64();
+#ifdef __x86_64__
+  signed128();
+#endif
   bits(), fields(), atomics();
   return 0;
 }

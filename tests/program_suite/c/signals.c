@@ -11,18 +11,36 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#ifdef __x86_64__
+#define REG_PC REG_RIP
+#define REG_A REG_RAX
+#define PUSHF "pushfq"
+#define POPF "popfq"
+#define SP "%%rsp"
+#define A "rax"
+#else
+#define REG_PC REG_EIP
+#define REG_A REG_EAX
+#define PUSHF "pushf"
+#define POPF "popf"
+#define SP "%%esp"
+#define A "eax"
+#endif
+
 static sigjmp_buf back;
 static char* page;
 static volatile sig_atomic_t count;
 static volatile int told;
 
 static void tell(int number, siginfo_t* info, void* context) {
+  // The kernel leaves AC as it was; the C library's accesses are not all aligned.
+  __asm__ volatile(PUSHF "; andl $~0x40000, (" SP "); " POPF : : : "cc", "memory");
   const greg_t* regs = ((ucontext_t*)context)->uc_mcontext.gregs;
   const long offset = (char*)info->si_addr - page;
   if (told++ < 40) {
-    printf("signal %d code %d trap %lld error %llx address %s%ld flags %llx\n", number, info->si_code, regs[REG_TRAPNO],
-           regs[REG_ERR], offset >= 0 && offset < 16384 ? "page+" : "", offset >= 0 && offset < 16384 ? offset : 0L,
-           regs[REG_EFL] & 0x400);
+    printf("signal %d code %d trap %ld error %lx address %s%ld flags %lx\n", number, info->si_code, (long)regs[REG_TRAPNO],
+           (long)regs[REG_ERR], offset >= 0 && offset < 16384 ? "page+" : "", offset >= 0 && offset < 16384 ? offset : 0L,
+           (long)regs[REG_EFL] & 0x400);
   }
   siglongjmp(back, 1);
 }
@@ -38,10 +56,12 @@ static void unprotect(int number, siginfo_t* info, void* context) {
 static void skip(int number, siginfo_t* info, void* context) {
   (void)number, (void)info;
   greg_t* regs = ((ucontext_t*)context)->uc_mcontext.gregs;
-  regs[REG_RIP] += 2;
-  regs[REG_RAX] = 0x1234;
+  regs[REG_PC] += 2;
+  regs[REG_A] = 0x1234;
+#ifdef __x86_64__
   // XMM registers are in the frame, too.
   ((ucontext_t*)context)->uc_mcontext.fpregs->_xmm[5].element[0] ^= 0xffff;
+#endif
   ++count;
 }
 
@@ -69,8 +89,10 @@ int main(void) {
   if (!sigsetjmp(back, 1)) *(volatile uint64_t*)(page + 4090) = 1;           // across two pages, the second read-only
   if (!sigsetjmp(back, 1)) zero = (int)*(volatile uint64_t*)(page + 8188);
   if (!sigsetjmp(back, 1)) *(volatile int*)0x100 = 1;
+#ifdef __x86_64__
   if (!sigsetjmp(back, 1)) *(volatile int*)0x8000000000000000ull = 1;       // not canonical
   if (!sigsetjmp(back, 1)) zero = *(volatile int*)0xffffffff81000000ull;    // the kernel's
+#endif
   if (!sigsetjmp(back, 1)) ((void (*)(void))page)();                        // not executable
   if (!sigsetjmp(back, 1)) zero = 1 / zero;
   zero = 0;
@@ -82,7 +104,7 @@ int main(void) {
   if (!sigsetjmp(back, 1)) __asm__ volatile("cli");
   if (!sigsetjmp(back, 1)) __asm__ volatile("in $0x80, %%al" : : : "eax");
   if (!sigsetjmp(back, 1)) __asm__ volatile("rdmsr" : : "c"(0x10) : "eax", "edx");
-  if (!sigsetjmp(back, 1)) __asm__ volatile("mov %%cr0, %%rax" : : : "rax");
+  if (!sigsetjmp(back, 1)) __asm__ volatile("mov %%cr0, %%" A : : : A);
   if (!sigsetjmp(back, 1)) __asm__ volatile("lgdt (%0)" : : "r"(page));
   if (!sigsetjmp(back, 1)) __asm__ volatile("mov %0, %%ds" : : "r"(0x1000));
   if (!sigsetjmp(back, 1)) __asm__ volatile("movaps (%0), %%xmm0" : : "r"(page + 1) : "xmm0");
@@ -94,7 +116,7 @@ int main(void) {
   }
   if (!sigsetjmp(back, 1)) {
     // Single step.
-    __asm__ volatile("pushfq; orl $0x100, (%%rsp); popfq; nop; nop" : : : "cc", "memory");
+    __asm__ volatile(PUSHF "; orl $0x100, (" SP "); " POPF "; nop; nop" : : : "cc", "memory");
   }
   if (!sigsetjmp(back, 1)) {
     // Unmasked SIMD exception.
@@ -111,16 +133,18 @@ int main(void) {
   __asm__ volatile("fninit");
   if (!sigsetjmp(back, 1)) {
     // Alignment check.
-    __asm__ volatile("pushfq; orl $0x40000, (%%rsp); popfq; movl 1(%0), %%eax" : : "r"(page) : "eax", "cc", "memory");
+    __asm__ volatile(PUSHF "; orl $0x40000, (" SP "); " POPF "; movl 1(%0), %%eax" : : "r"(page) : "eax", "cc", "memory");
   }
-  __asm__ volatile("pushfq; andl $~0x40000, (%%rsp); popfq" : : : "cc", "memory");
+  __asm__ volatile(PUSHF "; andl $~0x40000, (" SP "); " POPF : : : "cc", "memory");
   printf("told %d times\n", told);
 
   handle(SIGILL, skip);
   count = 0;
   for (int i = 0; i < 1000; ++i) {
-    uint64_t result = 0, low;
-    __asm__ volatile("movq %2, %%xmm5; ud2; movq %%xmm5, %1" : "+a"(result), "=r"(low) : "r"((uint64_t)i) : "xmm5");
+    unsigned long result = 0;
+    const uint64_t in = (uint64_t)i;
+    uint64_t low;
+    __asm__ volatile("movq %2, %%xmm5; ud2; movq %%xmm5, %1" : "+a"(result), "=m"(low) : "m"(in) : "xmm5");
     add_u64(result), add_u64(low);
   }
   printf("skipped %d\n", (int)count);
@@ -143,6 +167,7 @@ int main(void) {
   printf("raised %d\n", (int)count);
 
   // Timer signals in the middle of arithmetic, vector and string instructions change nothing.
+  memset(page, 0x33, 4096);
   signal(SIGALRM, alarmed);
   count = 0;
   const struct itimerval timer = {{0, 500}, {0, 500}};

@@ -5,6 +5,13 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+// 64-bit elements exist in 64-bit code only.
+#ifdef __x86_64__
+#define QUAD(instruction) instruction
+#else
+#define QUAD(instruction) "rep movsl; rep stosl"
+#endif
+
 static unsigned char *area, *end;
 
 #define RUN(instruction)                                                                                            \
@@ -23,6 +30,9 @@ static unsigned char *area, *end;
     add_u64(zero);                                                                                                  \
   }
 
+// Where it is, or -1: not an address, which is another one each time.
+static uint64_t place(const void* found, const void* in) { return found ? (uint64_t)((const char*)found - (const char*)in) : ~0ull; }
+
 int main(void) {
   const size_t size = 16 * 4096;
   area = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -40,25 +50,25 @@ int main(void) {
       case 0: RUN("rep movsb") break;
       case 1: RUN("rep movsw") break;
       case 2: RUN("rep movsl") break;
-      case 3: RUN("rep movsq") break;
+      case 3: RUN(QUAD("rep movsq")) break;
       case 4: RUN("rep stosb") break;
       case 5: RUN("rep stosw") break;
       case 6: RUN("rep stosl") break;
-      case 7: RUN("rep stosq") break;
+      case 7: RUN(QUAD("rep stosq")) break;
       case 8: RUN("repe cmpsb") break;
       case 9: RUN("repne cmpsb") break;
       case 10: RUN("repe cmpsw") break;
       case 11: RUN("repne cmpsl") break;
-      case 12: RUN("repe cmpsq") break;
+      case 12: RUN(QUAD("repe cmpsq")) break;
       case 13: RUN("repe scasb") break;
       case 14: RUN("repne scasb") break;
       case 15: RUN("repne scasw") break;
       case 16: RUN("repe scasl") break;
-      case 17: RUN("repne scasq") break;
+      case 17: RUN(QUAD("repne scasq")) break;
       case 18: RUN("rep lodsb") break;
-      case 19: RUN("rep lodsq") break;
+      case 19: RUN(QUAD("rep lodsq")) break;
       case 20: RUN("movsb") break;
-      case 21: RUN("movsq") break;
+      case 21: RUN(QUAD("movsq")) break;
       case 22: RUN("stosw") break;
       case 23: RUN("cmpsl") break;
       case 24: RUN("scasb") break;
@@ -78,8 +88,8 @@ int main(void) {
     memmove(text + at + 7, text + at, length / 2);
     memcpy(other, text, sizeof(other));
     other[(unsigned)next_random() % 4096] ^= 1;
-    add_u64(strlen(text + at)), add_u64((uint64_t)(memcmp(text, other, 4096) > 0)), add_u64((uint64_t)(strchr(text + at, 'q') - text));
-    add_u64((uint64_t)((char*)memchr(other, 'z', 4096) - other)), add_u64((uint64_t)(strstr(text + at, "aab") - text));
+    add_u64(strlen(text + at)), add_u64((uint64_t)(memcmp(text, other, 4096) > 0)), add_u64(place(strchr(text + at, 'q'), text));
+    add_u64(place(memchr(other, 'z', 4096), other)), add_u64(place(strstr(text + at, "aab"), text));
     add_u64(strspn(text + at, "abcdefgh")), add_u64((uint64_t)(strncmp(text + at, other + at, 500) > 0));
   }
   report("library");

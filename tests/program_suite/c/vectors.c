@@ -24,6 +24,28 @@ static void refill_floats(void) {
 #define B128 _mm_load_si128((const __m128i*)(data + (i + 1024) % 4096 / 16 * 16))
 #define A256 _mm256_loadu_si256((const __m256i*)(data + i))
 #define B256 _mm256_load_si256((const __m256i*)(data + (i + 1024) % 4096 / 32 * 32))
+// 64-bit operands of general registers: 64-bit code only.
+#ifdef __x86_64__
+#define CRC32 _mm_crc32_u64(U64, V64)
+#define BEXTR _bextr_u64(U64, (unsigned)(i % 60), 9)
+#define BLS _blsr_u64(U64) ^ _blsi_u64(V64) ^ _blsmsk_u64(U64) ^ _tzcnt_u64(V64)
+#define PEXT _pext_u64(U64, V64)
+#define PDEP _pdep_u64(U64, V64)
+#define BZHI _bzhi_u64(U64, (unsigned)(V64 & 127))
+#define POPCNT _mm_popcnt_u64(U64)
+#define LZCNT _lzcnt_u64(U64)
+#else
+#define U32 ((uint32_t)U64)
+#define V32 ((uint32_t)V64)
+#define CRC32 _mm_crc32_u32(U32, V32)
+#define BEXTR _bextr_u32(U32, (unsigned)(i % 30), 9)
+#define BLS _blsr_u32(U32) ^ _blsi_u32(V32) ^ _blsmsk_u32(U32) ^ _tzcnt_u32(V32)
+#define PEXT _pext_u32(U32, V32)
+#define PDEP _pdep_u32(U32, V32)
+#define BZHI _bzhi_u32(U32, (unsigned)(V32 & 63))
+#define POPCNT _mm_popcnt_u32(U32)
+#define LZCNT _lzcnt_u32(U32)
+#endif
 #define EACH(target_name, name, store, value)                     \
   __attribute__((target(target_name))) static void name(void) {   \
     for (unsigned i = 0; i < 4000; i += 7) {                      \
@@ -78,8 +100,8 @@ EACH("sse4.1", dpps, STOREPS, _mm_dp_ps(PSA, PSB, 0xb5))
 EACH("sse4.1", ptest, STORE64, _mm_testz_si128(A128, B128) | _mm_testc_si128(A128, B128) << 1)
 EACH("sse4.2", pcmpistrm, STORE128, _mm_cmpistrm(A128, B128, 0x4c))
 EACH("sse4.2", pcmpestri, STORE64, _mm_cmpestri(A128, (int)(i % 17), B128, (int)(i % 13), 0x0c))
-EACH("sse4.2", crc32, STORE64, _mm_crc32_u64(U64, V64) + _mm_crc32_u8((unsigned)U64, (unsigned char)V64))
-EACH("popcnt", popcnt, STORE64, _mm_popcnt_u64(U64))
+EACH("sse4.2", crc32, STORE64, CRC32 + _mm_crc32_u8((unsigned)U64, (unsigned char)V64))
+EACH("popcnt", popcnt, STORE64, POPCNT)
 EACH("aes", aesenc, STORE128, _mm_aesenc_si128(A128, B128))
 EACH("aes", aesdeclast, STORE128, _mm_aesdeclast_si128(A128, B128))
 EACH("aes", aeskeygen, STORE128, _mm_aeskeygenassist_si128(A128, 0x1b))
@@ -99,13 +121,13 @@ EACH("avx2", vperm2i128, STORE256, _mm256_permute2x128_si256(A256, B256, 0x31))
 EACH("avx2", vpgatherdd, STORE256, _mm256_i32gather_epi32((const int*)data, _mm256_and_si256(A256, _mm256_set1_epi32(1023)), 4))
 EACH("avx2", vpgatherqq, STORE256, _mm256_mask_i64gather_epi64(B256, (const long long*)data, _mm256_and_si256(A256, _mm256_set1_epi64x(511)), B256, 8))
 EACH("bmi", andn, STORE64, ~U64 & V64)
-EACH("bmi", bextr, STORE64, _bextr_u64(U64, (unsigned)(i % 60), 9))
-EACH("bmi", blsr, STORE64, _blsr_u64(U64) ^ _blsi_u64(V64) ^ _blsmsk_u64(U64) ^ _tzcnt_u64(V64))
-EACH("bmi2", pext, STORE64, _pext_u64(U64, V64))
-EACH("bmi2", pdep, STORE64, _pdep_u64(U64, V64))
-EACH("bmi2", bzhi, STORE64, _bzhi_u64(U64, (unsigned)(V64 & 127)))
+EACH("bmi", bextr, STORE64, BEXTR)
+EACH("bmi", blsr, STORE64, BLS)
+EACH("bmi2", pext, STORE64, PEXT)
+EACH("bmi2", pdep, STORE64, PDEP)
+EACH("bmi2", bzhi, STORE64, BZHI)
 EACH("bmi2", shifts, STORE64, (U64 << (V64 & 63)) ^ (U64 >> (V64 >> 8 & 63)) ^ (uint64_t)((int64_t)U64 >> (V64 >> 16 & 63)))
-EACH("lzcnt", lzcnt, STORE64, _lzcnt_u64(U64))
+EACH("lzcnt", lzcnt, STORE64, LZCNT)
 EACH("movbe", movbe, STORE64, __builtin_bswap64(U64) ^ __builtin_bswap32((uint32_t)V64))
 EACH("f16c", vcvtps2ph, STORE128, _mm_cvtps_ph(PSA, 0))
 EACH("f16c", vcvtph2ps, STOREPS, _mm_cvtph_ps(_mm_and_si128(A128, _mm_set1_epi16((short)0xbbff))))
@@ -114,9 +136,15 @@ EACH("fma", vfnmsub, STOREPD, _mm_fnmsub_pd(PDA, PDA, PDA))
 
 __attribute__((target("adx"))) static void adx(void) {
   for (unsigned i = 0; i < 4000; i += 7) {
+#ifdef __x86_64__
     unsigned long long low, high;
     unsigned char carry = _addcarryx_u64(0, U64, V64, &low);
     carry = _addcarryx_u64(carry, V64, ~U64, &high);
+#else
+    unsigned low, high;
+    unsigned char carry = _addcarryx_u32(0, U32, V32, &low);
+    carry = _addcarryx_u32(carry, V32, ~U32, &high);
+#endif
     add_u64(low), add_u64(high), add_u64(carry);
   }
   report("adx");
