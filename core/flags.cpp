@@ -86,12 +86,14 @@ Result<Outcome> Vcpu::pop_flags(const SystemInstruction& insn) {
   advance(insn);
 
   const uint64_t changed = old ^ state_.rflags;
+  const ModeBits mode = state_.mode;
   if (changed & (flag::kTf | flag::kAc)) update_mode();
   if (changed & state_.rflags & flag::kIf) {
     interrupts_opened();
     return Outcome::Redirect;
   }
-  return changed & flag::kTf ? Outcome::Redirect : Outcome::Next;
+  // The rest of the block was translated for the old mode.
+  return state_.mode == mode ? Outcome::Next : Outcome::Redirect;
 }
 
 Result<Outcome> Vcpu::clear_interrupt_flag(const SystemInstruction& insn) {

@@ -31,6 +31,20 @@ TEST_F(Flags, PopfByPrivilege) {
   EXPECT_EQ(s().rflags, flag::kFixed1 | flag::kIopl | flag::kIf);
 }
 
+// Misaligned accesses right behind a POPF that sets AC went unnoticed: they were translated for the mode before it.
+TEST_F(Flags, PopfThatArmsAlignmentChecksEndsTheBlock) {
+  long_mode(3);
+  s().cr0 |= cr0::kAm;
+  for (const uint64_t value : {flag::kAc, uint64_t{0}}) {
+    s().gpr[kRsp] = kStack;
+    set_mem(kStack, 8, value);
+    const auto outcome = cpu().execute(insn(SystemOp::Popf, 1, 8));
+    ASSERT_TRUE(outcome);
+    EXPECT_EQ(*outcome, Outcome::Redirect);
+    EXPECT_EQ(s().mode.has(ModeBits::kAlignment), value != 0);
+  }
+}
+
 TEST_F(Flags, NarrowPopfLeavesTheUpperHalf) {
   protected_mode(0);
   s().rflags = flag::kFixed1 | flag::kAc | flag::kId;
