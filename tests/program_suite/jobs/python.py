@@ -1,0 +1,96 @@
+"""Runs modules of Python's own test package, each in a process of its own, and prints what did not simply pass."""
+
+import os
+import subprocess
+import sys
+
+MODULES = """
+__future__ _locale _opcode abc abstract_numbers aifc argparse array asdl_parser ast asyncgen atexit audioop augassign base64 baseexception
+bdb bigaddrspace binascii binop bisect bool buffer bufio builtin bytes bz2 calendar call charmapcodec class cmath cmd cmd_line
+cmd_line_script code code_module codeccallbacks codecencodings_cn codecencodings_hk codecencodings_iso2022 codecencodings_jp
+codecencodings_kr codecencodings_tw codecs codeop collections colorsys compare compile compileall complex configparser contains context
+contextlib contextlib_async copy copyreg coroutines cprofile crypt csv ctypes dataclasses datetime dbm dbm_dumb decimal decorators
+defaultdict deque descr descrtut dict dict_version dictcomps dictviews difflib dis doctest doctest2 dynamic dynamicclassattribute
+eintr email enum enumerate eof epoll errno except_star exception_group exception_hierarchy exception_variations exceptions extcall
+faulthandler fcntl file file_eintr filecmp fileinput fileio finalization float flufl fnmatch fork1 format fractions frame frozen fstring
+funcattrs functools future future3 future4 future5 gc generator_stop generators genericalias genericclass genericpath genexps getopt
+getpass gettext glob global grammar graphlib grp gzip hash hashlib heapq hmac html htmlparser http_cookies imaplib imghdr imp importlib index
+inspect int int_literal io ioctl ipaddress isinstance iter iterlen itertools json keyword keywordonlyarg linecache list listcomps
+locale logging long longexp lzma mailbox marshal math memoryio memoryview metaclass mimetypes mmap module modulefinder multibytecodec
+named_expressions netrc ntpath numeric_tower opcache opcodes openpty operator optparse ordered_dict os pathlib patma peepholer
+pep646_syntax pickle picklebuffer pickletools pipes pkg pkgutil plistlib poll popen positional_only_arg posix posixpath pow pprint print
+profile property pstats pty pulldom pwd py_compile pyclbr pyexpat queue quopri raise random range re reprlib resource richcmp rlcompleter
+runpy sax sched scope secrets select selectors set setcomps shelve shlex shutil signal slice sndhdr socketserver sort source_encoding
+stat statistics strftime string string_literals stringprep strptime strtod struct structseq subclassinit subprocess sunau sundry super symtable
+syntax sys sys_setprofile sys_settrace sysconfig syslog tabnanny tarfile tempfile textwrap thread threadedtempfile threading
+threading_local threadsignals time timeit timeout tokenize trace traceback tracemalloc tuple type_annotations type_cache type_comments
+typechecks types typing ucn unary unicode unicode_file unicode_file_functions unicode_identifiers unicodedata univnewlines unpack
+unpack_ex unparse urlparse userdict userlist userstring utf8_mode utf8source uu uuid wait3 wait4 warnings wave weakref weakset with
+xdrlib xml_dom_minicompat xml_etree xml_etree_c xxlimited xxtestfuzz yield_from zipapp zipfile zipimport zipimport_support zlib zoneinfo
+""".split()
+
+if len(sys.argv) > 1:
+    import unittest
+
+    from test import support
+
+    # None of them: no network, no large files, no hour of pystones.
+    support.use_resources = []
+    support.junit_xml_list = None
+
+    class Result(unittest.TestResult):
+        def say(self, test, verdict):
+            print(f"  {verdict}: {test.id()}", flush=True)
+
+        def addError(self, test, error):
+            super().addError(test, error)
+            self.say(test, "error")
+
+        def addFailure(self, test, error):
+            super().addFailure(test, error)
+            self.say(test, "FAILURE")
+
+        def addSubTest(self, test, subtest, error):
+            super().addSubTest(test, subtest, error)
+            if error:
+                self.say(test, "FAILURE of a part")
+
+        def addSkip(self, test, reason):
+            super().addSkip(test, reason)
+            self.say(test, "skip")
+
+        def addUnexpectedSuccess(self, test):
+            super().addUnexpectedSuccess(test)
+            self.say(test, "unexpected success")
+
+    try:
+        suite = unittest.defaultTestLoader.loadTestsFromName("test.test_" + sys.argv[1])
+    except unittest.SkipTest:
+        print("  not here")
+        os._exit(0)
+    result = Result()
+    suite.run(result)
+    print(f"  {result.testsRun} tests, {len(result.failures)} failures, {len(result.errors)} errors, {len(result.skipped)} skipped", flush=True)
+    if os.environ.get("TRACEBACKS"):
+        for test, text in result.failures + result.errors:
+            print(test.id(), text)
+    # Threads that a test left behind are not waited for.
+    sys.stdout.flush()
+    os._exit(0)
+
+limit = int(os.environ.get("MODULE_SECONDS", "300"))
+for module in os.environ.get("MODULES", "").split() or MODULES:
+    print(module, flush=True)
+    process = subprocess.Popen(
+        [sys.executable, __file__, module], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        text, _ = process.communicate(timeout=limit)
+        lines = [line for line in text.decode(errors="replace").splitlines() if line.startswith("  ")]
+        print("\n".join(sorted(lines[:-1]) + lines[-1:]), flush=True)
+        if process.returncode:
+            print(f"  exit status {process.returncode}")
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        process.communicate()
+        print("  TIME IS UP", flush=True)
