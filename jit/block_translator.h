@@ -129,10 +129,13 @@ class BlockTranslator {
   void emit_ret(const GuestInstruction& insn);
   void load_indirect_target(const GuestInstruction& insn);  // into kTemp
   void exit_to(uint64_t rip, uint64_t from_rip);            // direct
-  void exit_indirect(int32_t stack_change);                 // to the RIP in kLinear
+  void exit_indirect(int32_t stack_change);
+  // A direct branch; one that leaves the code segment faults where it stands.
+  void exit_branch(uint64_t target, const GuestInstruction& insn, int32_t stack_change = 0);                 // to the RIP in kLinear
   void emit_jump_cache_jump(const IndirectBranch* indirect);
   void emit_poll(uint64_t resume_rip);
   bool can_link(uint64_t rip) const;
+  bool leaves_segment(uint64_t target) const;
   bool one_instruction() const;
 
   // --- emit_system.cpp

@@ -1,4 +1,5 @@
 // Near control transfer: how a block ends and where host code goes next.
+#include "core/descriptor.h"
 #include "jit/block_translator.h"
 #include "jit/jump_cache.h"
 
@@ -85,6 +86,19 @@ void BlockTranslator::exit_indirect(int32_t stack_change) {
   emit_jump_cache_jump(&branch);
 }
 
+bool BlockTranslator::leaves_segment(uint64_t target) const {
+  return code64() ? !is_canonical(target) : target > key_.cs_limit;
+}
+
+void BlockTranslator::exit_branch(uint64_t target, const GuestInstruction& insn, int32_t stack_change) {
+  if (leaves_segment(target)) {
+    a_.mov(kLinear, asmjit::Imm(target));
+    exit_indirect(stack_change);
+  } else {
+    exit_to(target, insn.rip);
+  }
+}
+
 // Flag-free search of the jump cache (jit/jump_cache.h) for the RIP in kLinear.
 void BlockTranslator::emit_jump_cache_jump(const IndirectBranch* indirect) {
   const auto jump_to_lookup = [&] {
@@ -161,7 +175,7 @@ void BlockTranslator::emit_call(const GuestInstruction& insn) {
   end_access();
   adjust_stack(-static_cast<int64_t>(bytes));
   if (direct) {
-    exit_to(branch_target(insn), insn.rip);
+    exit_branch(branch_target(insn), insn, -static_cast<int32_t>(bytes));
   } else {
     a_.mov(kLinear, a_.scratch_field(Scratch::Target));
     exit_indirect(-static_cast<int32_t>(bytes));
@@ -170,7 +184,7 @@ void BlockTranslator::emit_call(const GuestInstruction& insn) {
 
 void BlockTranslator::emit_jmp(const GuestInstruction& insn) {
   if (insn.operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-    exit_to(branch_target(insn), insn.rip);
+    exit_branch(branch_target(insn), insn);
     return;
   }
   load_indirect_target(insn);
@@ -186,7 +200,7 @@ void BlockTranslator::emit_jcc(const GuestInstruction& insn) {
   exit_to(insn.next_rip() & code_mask(), insn.rip);
   a_.bind(taken);
   flags_ = FlagHome::Host;
-  exit_to(target, insn.rip);
+  exit_branch(target, insn);
 }
 
 // LOOP, LOOPE, LOOPNE, JCXZ, JECXZ, JRCXZ: count in rCX by address size; no flag changes.
@@ -197,8 +211,8 @@ void BlockTranslator::emit_loop(const GuestInstruction& insn) {
   const ZydisMnemonic mnemonic = insn.zydis.mnemonic;
   const bool counts = mnemonic == ZYDIS_MNEMONIC_LOOP || mnemonic == ZYDIS_MNEMONIC_LOOPE ||
                       mnemonic == ZYDIS_MNEMONIC_LOOPNE;
-  if (counts) {
-    a_.lea(kTemp, x86::ptr(x86::rcx, -1));
+  const auto set_count = [&](int change) {
+    a_.lea(kTemp, x86::ptr(x86::rcx, change));
     switch (width) {
       case 64:
         a_.mov(x86::rcx, kTemp);
@@ -210,7 +224,8 @@ void BlockTranslator::emit_loop(const GuestInstruction& insn) {
         a_.mov(x86::cx, kTemp.r16());
         break;
     }
-  }
+  };
+  if (counts) set_count(-1);
   const asmjit::Label zero = a_.newLabel();
   const asmjit::Label not_zero = a_.newLabel();
   const asmjit::Label taken = a_.newLabel();
@@ -236,7 +251,8 @@ void BlockTranslator::emit_loop(const GuestInstruction& insn) {
     a_.jmp(not_taken);
   }
   a_.bind(taken);
-  exit_to(target, insn.rip);
+  if (counts && leaves_segment(target)) set_count(1);
+  exit_branch(target, insn);
   a_.bind(not_taken);
   flags_ = FlagHome::Host;
   exit_to(insn.next_rip() & code_mask(), insn.rip);

@@ -150,6 +150,12 @@ extern char task_stubs[];   // entries of tasks for vectors with an error code
 #endif
 
 void enter(const struct machine_state* state);
+#ifndef __x86_64__
+// In real mode, with `limits` the selector whose limits DS, ES, FS and GS keep: KDATA16 or KDATA. The image is to be copied to 6000h,
+// and interrupt n to lead to 6000h + n * 8; the words from 7000h on are its own.
+void enter_real(const struct machine_state* state, unsigned limits);
+extern char real_image[], real_image_end[];
+#endif
 
 static inline uint64_t descriptor(uint32_t base, uint32_t limit, unsigned access, unsigned flags) {
   return (limit & 0xffff) | (uint64_t)(base & 0xffffff) << 16 | (uint64_t)access << 40 | (uint64_t)(limit >> 16 & 15) << 48 |

@@ -5,6 +5,8 @@ MAGIC   equ 0x1badb002
 FLAGS   equ 1 << 16                     ; addresses below
 KCODE   equ 0x08
 KDATA   equ 0x10
+KCODE16 equ 0x28
+KDATA16 equ 0x30
 TSS     equ 0x38
 DF_TSS  equ 0x40
 
@@ -34,6 +36,7 @@ HSS_    equ 84
 
         extern image_end, bss_end, guest_main
         global start, gdt, idt, tss, df_tss, vector_stubs, narrow_stub, task_stubs, enter, caught
+        global enter_real, real_image, real_image_end
 
         section .boot exec alloc
         bits 32
@@ -278,6 +281,135 @@ narrow_stub:
 .same:  mov [caught + SP_], esp
         mov eax, ss
         mov [caught + SS_], eax
+        jmp back
+
+; Real mode. real_image is to be copied to REAL, where interrupt n comes to REAL + n * 8; the state is in the words behind it.
+REAL    equ 0x6000
+REAL_STATE equ 0x7000                   ; struct machine_state; then SP and SS of the frame, and the vector
+IVT_REGISTER equ 0x7100
+%define AT(label) (REAL + label - real_image)
+
+; void enter_real(const struct machine_state* state): as enter, in real mode. Segment limits are what the selectors `unreal` says:
+; 64 KiB, or 4 GiB for DS, ES, FS and GS.
+enter_real:
+        push ebx
+        push ebp
+        push esi
+        push edi
+        pushfd
+        mov [harness_esp], esp
+        mov esi, [esp + 24]
+        mov edx, [esp + 28]             ; the selector whose limits DS and its kin keep
+        mov edi, REAL_STATE
+        mov ecx, 16
+        cld
+        rep movsd
+        mov word [IVT_REGISTER], 0x3ff
+        mov dword [IVT_REGISTER + 2], 0
+        mov ds, dx
+        mov es, dx
+        mov fs, dx
+        mov gs, dx
+        mov eax, KDATA16
+        mov ss, ax
+        jmp KCODE16:AT(real_enter)
+
+        align 16
+real_image:
+        bits 16
+%assign i 0
+%rep 256
+        push word i
+        jmp near real_taken
+        align 8
+%assign i i + 1
+%endrep
+real_enter:
+        mov eax, cr0
+        and al, 0xfe
+        mov cr0, eax
+        jmp 0:AT(.real)
+.real:  xor ax, ax
+        mov ds, ax
+        lidt [IVT_REGISTER]
+        mov es, [REAL_STATE + ES_]
+        mov fs, [REAL_STATE + FS_]
+        mov gs, [REAL_STATE + GS_]
+        mov ss, [REAL_STATE + SS_]
+        mov esp, [REAL_STATE + SP_]
+        push word [REAL_STATE + FLAGS_]
+        push word [REAL_STATE + CS_]
+        push word [REAL_STATE + IP_]
+        mov eax, [REAL_STATE + AX_]
+        mov ecx, [REAL_STATE + CX_]
+        mov edx, [REAL_STATE + DX_]
+        mov ebx, [REAL_STATE + BX_]
+        mov ebp, [REAL_STATE + BP_]
+        mov esi, [REAL_STATE + SI_]
+        mov edi, [REAL_STATE + DI_]
+        mov ds, [REAL_STATE + DS_]
+        iret
+
+; The vector, IP, CS and FLAGS are on whatever stack this is. State is written through CS, since the other segments may end
+; anywhere.
+real_taken:
+        mov [cs:REAL_STATE + AX_], eax
+        mov [cs:REAL_STATE + CX_], ecx
+        mov [cs:REAL_STATE + DX_], edx
+        mov [cs:REAL_STATE + BX_], ebx
+        mov [cs:REAL_STATE + BP_], ebp
+        mov [cs:REAL_STATE + SI_], esi
+        mov [cs:REAL_STATE + DI_], edi
+        mov [cs:REAL_STATE + ES_], es
+        mov [cs:REAL_STATE + FS_], fs
+        mov [cs:REAL_STATE + GS_], gs
+        mov [cs:REAL_STATE + SS_], ss
+        mov [cs:REAL_STATE + DS_], ds
+        xor eax, eax
+        pop ax
+        mov [cs:REAL_STATE + 64], eax      ; the vector
+        pop ax
+        mov [cs:REAL_STATE + IP_], eax
+        pop ax
+        mov [cs:REAL_STATE + CS_], eax
+        pop ax
+        mov [cs:REAL_STATE + FLAGS_], eax
+        mov [cs:REAL_STATE + SP_], esp
+        pushf
+        pop ax
+        mov [cs:REAL_STATE + 68], eax
+        cli
+        cld
+        o32 lgdt [cs:AT(real_gdt)]
+        o32 lidt [cs:AT(real_idt)]
+        mov eax, cr0
+        or al, 1
+        mov cr0, eax
+        jmp dword KCODE:real_back
+real_gdt:
+        dw 64 * 8 - 1
+        dd gdt
+real_idt:
+        dw 2047
+        dd idt
+        bits 32
+real_image_end:
+
+real_back:
+        mov eax, KDATA
+        mov ds, ax
+        mov es, ax
+        mov ss, ax
+        mov esp, [harness_esp]
+        mov esi, REAL_STATE
+        mov edi, caught
+        mov ecx, 16
+        rep movsd
+        mov eax, [REAL_STATE + 64]
+        mov [caught + VECTOR_], eax
+        mov eax, [REAL_STATE + 68]
+        mov [caught + HFLAGS_], eax
+        mov dword [caught + ERROR_], 0
         jmp back
 
 ; Tasks of task gates, 16 bytes apart, for vectors with an error code: the state that was left is in the main TSS.
