@@ -56,14 +56,14 @@ void compare_faults(Difference& out, const Case& made, const Outcome& native, co
   }
   out.value("exception", native.vector, engine.vector);
   if (native.vector != engine.vector) return;
+  constexpr uint64_t kLargestImage = 512;
+  const bool same_image = made.any_cr2_of_operand && native.cr2 - engine.cr2 + kLargestImage < 2 * kLargestImage;
   if (has_error_code(native.vector)) {
     uint32_t known = ~0u;
     // Linux reports faults at addresses of the kernel as protection violations.
-    if (native.vector == vector::kPf && native.cr2 >= kKernelStart) known = ~1u;
+    if (native.vector == vector::kPf && (native.cr2 >= kKernelStart || same_image)) known = ~1u;
     out.value("error code", native.error_code & known, engine.error_code & known);
   }
-  constexpr uint64_t kLargestImage = 512;
-  const bool same_image = made.any_cr2_of_operand && native.cr2 - engine.cr2 + kLargestImage < 2 * kLargestImage;
   if (native.vector == vector::kPf && !same_image) out.value("cr2", native.cr2, engine.cr2);
 }
 
@@ -132,20 +132,19 @@ std::string difference(const Case& made, const Outcome& native, std::span<const 
     const uint64_t top = there.gpr[kRsp] & (area::kBytes - 1);
     pushed = {top < 8 ? 0 : top - 8, top};
   }
-  size_t at = 0;
-  while (true) {
-    const auto [a, b] = std::ranges::mismatch(native_memory.subspan(at), engine_memory.subspan(at));
-    if (a == native_memory.subspan(at).end()) break;
-    at = static_cast<size_t>(a - native_memory.begin());
-    const auto in = [at](const Hole& hole) { return at >= hole.begin && at < hole.end; };
-    const bool excused = in(pushed) || std::ranges::any_of(made.holes, in);
-    if (!excused && area::rights(at / area::kPage).present) {
+  for (uint64_t page = 0; page < area::kPages; ++page) {
+    const uint64_t begin = page * area::kPage, end = begin + area::kPage;
+    if (!area::rights(page).present) continue;
+    if (std::memcmp(&native_memory[begin], &engine_memory[begin], area::kPage) == 0) continue;
+    for (uint64_t at = begin; at < end; ++at) {
+      if (native_memory[at] == engine_memory[at]) continue;
+      const auto in = [at](const Hole& hole) { return at >= hole.begin && at < hole.end; };
+      if (in(pushed) || std::ranges::any_of(made.holes, in)) continue;
       const size_t shown = std::min<size_t>(16, area::kBytes - at);
       out.add(fmt::format("memory +{:#x} is {}, natively {}", at, hex_bytes(engine_memory.subspan(at, shown)),
                           hex_bytes(native_memory.subspan(at, shown))));
-      break;
+      return out.text();
     }
-    ++at;
   }
   return out.text();
 }

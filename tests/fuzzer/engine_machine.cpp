@@ -77,9 +77,10 @@ void EngineMachine::load(const Memory& memory) {
       std::memcpy(have, wanted, area::kPage);
       continue;
     }
+    constexpr uint64_t kLine = 64;
     uint64_t first = 0, end = area::kPage;
-    while (wanted[first] == have[first]) ++first;
-    while (wanted[end - 1] == have[end - 1]) --end;
+    while (std::memcmp(wanted + first, have + first, kLine) == 0) first += kLine;
+    while (std::memcmp(wanted + end - kLine, have + end - kLine, kLine) == 0) end -= kLine;
     map_.write_bytes({kPhysical + page * area::kPage + first}, std::span(wanted + first, end - first));
   }
 }
