@@ -236,8 +236,8 @@ class Vcpu {
   void select_view() {
     const TlbView view = current_view();
     state_.tlb_view = tlb_.view(view);
-    state_.window_table =
-        tlb_.window_table(view, code64() ? ShadowWindows::Width::Bits64 : ShadowWindows::Width::Bits32);
+    tlb_.select_windows(state_.windows, view,
+                        code64() ? ShadowWindows::Width::Bits64 : ShadowWindows::Width::Bits32);
   }
 
   // --- segment.cpp

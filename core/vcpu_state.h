@@ -13,6 +13,7 @@
 #include <new>
 
 #include "mmu/address.h"
+#include "mmu/shadow_windows.h"
 #include "mmu/soft_tlb.h"
 
 namespace penumbra {
@@ -159,7 +160,6 @@ struct alignas(64) VcpuState {
 
   // --- private to translated code (jit/)
   TlbEntry* tlb_view = nullptr;  // view of the current privilege
-  const uint64_t* window_table = nullptr;  // of the current privilege, space and code size, if any
   void* jump_cache = nullptr;    // jump cache of the current privilege and address space
   uint64_t host_rsp = 0;         // stack of the C++ side
   std::array<uint64_t, 8> scratch{};
@@ -171,6 +171,7 @@ struct alignas(64) VcpuState {
   // byte does.
   std::array<uint64_t, 32> recent_blocks{};
   uint8_t recent_block_offset = 0;
+  alignas(64) WindowState windows;
   alignas(64) std::array<std::byte, kXsaveAreaBytes> callout_buffer{};
   alignas(64) std::array<std::byte,
                          kXsaveAreaBytes> guest_vector_state{};  // XSAVE image while C++ owns the registers

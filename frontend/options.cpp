@@ -93,9 +93,9 @@ CharacterTarget file_target(std::string_view option, std::string_view path) {
 
 // Options as strings, before they depend on one another.
 struct RunWords {
-  std::string memory, processors, rtc, display, monitor, debug_console, topics, switches, mmu, gdb, triple_fault;
+  std::string memory, processors, rtc, display, monitor, debug_console, topics, switches, mmu, gdb, triple_fault, perf_symbols;
   std::vector<std::string> serials, devices, chardevs;
-  bool no_reboot = false, nographic = false, gdb_here = false, singlestep = false;
+  bool no_reboot = false, nographic = false, gdb_here = false, singlestep = false, perf_map = false;
 };
 
 class RunReader {
@@ -139,6 +139,7 @@ class RunReader {
     options.translator.record_blocks = options.triple_fault.has_value();
     try {
       jit::apply_switches(options.translator, words.switches);
+      if (words.perf_map) options.translator.perf_map = words.perf_symbols;
       if (set_.contains("mmu")) options.translator.mmu = jit::mmu_named(words.mmu);
     } catch (const std::invalid_argument& error) {
       refuse("{}", error.what());
@@ -402,6 +403,8 @@ Command parse_run(std::span<const char* const> arguments) {
   for (const auto& known : jit::translator_switches()) switches += " " + std::string(known.name);
   word("jit", words.switches, switches);
   word("mmu", words.mmu, "how code reaches memory: tlb, windows, or auto (tlb)");
+  app.add_flag("--perf-map", words.perf_map, "names translated code in /tmp/perf-PID.map, for Linux perf");
+  word("perf-symbols", words.perf_symbols, "with --perf-map: the System.map of the guest's kernel");
   app.add_flag("--stats", options.stats, "counters and times at exit, on standard error");
   try {
     parse(app, arguments, 0);

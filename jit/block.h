@@ -57,12 +57,15 @@ struct Site {
   bool write = false;
 };
 
+struct Block;
+
 // A memory operand, for the callout path.
 struct MemoryAccess {
   SegmentIndex segment = kDs;
   AccessKind kind = AccessKind::Read;
-  bool reads = false;  // a write that reads first
-  bool window = true;  // the instruction's operand is [kHostAddend + kLinear]: a window fault can be repaired
+  bool reads = false;    // a write that reads first
+  bool window = true;    // the instruction can have any host operand, and nothing changes before it: a fault
+                         // can be repaired
   bool aligned = false;  // #GP when it is not at a multiple of its size
   bool x87 = false;      // a pending x87 exception is raised before any fault of the operand
   uint8_t lane = 0;      // size of the parts that a mask selects; 0: the operand is one piece
@@ -70,6 +73,30 @@ struct MemoryAccess {
   bool alone = false;    // in a block of one instruction, after which the dispatcher looks at attention
   uint16_t size = 0;
   uint64_t rip = 0;
+};
+
+// Where a block guesses the region of an address (jit/emit_window.cpp). Offsets are from the block's host
+// code, of 32-bit fields that can be patched.
+struct WindowSite {
+  Block* block = nullptr;
+  uint32_t tag_offset = 0, delta_offset = 0;  // absolute addresses, of fields of WindowState
+  uint32_t jump_offset = 0;    // displacement of the jump that is taken when the guess is wrong
+  uint32_t search_offset = 0;  // where it leads once there were too many
+  uint32_t corrections = 0;
+};
+
+// A slot of WindowState, as offsets in VcpuState.
+struct WindowSlotFields {
+  size_t tag, delta;
+  static WindowSlotFields of(uint64_t region, ModeBits mode);
+};
+
+// How a block may use the shadow windows.
+struct WindowUse {
+  bool allowed = false;
+  bool wraps = false;  // 32-bit addresses of this block have been seen to wrap
+  const uint64_t* hints =
+      nullptr;  // registers as they were at some entry to the block; only speed depends on them
 };
 
 // Where the vectors of gathers and masked moves are in the callout buffer.
@@ -92,8 +119,6 @@ struct IndirectBranch {
   uint64_t rip = 0;
   int32_t stack_change = 0;  // what it has added to RSP
 };
-
-struct Block;
 
 // A direct jump that can be patched to its target.
 struct BlockLink {

@@ -110,7 +110,8 @@ void BlockTranslator::record_site(uint64_t rip) {
 }
 
 void BlockTranslator::record_access(const MemoryAccess& access) {
-  add_site({.guest = static_cast<uint16_t>(access.rip - key_.rip), .write = access.kind == AccessKind::Write});
+  add_site(
+      {.guest = static_cast<uint16_t>(access.rip - key_.rip), .write = access.kind == AccessKind::Write});
 }
 
 void BlockTranslator::record_poll(uint64_t resume_rip) {
@@ -119,11 +120,12 @@ void BlockTranslator::record_poll(uint64_t resume_rip) {
 }
 
 Block* BlockTranslator::translate(const BlockKey& key, std::span<const uint8_t> code, bool crosses_page,
-                                  uint64_t host_address, Arena& arena, bool windows) {
+                                  uint64_t host_address, Arena& arena, const WindowUse& windows) {
   arena_ = &arena;
   block_ = arena.make<Block>();
   block_->key = key;
-  block_->windows = windows && options_.soft_tlb;
+  block_->windows = windows.allowed && options_.soft_tlb;
+  window_use_ = windows;
   block_->crosses_page = crosses_page;
   key_ = key;
   decode(code);
@@ -136,6 +138,8 @@ Block* BlockTranslator::translate(const BlockKey& key, std::span<const uint8_t> 
   flags_ = FlagHome::Host;
   block_ended_ = false;
   slow_paths_.clear();
+  window_checks_.clear();
+  forget_kept_deltas();
   link_stubs_.clear();
   instruction_offsets_.clear();
   sites_.clear();
@@ -148,6 +152,7 @@ Block* BlockTranslator::translate(const BlockKey& key, std::span<const uint8_t> 
   for (current_ = 0; current_ < instructions_.size() && !block_ended_ && !stored_by_callout_; ++current_) {
     instruction_offsets_.push_back(static_cast<uint32_t>(a_.offset()));
     emit_instruction(current_);
+    follow_kept_deltas(instructions_[current_]);
   }
   block_->guest_instructions = static_cast<uint16_t>(current_);
   if (!block_ended_) {
@@ -268,6 +273,7 @@ void BlockTranslator::emit_out_of_line() {
     a_.mov(kTemp.r32(), slow.detail);
     a_.jmp(asmjit::Imm(environment_.thunks->tlb_miss));
   }
+  for (const WindowCheck& check : window_checks_) emit_window_out_of_line(check);
   for (const LinkStub& stub : link_stubs_) {
     stub.link->stub_offset = static_cast<uint32_t>(a_.offset());
     a_.bind(stub.entry);

@@ -45,7 +45,7 @@ class BlockTranslator {
   // all of the block. The host code is for `host_address`, and valid as long as `arena` keeps the block.
   // `windows`: memory operands go through the shadow windows where they can.
   Block* translate(const BlockKey& key, std::span<const uint8_t> code, bool crosses_page,
-                   uint64_t host_address, Arena& arena, bool windows);
+                   uint64_t host_address, Arena& arena, const WindowUse& windows);
 
   // Host code of the last translate().
   std::span<const std::byte> host_code() const;
@@ -82,16 +82,55 @@ class BlockTranslator {
   void record_poll(uint64_t resume_rip);
   void add_site(SiteRecord site);
 
-  // --- emit_memory.cpp: the memory path. After begin_access() the operand is at [kHostAddend + kLinear].
+  // --- emit_memory.cpp: the memory path. Both begin an access; then host_operand() is the operand.
+  void open_access(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn,
+                   const MemoryAccess& access);
   void emit_offset(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn);  // into kLinear
   void begin_access(MemoryAccess access);  // kLinear: offset in the segment; may clobber kTemp
   void end_access();                       // after the instruction, with the flags it left
   bool is_inline(const MemoryAccess& access) const;
   void emit_tlb_lookup(const MemoryAccess& access);
-  void emit_window_lookup(const MemoryAccess& access);
+  void emit_segment_base(const MemoryAccess& access);  // of FS and GS, added to kLinear
   void emit_callout(uint64_t thunk, uint64_t detail);
   MemoryAccess access_of(const ZydisDecodedOperand& operand) const;
-  static x86::Mem host_operand(uint32_t size) { return x86::ptr(kHostAddend, kLinear, 0, 0, size); }
+  x86::Mem host_operand(uint32_t size) const {
+    x86::Mem operand = operand_;
+    operand.setSize(size);
+    return operand;
+  }
+
+  // --- emit_window.cpp
+  struct WindowCheck {
+    asmjit::Label other, selected;
+    x86::Gp base;
+    WindowSite* site;
+    FlagHome flags;
+    uint16_t guest;
+    bool write;
+  };
+  // The delta of a region that a guest register points into.
+  struct KeptDelta {
+    bool known = false;
+    bool stored = false;  // in WindowState::kept[home]; else only in kHostAddend, while held_ == home
+    int8_t home = 0;
+    int64_t drift = 0;  // what the block has added to the register since
+  };
+  static constexpr int kNothingHeld = -1;
+  bool is_windowed(const MemoryAccess& access) const;
+  std::optional<x86::Mem> flat_operand(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn,
+                                       const MemoryAccess& access) const;
+  void emit_window_operand(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn,
+                           const MemoryAccess& access);
+  void emit_window_by_register(unsigned gpr, int32_t displacement, const MemoryAccess& access);
+  void emit_window_at_linear(const MemoryAccess& access);
+  bool may_clobber_flags() const;
+  void emit_window_check(const x86::Gp& base, uint64_t hint);
+  void emit_window_out_of_line(const WindowCheck& check);
+  x86::Mem kept_field(int home) const;
+  void forget_kept_deltas();
+  bool used_again(unsigned gpr) const;
+  static bool writes_gpr(const GuestInstruction& insn, unsigned gpr);
+  void follow_kept_deltas(const GuestInstruction& insn);
 
   // --- emit_generic.cpp
   void emit_generic(const GuestInstruction& insn);
@@ -103,7 +142,7 @@ class BlockTranslator {
   void emit_gather(const GuestInstruction& insn);
   void emit_zero_vectors(const GuestInstruction& insn);
   void emit_hint(const GuestInstruction& insn);
-  enum class MemoryForm : uint8_t { None, AddendPlusLinear, Linear, Rdi };
+  enum class MemoryForm : uint8_t { None, Operand, Linear, Rdi };
   struct RegisterMap {
     int reg = -1, rm = -1, vvvv = -1,
         opcode = -1;  // host register numbers where they differ from the guest's
@@ -114,6 +153,7 @@ class BlockTranslator {
 
   // --- emit_stack.cpp
   void emit_stack_offset(int64_t displacement);  // (RSP + displacement) into kLinear
+  void open_stack(int64_t displacement, unsigned bytes, AccessKind kind);  // begins an access there
   void adjust_stack(int64_t bytes);
   void emit_push(const GuestInstruction& insn);
   void emit_push_value(const x86::Gp& value, unsigned bytes);  // value: not kHostAddend or kLinear
@@ -165,6 +205,11 @@ class BlockTranslator {
   const MemoryAccess* open_access_ = nullptr;  // callout form, between begin and end
   bool access_is_inline_ = true;
   bool stored_by_callout_ = false;
+  x86::Mem operand_;  // of the access that is open
+  WindowUse window_use_;
+  std::array<KeptDelta, WindowState::kKept> kept_{};  // by guest register
+  int held_ = kNothingHeld;                           // home of the delta in kHostAddend
+  std::vector<WindowCheck> window_checks_;
   std::vector<SlowPath> slow_paths_;
   std::vector<LinkStub> link_stubs_;
 };

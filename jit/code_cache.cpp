@@ -1,7 +1,6 @@
 #include "jit/code_cache.h"
 
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <cassert>
 #include <cerrno>
@@ -17,27 +16,21 @@ CodeCache::CodeCache(size_t bytes) : size_(bytes) {
   const auto fail = [](const char* what) {
     throw std::runtime_error(std::string("code cache: ") + what + ": " + std::strerror(errno));
   };
-  const int fd = memfd_create("penumbra-code", MFD_CLOEXEC);
-  if (fd < 0) fail("memfd_create");
-  if (ftruncate(fd, static_cast<off_t>(bytes)) != 0) {
-    close(fd);
-    fail("ftruncate");
-  }
   // The poll page precedes the executable view, so that translated code reaches it with a 32-bit
   // displacement.
   void* reserved =
       mmap(nullptr, bytes + kPageSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (reserved == MAP_FAILED) {
-    close(fd);
-    fail("mmap");
-  }
+  if (reserved == MAP_FAILED) fail("mmap");
   poll_page_ = static_cast<std::byte*>(reserved);
   executable_ = poll_page_ + kPageSize;
   const void* poll = mmap(poll_page_, kPageSize, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-  const void* rx = mmap(executable_, bytes, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0);
-  void* rw = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-  close(fd);
-  if (poll == MAP_FAILED || rx == MAP_FAILED || rw == MAP_FAILED) fail("mmap");
+  void* rx = mmap(executable_, bytes, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+  if (poll == MAP_FAILED || rx == MAP_FAILED) fail("mmap");
+  // An old size of zero: a second mapping of the same pages (mremap(2)). A memfd would do as well, but perf
+  // names nothing in one.
+  void* rw = mremap(rx, 0, bytes, MREMAP_MAYMOVE);
+  if (rw == MAP_FAILED) fail("mremap");
+  if (mprotect(rw, bytes, PROT_READ | PROT_WRITE) != 0) fail("mprotect");
   writable_ = static_cast<std::byte*>(rw);
 }
 

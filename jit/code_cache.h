@@ -1,4 +1,4 @@
-// Memory for translated code: one memfd mapped twice, once writable and once executable, so that no page is
+// Memory for translated code: shared memory mapped twice, once writable and once executable, so that no page is
 // both through the same mapping. Allocation only moves forward; when it is full, everything after the fixed
 // part (runtime thunks) is given up at once.
 #pragma once

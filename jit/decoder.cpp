@@ -411,6 +411,19 @@ Decoder::Status Decoder::decode(std::span<const uint8_t> bytes, uint64_t rip, Gu
   return out.row.action == Action::None ? Status::Invalid : Status::Ok;
 }
 
+bool is_gpr(const ZydisDecodedOperand& operand) {
+  if (operand.type != ZYDIS_OPERAND_TYPE_REGISTER) return false;
+  switch (ZydisRegisterGetClass(operand.reg.value)) {
+    case ZYDIS_REGCLASS_GPR8:
+    case ZYDIS_REGCLASS_GPR16:
+    case ZYDIS_REGCLASS_GPR32:
+    case ZYDIS_REGCLASS_GPR64:
+      return true;
+    default:
+      return false;
+  }
+}
+
 unsigned gpr_number(ZydisRegister reg) {
   if (is_high_byte(reg)) return 4 + (reg - ZYDIS_REGISTER_AH);
   if (reg >= ZYDIS_REGISTER_SPL && reg <= ZYDIS_REGISTER_R15B) return 4 + (reg - ZYDIS_REGISTER_SPL);

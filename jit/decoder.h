@@ -108,6 +108,7 @@ class Decoder {
 SystemInstruction make_system_instruction(const GuestInstruction& insn, SystemOp op);
 
 // Register number (REX included) of a general-purpose register operand; AH to BH give 4 to 7 like SPL to DIL.
+bool is_gpr(const ZydisDecodedOperand& operand);  // of any size
 unsigned gpr_number(ZydisRegister reg);
 bool is_high_byte(ZydisRegister reg);
 SegmentIndex segment_index(ZydisRegister reg);

@@ -53,6 +53,7 @@ void Translator::note_entry(uint64_t host) {
 }
 
 uint64_t Translator::next_host_code() noexcept {
+  clip_registers();
   while (true) {
     if (vcpu_.debug().trap_pending()) vcpu_.take_debug_trap();
     const bool shadow = state_.interrupt_shadow;
@@ -122,6 +123,39 @@ uint64_t Translator::tlb_host_code() noexcept {
   }
   state_.spilled_overflow = (state_.rflags & flag::kOf) != 0;
   return (*block)->host;
+}
+
+uint64_t Translator::window_select(LinearAddr linear, WindowSite& site) noexcept {
+  ++counters_.window_selections;
+  const auto upper_bits = static_cast<int64_t>(linear.value) >> 47;
+  if (upper_bits != 0 && upper_bits != -1) return ShadowWindows::kNoChunk;
+  const uint64_t region = linear.value >> ShadowWindows::kRegionShift;
+  const WindowState& windows = state_.windows;
+  if (windows.table[region] == ShadowWindows::kNoChunk) {
+    const HostVectorScope scope(state_);
+    const TlbView view = vcpu_.current_view();
+    if (!vcpu_.tlb().open_window(view, linear)) {
+      if (hot_.fault(site.block->key)) kill_block(*site.block);
+      return ShadowWindows::kNoChunk;
+    }
+    vcpu_.tlb().select_windows(state_.windows, view, window_width());
+  }
+  constexpr uint32_t kEnough = 4;
+  const auto patch = [&](uint32_t offset, uint64_t value) {
+    const auto field = static_cast<uint32_t>(value);
+    cache_.patch(site.block->host + offset, std::as_bytes(std::span(&field, 1)));
+  };
+  const WindowSlotFields fields = WindowSlotFields::of(region, site.block->key.mode);
+  const auto state = reinterpret_cast<uint64_t>(&state_);
+  // SAFETY: the field of a slot of `windows`.
+  const uint32_t tag = *reinterpret_cast<const uint32_t*>(state + fields.tag);
+  if (tag == static_cast<uint32_t>(region) && ++site.corrections < kEnough) {
+    patch(site.tag_offset, state + fields.tag);
+    patch(site.delta_offset, state + fields.delta);
+  } else {
+    patch(site.jump_offset, static_cast<uint64_t>(site.search_offset) - (site.jump_offset + 4));
+  }
+  return windows.table[region];
 }
 
 uint64_t Translator::redispatch_host_code() noexcept {
@@ -279,6 +313,11 @@ void Translator::page_unmapped(LinearAddr page) {
 }
 
 void Translator::space_flushed(unsigned space) {
+  if (windows_ && windows_->has_many_chunks(space)) {
+    const HostVectorScope scope(state_);
+    windows_->recycle(space);
+    vcpu_.tlb().select_windows(state_.windows, vcpu_.current_view(), window_width());
+  }
   for (auto& cache : jump_caches_[space]) {
     if (cache) cache->clear_non_global();
   }

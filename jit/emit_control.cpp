@@ -142,10 +142,9 @@ void BlockTranslator::load_indirect_target(const GuestInstruction& insn) {
     }
     return;
   }
-  emit_offset(operand.mem, insn);
   MemoryAccess access = access_of(operand);
   access.size = static_cast<uint16_t>(bytes);
-  begin_access(access);
+  open_access(operand.mem, insn, access);
   switch (bytes) {
     case 8:
       a_.mov(kTemp, host_operand(8));
@@ -167,9 +166,7 @@ void BlockTranslator::emit_call(const GuestInstruction& insn) {
     load_indirect_target(insn);
     a_.mov(a_.scratch_field(Scratch::Target), kTemp);
   }
-  emit_stack_offset(-static_cast<int64_t>(bytes));
-  begin_access(
-      {.segment = kSs, .kind = AccessKind::Write, .size = static_cast<uint16_t>(bytes), .rip = insn.rip});
+  open_stack(-static_cast<int64_t>(bytes), bytes, AccessKind::Write);
   a_.mov(kTemp, asmjit::Imm(return_rip));
   a_.mov(host_operand(bytes), sized(kTemp, bytes));
   end_access();
@@ -260,9 +257,7 @@ void BlockTranslator::emit_loop(const GuestInstruction& insn) {
 
 void BlockTranslator::emit_ret(const GuestInstruction& insn) {
   const unsigned bytes = insn.zydis.operand_width / 8;
-  emit_stack_offset(0);
-  begin_access(
-      {.segment = kSs, .kind = AccessKind::Read, .size = static_cast<uint16_t>(bytes), .rip = insn.rip});
+  open_stack(0, bytes, AccessKind::Read);
   switch (bytes) {
     case 8:
       a_.mov(kLinear, host_operand(8));

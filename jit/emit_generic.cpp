@@ -8,19 +8,6 @@ namespace penumbra::jit {
 
 namespace {
 
-bool is_gpr(const ZydisDecodedOperand& operand) {
-  if (operand.type != ZYDIS_OPERAND_TYPE_REGISTER) return false;
-  switch (ZydisRegisterGetClass(operand.reg.value)) {
-    case ZYDIS_REGCLASS_GPR8:
-    case ZYDIS_REGCLASS_GPR16:
-    case ZYDIS_REGCLASS_GPR32:
-    case ZYDIS_REGCLASS_GPR64:
-      return true;
-    default:
-      return false;
-  }
-}
-
 bool uses_high_byte(const GuestInstruction& insn) {
   for (unsigned i = 0; i < insn.zydis.operand_count_visible; ++i) {
     if (is_gpr(insn.operands[i]) && is_high_byte(insn.operands[i].reg.value)) return true;
@@ -63,7 +50,7 @@ class ByteBuffer {
 }  // namespace
 
 // Rebuilds the instruction's bytes for the host: same prefixes, opcode and immediates; ModRM, SIB, REX or VEX
-// and displacement for the operands given. The displacement is gone: it is in kLinear.
+// and displacement for the operands given.
 void BlockTranslator::embed_reencoded(const GuestInstruction& insn, MemoryForm form, const RegisterMap& map) {
   const ZydisDecodedInstruction& zydis = insn.zydis;
   const auto& raw = zydis.raw;
@@ -72,7 +59,8 @@ void BlockTranslator::embed_reencoded(const GuestInstruction& insn, MemoryForm f
   const bool code16 = !code64() && !key_.mode.has(ModeBits::kCode32);
   ByteBuffer out;
 
-  // Mandatory, LOCK and REP prefixes stay; segment and address size are in the operand already.
+  if (form == MemoryForm::Operand && operand_.hasSegment()) out.put(0x65);
+  // Mandatory, LOCK and REP prefixes stay; the guest's segment and address size are in the operand already.
   if (!vex) {
     bool operand_size = false;
     for (unsigned i = 0; i < raw.prefix_count; ++i) {
@@ -123,19 +111,33 @@ void BlockTranslator::embed_reencoded(const GuestInstruction& insn, MemoryForm f
 
   uint8_t modrm = 0, sib = 0;
   bool has_sib = false;
+  int32_t displacement = 0;
+  unsigned displacement_bytes = 0;
   if (has_modrm) {
     switch (form) {
       case MemoryForm::None:
         modrm = 0xc0 | (reg & 7) << 3 | (rm & 7);
         b = rm >> 3;
         break;
-      case MemoryForm::AddendPlusLinear:
-        modrm = (reg & 7) << 3 | 4;
-        sib = (kLinear.id() & 7) << 3 | (kHostAddend.id() & 7);
+      case MemoryForm::Operand: {
+        // ModRM.mod 0 with base 5 means no base, so that a base always has a displacement of 32 bits unless
+        // it is 0.
+        const bool has_base = operand_.hasBase(), has_index = operand_.hasIndex();
+        const unsigned base = has_base ? operand_.baseId() : 5;
+        const unsigned index = has_index ? operand_.indexId() : 4;
+        displacement = static_cast<int32_t>(operand_.offsetLo32());
+        displacement_bytes = !has_base                                           ? 4
+                             : displacement == 0 && (base & 7) != 5              ? 0
+                             : displacement == static_cast<int8_t>(displacement) ? 1
+                                                                                 : 4;
+        const unsigned mod = !has_base || displacement_bytes == 0 ? 0 : displacement_bytes == 1 ? 1 : 2;
+        modrm = mod << 6 | (reg & 7) << 3 | 4;
+        sib = operand_.shift() << 6 | (index & 7) << 3 | (base & 7);
         has_sib = true;
-        x = 1;
-        b = 1;
+        x = index >> 3;
+        b = base >> 3;
         break;
+      }
       case MemoryForm::Linear:
         modrm = (reg & 7) << 3 | (kLinear.id() & 7);
         b = 1;
@@ -180,6 +182,7 @@ void BlockTranslator::embed_reencoded(const GuestInstruction& insn, MemoryForm f
   out.put(opcode);
   if (has_modrm) out.put(modrm);
   if (has_sib) out.put(sib);
+  for (unsigned i = 0; i < displacement_bytes; ++i) out.put(static_cast<uint8_t>(displacement >> 8 * i));
   if (raw.imm[0].size) {
     const unsigned start = raw.imm[0].offset;
     const size_t at = out.size();
@@ -223,7 +226,7 @@ void BlockTranslator::emit_generic(const GuestInstruction& insn) {
 
   MemoryForm form = MemoryForm::None;
   if (memory) {
-    form = MemoryForm::AddendPlusLinear;
+    form = MemoryForm::Operand;
     unsigned distinct = mapped_count;
     if (mapped_count == 2 && mapped[0].gpr == mapped[1].gpr) distinct = 1;
     if (distinct > 1) {
@@ -231,11 +234,13 @@ void BlockTranslator::emit_generic(const GuestInstruction& insn) {
     } else if (uses_high_byte(insn)) {
       form = MemoryForm::Rdi;
     }
-    emit_offset(memory->mem, insn);
     MemoryAccess access = access_of(*memory);
-    access.window = form == MemoryForm::AddendPlusLinear && access.lane == 0;
-    begin_access(access);
-    if (form == MemoryForm::Linear) a_.lea(kLinear, x86::ptr(kHostAddend, kLinear));
+    // A high-byte register goes with no register beyond the eighth.
+    const bool flat = !code64() && block_->windows && flat_operand(memory->mem, insn, access);
+    if (form == MemoryForm::Rdi && flat && is_inline(access)) form = MemoryForm::Operand;
+    access.window = form == MemoryForm::Operand && access.lane == 0;
+    open_access(memory->mem, insn, access);
+    if (form == MemoryForm::Linear) a_.lea(kLinear, operand_);
   }
   if ((insn.flags_read | insn.flags_touched) && live_[current_].before) need_flags_in_host();
 
@@ -253,6 +258,7 @@ void BlockTranslator::emit_generic(const GuestInstruction& insn) {
     if (!seen) {
       assert(next_scratch < (form == MemoryForm::None ? 3 : form == MemoryForm::Linear ? 2 : 1));
       mapped[i].scratch = pool[next_scratch++];
+      if (mapped[i].scratch.id() == kHostAddend.id()) held_ = kNothingHeld;
       a_.mov(mapped[i].scratch, a_.gpr_field(mapped[i].gpr));
     }
     const int host = static_cast<int>(mapped[i].scratch.id());
@@ -276,7 +282,7 @@ void BlockTranslator::emit_generic(const GuestInstruction& insn) {
 
   if (form == MemoryForm::Rdi) {
     a_.mov(a_.scratch_field(Scratch::Rdi), x86::rdi);
-    a_.lea(x86::rdi, x86::ptr(kHostAddend, kLinear));
+    a_.lea(x86::rdi, operand_);
   }
   record_site(insn.rip);  // the flags may have moved since the operand was looked up
   if (short_inc_dec) {
@@ -341,7 +347,7 @@ void BlockTranslator::emit_bit_test(const GuestInstruction& insn) {
     a_.and_(kTemp.r32(), bits - 1);
   }
   record_site(insn.rip);
-  embed_reencoded(insn, MemoryForm::AddendPlusLinear, {.reg = static_cast<int>(kTemp.id())});
+  embed_reencoded(insn, MemoryForm::Operand, {.reg = static_cast<int>(kTemp.id())});
   flags_ = FlagHome::Host;
   end_access();
 }
@@ -382,7 +388,7 @@ void BlockTranslator::emit_mask_move(const GuestInstruction& insn) {
   record_site(insn.rip);
   if (access.x87) a_.fwait();  // a pending exception must not find the host's RDI
   a_.mov(a_.scratch_field(Scratch::Rdi), x86::rdi);
-  a_.lea(x86::rdi, x86::ptr(kHostAddend, kLinear));
+  a_.lea(x86::rdi, operand_);
   embed_reencoded(insn, MemoryForm::None, {});
   a_.mov(x86::rdi, a_.scratch_field(Scratch::Rdi));
   end_access();

@@ -1,4 +1,4 @@
-// The memory path: turns a guest memory operand into the host operand [kHostAddend + kLinear].
+// The memory path: turns a guest memory operand into a host operand. The other way is jit/emit_window.cpp.
 //
 // Inline form (software TLB, mmu/soft_tlb.h):            Callout form (design 3.7):
 //     entry = tlb_view + (linear >> 12) % kEntries            helper reads the operand into a buffer
@@ -100,15 +100,29 @@ bool BlockTranslator::is_inline(const MemoryAccess& access) const {
   return false;
 }
 
+void BlockTranslator::open_access(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn,
+                                  const MemoryAccess& access) {
+  if (is_windowed(access)) {
+    access_is_inline_ = true;
+    emit_window_operand(mem, insn, access);
+    return;
+  }
+  emit_offset(mem, insn);
+  begin_access(access);
+}
+
+void BlockTranslator::emit_segment_base(const MemoryAccess& access) {
+  if (access.segment != kFs && access.segment != kGs) return;
+  a_.mov(kTemp, a_.segment_base_field(access.segment));
+  a_.lea(code64() ? kLinear : kLinear.r32(), x86::ptr(kLinear, kTemp));
+}
+
 void BlockTranslator::begin_access(MemoryAccess access) {
   access_is_inline_ = is_inline(access);
   if (access_is_inline_) {
-    if (access.segment == kFs || access.segment == kGs) {
-      a_.mov(kTemp, a_.segment_base_field(access.segment));
-      a_.lea(code64() ? kLinear : kLinear.r32(), x86::ptr(kLinear, kTemp));
-    }
-    if (block_->windows && access.window) {
-      emit_window_lookup(access);
+    emit_segment_base(access);
+    if (is_windowed(access)) {
+      emit_window_at_linear(access);
       return;
     }
     give_up_flags(live_[current_].before != 0);
@@ -121,6 +135,7 @@ void BlockTranslator::begin_access(MemoryAccess access) {
   emit_callout(environment_.thunks->callout_begin, reinterpret_cast<uint64_t>(open_access_));
   a_.mov(kHostAddend.r32(), a_.state_address(offsetof(VcpuState, callout_buffer)));
   a_.mov(kLinear.r32(), 0);
+  operand_ = x86::ptr(kHostAddend, kLinear);
 }
 
 void BlockTranslator::end_access() {
@@ -131,26 +146,12 @@ void BlockTranslator::end_access() {
 }
 
 void BlockTranslator::emit_callout(uint64_t thunk, uint64_t detail) {
+  forget_kept_deltas();
   const asmjit::Label go_on = a_.newLabel();
   a_.mov(kTemp, asmjit::Imm(detail));
   a_.lea(kHostAddend, x86::ptr(go_on));
   a_.jmp(asmjit::Imm(thunk));
   a_.bind(go_on);
-}
-
-// No flag changes. What is not mapped faults: see Translator::window_fault().
-void BlockTranslator::emit_window_lookup(const MemoryAccess& access) {
-  static_assert(ShadowWindows::kRegionShift == 32 && ShadowWindows::kSlotShift == 24);
-  record_access(access);
-  a_.mov(kTemp, a_.state_field(offsetof(VcpuState, window_table), 8));
-  if (code64()) {
-    a_.rorx(kHostAddend, kLinear, ShadowWindows::kRegionShift);
-    a_.mov(kHostAddend.r32(), kHostAddend.r32());
-  } else {
-    a_.rorx(kHostAddend.r32(), kLinear.r32(), ShadowWindows::kSlotShift);
-    a_.movzx(kHostAddend.r32(), kHostAddend.r8());
-  }
-  a_.mov(kHostAddend, x86::ptr(kTemp, kHostAddend, 3, 0, 8));
 }
 
 void BlockTranslator::emit_tlb_lookup(const MemoryAccess& access) {
@@ -178,6 +179,8 @@ void BlockTranslator::emit_tlb_lookup(const MemoryAccess& access) {
          x86::ptr(kHostAddend, write ? offsetof(TlbEntry, write_tag) : offsetof(TlbEntry, read_tag), 8));
   a_.jne(slow.entry);
   a_.mov(kHostAddend, x86::ptr(kHostAddend, offsetof(TlbEntry, addend), 8));
+  held_ = kNothingHeld;
+  operand_ = x86::ptr(kHostAddend, kLinear);
 }
 
 }  // namespace penumbra::jit

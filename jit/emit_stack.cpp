@@ -19,6 +19,25 @@ void BlockTranslator::emit_stack_offset(int64_t displacement) {
   }
 }
 
+void BlockTranslator::open_stack(int64_t displacement, unsigned bytes, AccessKind kind) {
+  const MemoryAccess access{
+      .segment = kSs, .kind = kind, .size = static_cast<uint16_t>(bytes), .rip = instructions_[current_].rip};
+  if (stack_bytes() == 2 || !is_windowed(access)) {
+    emit_stack_offset(displacement);
+    begin_access(access);
+    return;
+  }
+  access_is_inline_ = true;
+  const auto disp32 = static_cast<int32_t>(displacement);
+  if (code64()) {
+    emit_window_by_register(kRsp, disp32, access);
+    return;
+  }
+  record_access(access);
+  operand_ = x86::ptr(x86::rsp, disp32);
+  operand_.setSegment(x86::gs);
+}
+
 void BlockTranslator::adjust_stack(int64_t bytes) {
   const auto disp32 = static_cast<int32_t>(bytes);
   switch (stack_bytes()) {
@@ -36,22 +55,14 @@ void BlockTranslator::adjust_stack(int64_t bytes) {
 }
 
 void BlockTranslator::emit_push_value(const x86::Gp& value, unsigned bytes) {
-  emit_stack_offset(-static_cast<int64_t>(bytes));
-  begin_access({.segment = kSs,
-                .kind = AccessKind::Write,
-                .size = static_cast<uint16_t>(bytes),
-                .rip = instructions_[current_].rip});
+  open_stack(-static_cast<int64_t>(bytes), bytes, AccessKind::Write);
   a_.mov(host_operand(bytes), sized(value, bytes));
   end_access();
   adjust_stack(-static_cast<int64_t>(bytes));
 }
 
 void BlockTranslator::emit_push_slot(unsigned bytes) {
-  emit_stack_offset(-static_cast<int64_t>(bytes));
-  begin_access({.segment = kSs,
-                .kind = AccessKind::Write,
-                .size = static_cast<uint16_t>(bytes),
-                .rip = instructions_[current_].rip});
+  open_stack(-static_cast<int64_t>(bytes), bytes, AccessKind::Write);
   a_.mov(sized(kTemp, bytes), a_.scratch_field(Scratch::Operand, bytes));
   a_.mov(host_operand(bytes), sized(kTemp, bytes));
   end_access();
@@ -70,18 +81,15 @@ void BlockTranslator::emit_push(const GuestInstruction& insn) {
     a_.mov(kTemp, a_.gpr_field(gpr));
     a_.mov(a_.scratch_field(Scratch::Operand), kTemp);
   } else if (operand.type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-    emit_stack_offset(-static_cast<int64_t>(bytes));
-    begin_access(
-        {.segment = kSs, .kind = AccessKind::Write, .size = static_cast<uint16_t>(bytes), .rip = insn.rip});
+    open_stack(-static_cast<int64_t>(bytes), bytes, AccessKind::Write);
     a_.mov(host_operand(bytes), asmjit::Imm(static_cast<int32_t>(operand.imm.value.s)));
     end_access();
     adjust_stack(-static_cast<int64_t>(bytes));
     return;
   } else {
-    emit_offset(operand.mem, insn);
     MemoryAccess source = access_of(operand);
     source.size = static_cast<uint16_t>(bytes);
-    begin_access(source);
+    open_access(operand.mem, insn, source);
     a_.mov(sized(kTemp, bytes), host_operand(bytes));
     a_.mov(a_.scratch_field(Scratch::Operand), kTemp);
     end_access();
@@ -92,9 +100,7 @@ void BlockTranslator::emit_push(const GuestInstruction& insn) {
 void BlockTranslator::emit_pop(const GuestInstruction& insn) {
   const unsigned bytes = insn.zydis.operand_width / 8;
   const ZydisDecodedOperand& operand = insn.operands[0];
-  emit_stack_offset(0);
-  begin_access(
-      {.segment = kSs, .kind = AccessKind::Read, .size = static_cast<uint16_t>(bytes), .rip = insn.rip});
+  open_stack(0, bytes, AccessKind::Read);
   a_.mov(sized(kTemp, bytes), host_operand(bytes));
   if (operand.type == ZYDIS_OPERAND_TYPE_REGISTER) {
     const unsigned gpr = gpr_number(operand.reg.value);
@@ -116,10 +122,9 @@ void BlockTranslator::emit_pop(const GuestInstruction& insn) {
     mem.disp.value = (mem.disp.has_displacement ? mem.disp.value : 0) + bytes;
     mem.disp.has_displacement = true;
   }
-  emit_offset(mem, insn);
   MemoryAccess destination = access_of(operand);
   destination.size = static_cast<uint16_t>(bytes);
-  begin_access(destination);
+  open_access(mem, insn, destination);
   a_.mov(sized(kTemp, bytes), a_.scratch_field(Scratch::Operand, bytes));
   a_.mov(host_operand(bytes), sized(kTemp, bytes));
   end_access();

@@ -7,8 +7,8 @@
 #include <algorithm>
 #include <cstring>
 #include <deque>
-#include <memory>
 #include <iterator>
+#include <memory>
 #include <set>
 #include <stdexcept>
 
@@ -27,6 +27,7 @@ std::string_view thunk_name(const Thunks& thunks, uint64_t address) {
       {thunks.system_end, "system"},
       {thunks.callout_begin, "callout_begin"},
       {thunks.callout_end, "callout_end"},
+      {thunks.window_select, "window_select"},
       {thunks.gather, "gather"},
       {thunks.masked_move, "masked_move"},
       {thunks.single_step, "single_step"},
@@ -51,7 +52,8 @@ class Disassembler {
   };
 
   explicit Disassembler(cs_mode mode) {
-    if (cs_open(CS_ARCH_X86, mode, &handle_) != CS_ERR_OK) throw std::runtime_error("Capstone: cs_open failed");
+    if (cs_open(CS_ARCH_X86, mode, &handle_) != CS_ERR_OK)
+      throw std::runtime_error("Capstone: cs_open failed");
   }
   ~Disassembler() { cs_close(&handle_); }
   Disassembler(const Disassembler&) = delete;
@@ -69,7 +71,8 @@ class Disassembler {
     const size_t count = cs_disasm(handle_, code.data(), code.size(), address, 0, &insns);
     for (size_t i = 0; i < count; ++i) {
       const cs_insn& insn = insns[i];
-      result.push_back({insn.address, code.subspan(insn.address - address, insn.size), insn.mnemonic, insn.op_str});
+      result.push_back(
+          {insn.address, code.subspan(insn.address - address, insn.size), insn.mnemonic, insn.op_str});
     }
     if (count) cs_free(insns, count);
     return result;
@@ -137,7 +140,8 @@ std::string describe_block(const Block& block, std::span<const GuestInstruction>
     const std::string margin = std::string(85, ' ') + " | ";
     out += margin + "; out of line\n";
     const size_t start = offsets[block.guest_instructions];
-    for (const std::string& line : host_lines(disassembler, host_code.subspan(start), block.host + start, thunks)) {
+    for (const std::string& line :
+         host_lines(disassembler, host_code.subspan(start), block.host + start, thunks)) {
       out += margin + line + "\n";
     }
   }
@@ -217,8 +221,7 @@ std::string explain_code(std::span<const uint8_t> code, unsigned bits, uint64_t 
       out += fmt::format("L:{:#x}: the file ends within an instruction\n", rip);
       continue;
     }
-    const Block* block =
-        translator.translate(key, crosses ? rest : page, crosses, kHostAddress, arena, false);
+    const Block* block = translator.translate(key, crosses ? rest : page, crosses, kHostAddress, arena, {});
     out += describe_block(*block, translator.instructions(), translator.instruction_offsets(),
                           translator.host_code(), thunks);
     for (const BlockLink* link = block->links; link; link = link->next_of_block) {

@@ -163,6 +163,19 @@ uint64_t window_miss(Translator& translator, uint64_t, uint64_t, uint64_t) noexc
   return translator.tlb_host_code();
 }
 
+uint64_t window_select(Translator& translator, uint64_t linear, uint64_t site_address,
+                       uint64_t site) noexcept {
+  // SAFETY: the address of a WindowSite that the running block owns.
+  const uint64_t delta = translator.window_select({linear}, *reinterpret_cast<WindowSite*>(site_address));
+  if (delta == ShadowWindows::kNoChunk) {
+    translator.collect_flags();
+    translator.vcpu().state().rip = translator.site_at(site)->rip;
+    return translator.tlb_host_code();
+  }
+  translator.vcpu().state().windows.found = delta;
+  return 0;
+}
+
 uint64_t system(Translator& translator, uint64_t, uint64_t instruction, uint64_t) noexcept {
   VcpuState& state = translator.vcpu().state();
   const uint64_t killed = translator.counters().blocks_killed;
@@ -171,6 +184,7 @@ uint64_t system(Translator& translator, uint64_t, uint64_t instruction, uint64_t
   if (state.attention.load(std::memory_order_relaxed) || translator.counters().blocks_killed != killed) {
     return translator.next_host_code();
   }
+  translator.clip_registers();
   state.spilled_overflow = (state.rflags & flag::kOf) != 0;
   return 0;
 }

@@ -10,6 +10,7 @@ namespace penumbra::jit::helper {
 uint64_t tlb_miss(Translator&, uint64_t linear, uint64_t detail, uint64_t site) noexcept;
 // Executes a SystemInstruction in the core.
 uint64_t window_miss(Translator&, uint64_t linear, uint64_t detail, uint64_t site) noexcept;
+uint64_t window_select(Translator& translator, uint64_t linear, uint64_t window_site, uint64_t site) noexcept;
 uint64_t system(Translator&, uint64_t linear, uint64_t instruction, uint64_t site) noexcept;
 uint64_t system_end(Translator&, uint64_t linear, uint64_t instruction, uint64_t site) noexcept;
 // Callout form: brings the operand into VcpuState::callout_buffer, checks that it can be written back.

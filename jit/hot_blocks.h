@@ -1,5 +1,5 @@
-// Which blocks are worth their translation through the shadow windows. The signal that samples where translated
-// code spends its time heats them; page faults of the host cool them.
+// Which blocks are worth their translation through the shadow windows. The signal that samples where
+// translated code spends its time heats the pages of code; page faults of the host cool single blocks.
 #pragma once
 
 #include <array>
@@ -9,44 +9,51 @@
 
 namespace penumbra::jit {
 
-// Keyed by a hash: two blocks that share a slot share their fate, which costs time and nothing else.
+// Keyed by hashes: those that share a slot share their fate, which costs time and nothing else.
 class HotBlocks {
  public:
   static constexpr unsigned kSlots = 1u << 16;
-  static constexpr unsigned kHotSamples = 2;
-  // A fill costs a few microseconds, a sample stands for kSampleInterval: a block that spends more than about
-  // a tenth of its time in fills does better with the software TLB.
+  static constexpr unsigned kHotSamples = 3;
+  // A fill costs a few microseconds, a sample stands for the interval of SampleTimer: a block whose page
+  // spends more than about a tenth of its time in the block's fills does better with the software TLB.
   static constexpr unsigned kFreeFaults = 64, kFaultsPerSample = 20;
 
-  bool hot(const BlockKey& key) const {
-    const Slot& slot = slots_[index(key)];
-    return slot.samples >= kHotSamples && !slot.cold;
-  }
+  bool hot(const BlockKey& key) const { return pages_[page_index(key)] >= kHotSamples && !cold(key); }
   bool cold(const BlockKey& key) const { return slots_[index(key)].cold; }
 
-  // True when the block has just become hot.
+  // True when the block's page has just become hot.
   bool sample(const BlockKey& key) {
-    Slot& slot = slots_[index(key)];
-    if (slot.samples < UINT16_MAX) ++slot.samples;
-    return slot.samples == kHotSamples && !slot.cold;
+    uint16_t& samples = pages_[page_index(key)];
+    if (samples == UINT16_MAX) return false;
+    return ++samples == kHotSamples;
   }
   // A host page fault of a windowed block. True when it has just become cold, for good.
   bool fault(const BlockKey& key) {
     Slot& slot = slots_[index(key)];
-    if (slot.cold || ++slot.faults <= kFreeFaults + slot.samples * kFaultsPerSample) return false;
+    if (slot.cold || ++slot.faults <= kFreeFaults + pages_[page_index(key)] * kFaultsPerSample) return false;
     slot.cold = true;
     return true;
   }
-  void clear() { slots_ = {}; }
+  // 32-bit addresses of the block wrap: it must compute them before it uses them.
+  bool wraps(const BlockKey& key) const { return slots_[index(key)].wraps; }
+  void set_wraps(const BlockKey& key) { slots_[index(key)].wraps = true; }
+  void clear() {
+    slots_ = {};
+    pages_ = {};
+  }
 
  private:
   struct Slot {
     uint32_t faults = 0;
-    uint16_t samples = 0;
     bool cold = false;
+    bool wraps = false;
   };
   static unsigned index(const BlockKey& key) { return key.hash() >> 17 & (kSlots - 1); }
+  static unsigned page_index(const BlockKey& key) {
+    return (key.physical.frame().number * 2 + key.mode.has(ModeBits::kUser)) & (kSlots - 1);
+  }
   std::array<Slot, kSlots> slots_{};
+  std::array<uint16_t, kSlots> pages_{};
 };
 
 }  // namespace penumbra::jit

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -24,6 +25,8 @@ struct TranslatorOptions {
   Mmu mmu = Mmu::Tlb;
 
   uint64_t code_cache_bytes = 64ull << 20;  // 1 MiB to 1 GiB
+
+  std::optional<std::string> perf_map;  // name blocks for perf (jit/perf_map.h), with this System.map unless empty
 
   // Trace what is translated and run (-d); see core/trace_log.h for where it goes.
   bool trace_guest_code = false;  // in_asm

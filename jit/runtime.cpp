@@ -1,5 +1,6 @@
 #include "jit/runtime.h"
 
+#include <optional>
 #include <span>
 
 #include "jit/emitter.h"
@@ -72,19 +73,21 @@ class ThunkBuilder {
     });
   }
 
-  uint64_t tlb_miss() {
+  // A helper that changes no guest register. `result`: a field of the VcpuState to go on with in kHostAddend.
+  uint64_t lookup_aid(Helper helper, std::optional<size_t> result) {
     return build([&](Emitter& a) {
       const asmjit::Label elsewhere = a.newLabel();
       a.mov(a.scratch_field(Scratch::Continue), x86::r9);
       a.mov(a.scratch_field(Scratch::Linear), x86::r10);
       a.save_gprs();
-      call(a, helper::tlb_miss);
+      call(a, helper);
       a.test(x86::rax, x86::rax);
       a.jnz(elsewhere);
-      // The helper changed no guest register: only those that C++ does not preserve come back.
+      // Only those that C++ does not preserve come back.
       for (const unsigned gpr : {kRax, kRcx, kRdx, kRsp, kRsi, kRdi, kR8})
         a.mov(host_gpr(gpr), a.gpr_field(gpr));
       a.mov(x86::r10, a.scratch_field(Scratch::Linear));
+      if (result) a.mov(kHostAddend, a.state_field(*result, 8));
       a.jmp(a.scratch_field(Scratch::Continue));
       a.bind(elsewhere);
       resume(a);
@@ -135,7 +138,9 @@ Thunks generate_thunks(CodeCache& cache, Translator& translator) {
   Thunks thunks;
   thunks.enter = builder.enter();
   thunks.leave = builder.leave();
-  thunks.tlb_miss = builder.tlb_miss();
+  thunks.tlb_miss = builder.lookup_aid(helper::tlb_miss, std::nullopt);
+  thunks.window_select =
+      builder.lookup_aid(helper::window_select, offsetof(VcpuState, windows) + offsetof(WindowState, found));
   thunks.system = builder.callout(helper::system);
   thunks.system_end = builder.block_end(helper::system_end, false);
   thunks.callout_begin = builder.callout(helper::callout_begin);

@@ -32,6 +32,8 @@ struct Thunks {
   uint64_t masked_move = 0;    // kLinear: offset; kTemp: MemoryAccess*
   uint64_t window_miss = 0;    // VcpuState::rip: the instruction that no window serves; flags in the host
   uint64_t window_miss_spilled = 0;   // likewise, flags spilled
+  // kLinear: address; kTemp: WindowSite*; goes on with the delta of the address's region in kHostAddend
+  uint64_t window_select = 0;
   uint64_t single_step = 0;           // kLinear: RIP of the next instruction; never goes on
   uint64_t single_step_indirect = 0;  // likewise; kTemp: IndirectBranch*
   // Block ends, with the flags in the host's RFLAGS; never go on.

@@ -120,6 +120,7 @@ Translator::Translator(Vcpu& vcpu, const TranslatorOptions& options, TraceSink t
       buckets_(kBuckets) {
   // Every block comes to the dispatcher, with the flags that its registers are shown with.
   if (options_.trace_execution) options_.chain = options_.jump_cache = options_.flag_liveness = false;
+  if (options_.perf_map) perf_map_ = std::make_unique<PerfMap>(*options_.perf_map);
   frames_.resize(vcpu_.map().tracker().frame_count());
   vcpu_.tlb().set_listener(this);
   vcpu_.map().tracker().set_listener(this);
@@ -161,8 +162,18 @@ void Translator::enter_guest() {
   thread_local SignalStack signal_stack;
   if (windows_ && options_.mmu == TranslatorOptions::Mmu::Auto) thread_local SampleTimer sample_timer;
   current_translator = this;
+  follow_gs(true);
   run_guest();
+  follow_gs(false);
   current_translator = nullptr;
+}
+
+// GS is this thread's: nobody else may change it for the vCPU.
+void Translator::follow_gs(bool on) {
+  if (!windows_ || !windows_->serves(ShadowWindows::Width::Bits32)) return;
+  state_.windows.gs_is_flat = on;
+  state_.windows.gs = 0;
+  if (on) vcpu_.tlb().select_windows(state_.windows, vcpu_.current_view(), window_width());
 }
 
 void Translator::interrupt() {
@@ -199,8 +210,8 @@ bool Translator::handle_host_fault(int signal, void* info_pointer, void* context
       return true;
     case WindowFault::NoWindow:
       state_.rip = site->rip;
-      regs[REG_RIP] =
-          static_cast<greg_t>(site->flags == FlagHome::Host ? thunks_.window_miss : thunks_.window_miss_spilled);
+      regs[REG_RIP] = static_cast<greg_t>(site->flags == FlagHome::Host ? thunks_.window_miss
+                                                                        : thunks_.window_miss_spilled);
       return true;
   }
   const auto trap = static_cast<uint8_t>(regs[REG_TRAPNO]);
@@ -215,64 +226,85 @@ bool Translator::handle_host_fault(int signal, void* info_pointer, void* context
 // An access through a window that is not there, or does not allow it. Runs in the signal handler, on top of
 // translated code: nothing of the translator is in the middle of a change.
 Translator::WindowFault Translator::window_fault(const Site& site, const void* info_pointer,
-                                                void* context_pointer) {
+                                                 void* context_pointer) {
   greg_t* regs = static_cast<ucontext_t*>(context_pointer)->uc_mcontext.gregs;
   const auto pc = static_cast<uint64_t>(regs[REG_RIP]);
   Block* const block = windows_ ? block_at(pc) : nullptr;
   if (!block || !block->windows) return WindowFault::None;
-  const auto linear = static_cast<uint64_t>(regs[REG_R10]);
-  const auto delta = static_cast<uint64_t>(regs[REG_R9]);
-  uint64_t address = linear;
+  const ShadowWindows::Width width = window_width();
+  uint64_t address = 0;
   bool write = site.write;
+  bool in_window = true;
   switch (regs[REG_TRAPNO]) {
     case vector::kPf: {
       const auto host = reinterpret_cast<uint64_t>(static_cast<const siginfo_t*>(info_pointer)->si_addr);
-      constexpr uint64_t kLargestOperand = 64;
-      // Else the entry of a region that is not canonical was read.
-      address = host - delta;
-      if (address - linear >= kLargestOperand) address = ~linear;
       constexpr greg_t kErrorWrite = 2;
       write = regs[REG_ERR] & kErrorWrite;
+      if (width == ShadowWindows::Width::Bits32) {
+        address = host - state_.windows.flat;
+        in_window = address < ShadowWindows::kRegionBytes;
+        if (!in_window) {
+          hot_.set_wraps(block->key);
+          kill_block(*block);
+        }
+      } else {
+        // Else it is in a guard, or the entry of a region that is not canonical was read.
+        const auto linear = windows_->linear_at(host);
+        in_window = linear.has_value();
+        if (in_window) address = linear->value;
+      }
       break;
     }
     case vector::kGp:
-      if (delta != ShadowWindows::kNoChunk) return WindowFault::None;
+    case vector::kSs:
+      // The delta of a region that has no chunk yet.
+      if (width == ShadowWindows::Width::Bits32 ||
+          static_cast<uint64_t>(regs[REG_R9]) != ShadowWindows::kNoChunk) {
+        return WindowFault::None;
+      }
+      address = static_cast<uint64_t>(regs[REG_R10]);
       break;
     default:
       return WindowFault::None;
   }
-  if (hot_.fault(block->key)) leave_windows(*block, pc);
-  if (address >> ShadowWindows::kRegionShift != linear >> ShadowWindows::kRegionShift) return WindowFault::NoWindow;
-  const TlbView view = vcpu_.current_view();
-  const auto width = vcpu_.code64() ? ShadowWindows::Width::Bits64 : ShadowWindows::Width::Bits32;
-  const auto translation = vcpu_.walk({address}, write ? AccessKind::Write : AccessKind::Read, view);
-  if (!translation || !vcpu_.tlb().fill_window(view, width, {address}, *translation, write)) {
+  // The vCPU does not go on in a block that is killed here.
+  if (hot_.fault(block->key)) {
+    kill_block(*block);
     return WindowFault::NoWindow;
   }
-  const uint64_t* const table = vcpu_.tlb().window_table(view, width);
-  const uint64_t now = table[ShadowWindows::index({linear}, width)];
-  // An operand that begins in one chunk and ends in the other.
-  if (now != table[ShadowWindows::index({address}, width)]) return WindowFault::NoWindow;
-  regs[REG_R9] = static_cast<greg_t>(now);
+  if (!in_window) return WindowFault::NoWindow;
+  const TlbView view = vcpu_.current_view();
+  const auto translation = vcpu_.walk({address}, write ? AccessKind::Write : AccessKind::Read, view);
+  const bool filled = translation && vcpu_.tlb().fill_window(view, width, {address}, *translation, write);
+  if (windows_->version() != state_.windows.version) vcpu_.tlb().select_windows(state_.windows, view, width);
+  if (!filled) return WindowFault::NoWindow;
+  if (regs[REG_TRAPNO] != vector::kPf) {
+    regs[REG_R9] = static_cast<greg_t>(state_.windows.table[address >> ShadowWindows::kRegionShift]);
+  }
   ++counters_.window_fills;
   return WindowFault::Filled;
 }
 
-// The next translation of a cold block uses the software TLB. The entry of the block is patched: not while it
-// is about to run.
-void Translator::leave_windows(Block& block, uint64_t pc) {
-  if (pc - block.host >= kEntryPatchBytes) kill_block(block);
-}
-
 void Translator::handle_sample(void* context_pointer) {
-  const auto pc = static_cast<uint64_t>(static_cast<ucontext_t*>(context_pointer)->uc_mcontext.gregs[REG_RIP]);
+  const auto pc =
+      static_cast<uint64_t>(static_cast<ucontext_t*>(context_pointer)->uc_mcontext.gregs[REG_RIP]);
   if (!cache_.contains(pc)) return;
   Block* const block = block_at(pc);
   if (!block || block->dead) return;
-  if (pc - block->host < kEntryPatchBytes) return;
-  if (hot_.sample(block->key) && !block->windows) {
+  const auto move = [&](Block& candidate) {
+    // Not where kill_block() writes: the sampled code goes on there.
+    if (candidate.dead || candidate.windows || pc - candidate.host < kEntryPatchBytes) return;
+    if (!hot_.hot(candidate.key)) return;
     ++counters_.blocks_windowed;
-    kill_block(*block);
+    kill_block(candidate);
+  };
+  if (!hot_.sample(block->key)) {
+    move(*block);
+    return;
+  }
+  const uint64_t frame = block->key.physical.frame().number;
+  for (const FrameNode* node = frame < frames_.size() ? frames_[frame] : nullptr; node; node = node->next) {
+    move(*node->block);
   }
 }
 
@@ -304,8 +336,9 @@ Result<Block*> Translator::translate_block(const BlockKey& key) {
 
   if (cache_.free_bytes() < kMaxBlockHostBytes) flush_translations();
   const bool one = key.mode.value & (ModeBits::kOneInstruction | ModeBits::kCallout);
-  const bool windows = windows_ && !one &&
+  const bool allowed = windows_ && !one && windows_->serves(window_width()) &&
                        (options_.mmu == TranslatorOptions::Mmu::Windows ? !hot_.cold(key) : hot_.hot(key));
+  const WindowUse windows{.allowed = allowed, .wraps = hot_.wraps(key), .hints = state_.gpr.data()};
   Block& block = *block_translator_.translate(key, code, crosses, cache_.next_address(), arena_, windows);
   block.second_frame = second_frame;
   const std::span<const std::byte> host_code = block_translator_.host_code();
@@ -315,6 +348,7 @@ Result<Block*> Translator::translate_block(const BlockKey& key) {
   block.next_in_bucket = bucket;
   bucket = &block;
   track_block(block);
+  if (perf_map_) perf_map_->add(block);
   if (trace_.translated) trace_block(block, host_code);
   return &block;
 }
@@ -387,6 +421,7 @@ std::vector<std::pair<std::string, uint64_t>> Translator::statistics() const {
       {"blocks moved to shadow windows", counters_.blocks_windowed},
       {"shadow windows filled", counters_.window_fills},
       {"accesses without a window", counters_.window_misses},
+      {"regions guessed wrongly", counters_.window_selections},
       {"callouts: memory operands", counters_.callout_accesses},
       {"instructions run in callout form", counters_.callout_blocks},
       {"host faults taken as guest exceptions", counters_.host_faults},

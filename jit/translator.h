@@ -21,6 +21,7 @@
 #include "jit/hot_blocks.h"
 #include "jit/jump_cache.h"
 #include "jit/options.h"
+#include "jit/perf_map.h"
 #include "jit/runtime.h"
 
 namespace penumbra::jit {
@@ -31,7 +32,8 @@ class Translator final : public Engine,
                          private ModeListener,
                          private BreakpointListener {
  public:
-  // What the options' trace switches ask for. The vCPU's state at `entered` is the block's first instruction's.
+  // What the options' trace switches ask for. The vCPU's state at `entered` is the block's first
+  // instruction's.
   struct TraceSink {
     std::function<void(std::string_view text)> translated;
     std::function<void(const Block& block)> entered;
@@ -49,9 +51,9 @@ class Translator final : public Engine,
   // What the host refused, and what is done instead: one line, empty if nothing.
   const std::string& warning() const { return warning_; }
 
-  // The blocks entered last, the latest first; those that were given up with the whole code cache are missing. With
-  // TranslatorOptions::record_blocks every entry counts, else only those that the dispatcher saw: no patched jump,
-  // no jump through the jump cache.
+  // The blocks entered last, the latest first; those that were given up with the whole code cache are
+  // missing. With TranslatorOptions::record_blocks every entry counts, else only those that the dispatcher
+  // saw: no patched jump, no jump through the jump cache.
   std::vector<const Block*> recent_blocks() const;
 
   // Counters for --stats, in the order to show them.
@@ -66,6 +68,15 @@ class Translator final : public Engine,
   uint64_t callout_host_code() noexcept;
   // The same for the one instruction at RIP, with the software TLB.
   uint64_t tlb_host_code() noexcept;
+  // The delta of the region of `linear`, for a block that guessed another one; corrects the guess. kNoChunk
+  // when the region has no window.
+  uint64_t window_select(LinearAddr linear, WindowSite& site) noexcept;
+  // What translated code of 16 and 32 bits relies on: addresses are registers, whose upper halves are zero.
+  // (They are undefined once 64-bit mode is left: SDM vol. 1, 3.4.1.1.)
+  void clip_registers() noexcept {
+    if (vcpu_.code64()) return;
+    for (unsigned gpr = 0; gpr < 8; ++gpr) state_.gpr[gpr] = static_cast<uint32_t>(state_.gpr[gpr]);
+  }
   // After a direct jump: as next_host_code(), and patches the jump when the target allows.
   uint64_t link_host_code(BlockLink& link) noexcept;
   // After a jump to a dead block: the jump cache may still lead there.
@@ -84,7 +95,7 @@ class Translator final : public Engine,
     uint64_t lookups = 0, links = 0, redispatches = 0, tlb_misses = 0, callout_accesses = 0,
              callout_blocks = 0;
     std::array<uint64_t, kSystemOps> system_ops{};
-    uint64_t window_fills = 0, window_misses = 0, blocks_windowed = 0;
+    uint64_t window_fills = 0, window_misses = 0, window_selections = 0, blocks_windowed = 0;
     uint64_t host_faults = 0, blocks_killed = 0, cache_flushes = 0, poll_exits = 0;
   };
   Counters& counters() { return counters_; }
@@ -108,6 +119,7 @@ class Translator final : public Engine,
   void breakpoint_added(LinearAddr address) override;
 
   void enter_guest();
+  void follow_gs(bool on);
   void run_guest() noexcept;  // light
   BlockKey key_at_rip(ModeBits extra_mode) const;
   Result<Block*> block_for(BlockKey key) noexcept;
@@ -119,7 +131,9 @@ class Translator final : public Engine,
   void flush_translations();
   enum class WindowFault : uint8_t { None, Filled, NoWindow };
   WindowFault window_fault(const Site& site, const void* info, void* context);
-  void leave_windows(Block& block, uint64_t pc);
+  ShadowWindows::Width window_width() const {
+    return vcpu_.code64() ? ShadowWindows::Width::Bits64 : ShadowWindows::Width::Bits32;
+  }
   JumpCache& current_jump_cache();
   void trace_entry(const Block& block, bool shadow);
   void trace_block(const Block& block, std::span<const std::byte> host_code);
@@ -148,6 +162,7 @@ class Translator final : public Engine,
   std::vector<FrameNode*> frames_;  // by frame number
   std::deque<FrameNode> frame_nodes_;
   std::array<std::array<std::unique_ptr<JumpCache>, 2>, SoftTlb::kSpaces> jump_caches_;  // [space][user]
+  std::unique_ptr<PerfMap> perf_map_;
   std::unique_ptr<ShadowWindows> windows_;
   HotBlocks hot_;
   std::atomic<bool> poll_closed_{false};

@@ -7,17 +7,19 @@ namespace penumbra {
 namespace {
 
 // Bits of paging-structure entries (SDM vol. 3, tables 4-4 to 4-20).
-constexpr uint64_t kPresent = 1u << 0, kWritable = 1u << 1, kUser = 1u << 2, kAccessed = 1u << 5, kDirty = 1u << 6,
-                   kLarge = 1u << 7, kGlobal = 1u << 8, kNoExecute = uint64_t{1} << 63;
+constexpr uint64_t kPresent = 1u << 0, kWritable = 1u << 1, kUser = 1u << 2, kAccessed = 1u << 5,
+                   kDirty = 1u << 6, kLarge = 1u << 7, kGlobal = 1u << 8, kNoExecute = uint64_t{1} << 63;
 
-constexpr uint64_t low_bits(unsigned count) { return (uint64_t{1} << count) - 1; }
+constexpr uint64_t low_bits(unsigned count) {
+  return (uint64_t{1} << count) - 1;
+}
 
 // One level of a walk: the index' place in the linear address, and what an entry of it may be.
 struct Level {
-  unsigned shift;        // of the linear address; a leaf here maps 1 << shift bytes
-  bool rights;           // R/W, U/S and XD bits exist (not in a PDPTE of PAE paging)
-  bool may_be_large;     // bit 7 is PS
-  bool large_reserved;   // bit 7 is reserved (PML4E)
+  unsigned shift;       // of the linear address; a leaf here maps 1 << shift bytes
+  bool rights;          // R/W, U/S and XD bits exist (not in a PDPTE of PAE paging)
+  bool may_be_large;    // bit 7 is PS
+  bool large_reserved;  // bit 7 is reserved (PML4E)
 };
 
 constexpr Level kLevels4[] = {
@@ -187,11 +189,14 @@ PageWalker::Path PageWalker::path(const PagingState& paging, LinearAddr address)
     const Level& level = tables->levels[i];
     const PhysAddr at = entry_address(*tables, table, level, address);
     const uint64_t value = read_entry(map_, at, tables->entry_bytes).value;
-    const bool large = level.may_be_large && (tables->entry_bytes == 8 || paging.page_size_ext) && value & kLarge;
-    const bool malformed = value & kPresent && value & reserved_bits(paging, level, large, tables->entry_bytes);
+    const bool large =
+        level.may_be_large && (tables->entry_bytes == 8 || paging.page_size_ext) && value & kLarge;
+    const bool malformed =
+        value & kPresent && value & reserved_bits(paging, level, large, tables->entry_bytes);
     path.steps[path.count++] = {at, value, level.shift, malformed};
     if (!(value & kPresent) || malformed) return path;
-    table = large ? large_page(value, level, tables->entry_bytes) : PhysAddr{value & low_bits(52) & ~kPageOffsetMask};
+    table = large ? large_page(value, level, tables->entry_bytes)
+                  : PhysAddr{value & low_bits(52) & ~kPageOffsetMask};
     if (large || i + 1 == tables->count) {
       path.physical = table + (address.value & low_bits(level.shift));
       return path;

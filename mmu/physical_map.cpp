@@ -46,7 +46,9 @@ void store(std::byte* to, unsigned size, uint64_t value) {
   }
 }
 
-constexpr uint64_t ones(unsigned size) { return size == 8 ? ~uint64_t{0} : (uint64_t{1} << (8 * size)) - 1; }
+constexpr uint64_t ones(unsigned size) {
+  return size == 8 ? ~uint64_t{0} : (uint64_t{1} << (8 * size)) - 1;
+}
 
 }  // namespace
 

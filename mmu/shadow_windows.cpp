@@ -6,18 +6,7 @@
 
 namespace penumbra {
 
-ShadowWindows::~ShadowWindows() {
-  const auto release = [](ChunkList& chunks) {
-    for (auto& chunk : chunks) {
-      munmap(chunk->base, kRegionBytes + kPageSize);
-      munmap(chunk->pages, kPagesOfChunk * sizeof(PageState));
-    }
-  };
-  release(global_);
-  for (auto& space : spaces_) release(space->chunks);
-}
-
-ShadowWindows::Table& ShadowWindows::table_of(unsigned space, TlbView view) {
+const ShadowWindows::Table& ShadowWindows::table_of(unsigned space, TlbView view) const {
   switch (view) {
     case TlbView::User:
       return spaces_[space]->user;
@@ -28,89 +17,126 @@ ShadowWindows::Table& ShadowWindows::table_of(unsigned space, TlbView view) {
   }
 }
 
-const uint64_t* ShadowWindows::table(unsigned space, TlbView view, Width width) const {
-  return const_cast<ShadowWindows*>(this)->table_of(space, view).entries(width);
+const uint64_t* ShadowWindows::table(unsigned space, TlbView view) const {
+  return table_of(space, view).entries();
 }
 
-ShadowWindows::Chunk* ShadowWindows::find(ChunkList& chunks, uint64_t region) const {
+uint64_t ShadowWindows::flat(unsigned space, TlbView view) const {
+  const auto& chunk = spaces_[space]->flat[static_cast<unsigned>(view)];
+  return reinterpret_cast<uint64_t>(chunk ? chunk->base : nowhere_ + kGuardBytes);
+}
+
+void ShadowWindows::select(WindowState& state, unsigned space, TlbView view, Width width) const {
+  const bool lifted = view == TlbView::SupervisorAc;
+  const bool stale = state.space != space || state.version != version_;
+  if (stale) {
+    const Slots& lower = spaces_[space]->slots;
+    state.user_tag = lower.tag;
+    state.lower_delta = lower.delta;
+    state.upper_tag = upper_.tag;
+    state.upper_delta = upper_.delta;
+    state.space = space;
+    state.version = version_;
+  }
+  if (stale || state.lifted != lifted) {
+    state.lifted_tag = lifted ? state.user_tag : WindowState::kNoTags;
+    state.lifted = lifted;
+  }
+  state.table = table(space, view);
+  if (width == Width::Bits64) return;
+  state.flat = flat(space, view);
+  if (state.gs_is_flat && state.gs != state.flat) {
+    asm volatile("wrgsbase %0" : : "r"(state.flat));
+    state.gs = state.flat;
+  }
+}
+
+ShadowWindows::Chunk* ShadowWindows::find(const ChunkList& chunks, uint64_t region) const {
   for (auto& chunk : chunks) {
     if (chunk->region == region) return chunk.get();
   }
   return nullptr;
 }
 
-void ShadowWindows::claim(Table& table, Width width, LinearAddr linear, uint64_t delta) {
-  uint64_t& entry = table.entries(width)[index(linear, width)];
-  // SAFETY: linear addresses of the region, plus this, are the chunk's host addresses, one to one.
-  if (entry == kNoChunk) entry = delta;
+std::optional<LinearAddr> ShadowWindows::linear_at(uint64_t host) const {
+  const uint64_t offset = host - reinterpret_cast<uint64_t>(cells_);
+  const uint64_t cell = offset / kCellBytes;
+  if (cell >= kCells || !cell_owner_[cell] || offset % kCellBytes < kGuardBytes) return std::nullopt;
+  return LinearAddr{host - delta_of(*cell_owner_[cell])};
 }
 
 bool ShadowWindows::fill(unsigned space, TlbView view, Width width, LinearAddr linear,
                          const Translation& translation, bool write) {
-  const bool user = view == TlbView::User;
-  if (translation.global ? user : !translation.user || (!user && view != TlbView::SupervisorAc)) return false;
-  // User chunks serve both views: what only the supervisor may do (CR0.WP clear) has no place there.
-  const bool writable = translation.may_write && (translation.global || translation.writable);
   const PageFrame frame = map_.page(translation.physical).frame;
+  bool writable = translation.may_write;
+  // User chunks serve both views: what only the supervisor may do (CR0.WP clear) has no place there.
+  if (width == Width::Bits64 && !translation.global) writable = writable && translation.writable;
   if (frame.number >= kMaxFrames || (write && (!writable || map_.tracker().holds_code(frame)))) return false;
-  const uint64_t region = linear.value >> kRegionShift;
-  if (region >= kRegionsOfHalf && region < (uint64_t{1} << 32) - kRegionsOfHalf) return false;
 
   if (mappings_ + 2 * kRunPages > max_mappings_) {
     flush_all();
     ++stats_.resets;
   }
-  ChunkList& chunks = translation.global ? global_ : spaces_[space]->chunks;
-  Chunk* chunk = find(chunks, region);
-  if (!chunk) chunk = make_chunk(chunks, region);
-  if (!chunk) return false;
-  const uint64_t delta = delta_of(*chunk);
-  if (translation.global) {
-    claim(supervisor_, width, linear, delta);
-    for (auto& any : spaces_) claim(any->both, width, linear, delta);
+  Chunk* chunk = nullptr;
+  if (width == Width::Bits32) {
+    if (!flat_available_ || linear.value >= kRegionBytes) return false;
+    Space& owner = *spaces_[space];
+    chunk = owner.flat[static_cast<unsigned>(view)].get();
+    if (!chunk) chunk = make_flat(owner, view);
   } else {
-    claim(spaces_[space]->user, width, linear, delta);
-    claim(spaces_[space]->both, width, linear, delta);
+    const bool upper = is_upper(linear.value >> kRegionShift);
+    if (translation.global != upper || (!upper && !translation.user)) return false;
+    if (open(space, view, linear) == kNoChunk) return false;
+    chunk = chunk_for(space, view, linear.value >> kRegionShift);
   }
-  // A place with both kinds of pages: this view may have been given the other chunk.
-  if (table_of(space, view).entries(width)[index(linear, width)] != delta) return false;
+  if (!chunk) return false;
 
-  chunk->large |= translation.page_bytes > kPageSize;
-  if (translation.global && translation.page_bytes > kPageSize) {
-    const uint64_t run_bytes = uint64_t{kRunPages} << kPageShift;
-    const uint64_t offset = linear.value & (run_bytes - 1);
-    if (map_run(*chunk, {linear.value - offset}, {translation.physical.value - offset}, kRunPages, writable)) {
+  if (translation.page_bytes > kPageSize) {
+    constexpr uint64_t kRunBytes = uint64_t{kRunPages} << kPageShift;
+    const uint64_t offset = linear.value & (kRunBytes - 1);
+    const uint64_t page_start = linear.value & (kRegionBytes - 1) & ~(translation.page_bytes - 1);
+    for (uint64_t at = page_start; at < page_start + translation.page_bytes;
+         at += uint64_t{1} << kAreaShift) {
+      chunk->large[at >> kAreaShift] = static_cast<uint8_t>(std::countr_zero(translation.page_bytes));
+    }
+    if (map_run(*chunk, {linear.value - offset}, {translation.physical.value - offset}, kRunPages, writable,
+                translation.global)) {
       return true;
     }
   }
-  return map_run(*chunk, linear.page(), {translation.physical.value & ~kPageOffsetMask}, 1, writable);
+  return map_run(*chunk, linear.page(), {translation.physical.value & ~kPageOffsetMask}, 1, writable,
+                 translation.global);
 }
 
 // False, and nothing mapped, unless all of it is RAM in one piece.
-bool ShadowWindows::map_run(Chunk& chunk, LinearAddr first, PhysAddr physical, unsigned count, bool writable) {
+bool ShadowWindows::map_run(Chunk& chunk, LinearAddr first, PhysAddr physical, unsigned count, bool writable,
+                            bool global) {
   const PhysicalMap::Page start = map_.page(physical);
   if (start.kind != PhysicalMap::PageKind::Ram) return false;
   for (unsigned i = 1; i < count; ++i) {
     const PhysicalMap::Page page = map_.page(physical + (uint64_t{i} << kPageShift));
-    if (page.kind != PhysicalMap::PageKind::Ram || page.host != start.host + (uint64_t{i} << kPageShift)) return false;
+    if (page.kind != PhysicalMap::PageKind::Ram || page.host != start.host + (uint64_t{i} << kPageShift))
+      return false;
   }
   PageTracker& tracker = map_.tracker();
   const uint64_t offset = first.value & (kRegionBytes - 1);
   const int protection = PROT_READ | (writable ? PROT_WRITE : 0);
   const bool only_page_has_code = count == 1 && tracker.holds_code(start.frame);
   // SAFETY: MAP_FIXED within the chunk's own reservation.
-  void* const at = mmap(chunk.base + offset, uint64_t{count} << kPageShift,
-                        only_page_has_code ? PROT_READ : protection, MAP_SHARED | MAP_FIXED, map_.ram_fd(),
-                        static_cast<off_t>(map_.ram_offset(start.host)));
+  void* const at =
+      mmap(chunk.base + offset, uint64_t{count} << kPageShift, only_page_has_code ? PROT_READ : protection,
+           MAP_SHARED | MAP_FIXED | (count == 1 ? MAP_POPULATE : 0), map_.ram_fd(),
+           static_cast<off_t>(map_.ram_offset(start.host)));
   if (at == MAP_FAILED) return false;
   const auto first_page = static_cast<uint32_t>(offset >> kPageShift);
-  chunk.runs.push_back({first_page, count});
+  chunk.runs.push_back({first_page, count, static_cast<uint32_t>(start.frame.number), global});
   mappings_ += 2;
   for (unsigned i = 0; i < count; ++i) {
     const PageFrame frame{start.frame.number + i};
     const bool code = tracker.holds_code(frame);
     chunk.pages[first_page + i] = {.mapped = 1,
                                    .writable = writable && !code,
+                                   .global = global,
                                    .frame = static_cast<uint32_t>(frame.number)};
     if (!writable) continue;
     if (!code) {
@@ -125,15 +151,13 @@ bool ShadowWindows::map_run(Chunk& chunk, LinearAddr first, PhysAddr physical, u
   return true;
 }
 
-void ShadowWindows::unmap_page(Chunk& chunk, LinearAddr page) {
-  const uint64_t offset = page.value & (kRegionBytes - 1);
-  PageState& state = chunk.pages[offset >> kPageShift];
-  if (!state.mapped) return;
-  state = {};
+void ShadowWindows::unmap(Chunk& chunk, uint64_t first, uint64_t pages) {
+  for (uint64_t page = first; page < first + pages; ++page) chunk.pages[page] = {};
   // SAFETY: as in map_run().
-  mmap(chunk.base + offset, kPageSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  mmap(chunk.base + (first << kPageShift), pages << kPageShift, PROT_NONE,
+       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
   mappings_ += 2;
-  ++stats_.unmapped;
+  stats_.unmapped += pages;
 }
 
 void ShadowWindows::empty(Chunk& chunk) {
@@ -147,44 +171,69 @@ void ShadowWindows::empty(Chunk& chunk) {
     }
   }
   chunk.runs.clear();
-  chunk.large = false;
+  chunk.large = {};
   // SAFETY: the chunk's own reservation.
   mmap(chunk.base, kRegionBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
   ++stats_.dropped;
 }
 
+void ShadowWindows::empty_non_global(Chunk& chunk) {
+  size_t kept = 0;
+  for (const Run& run : chunk.runs) {
+    if (run.global) {
+      chunk.runs[kept++] = run;
+    } else if (const PageState state = chunk.pages[run.first];
+               run.count > 1 || (state.mapped && !state.global)) {
+      unmap(chunk, run.first, run.count);
+    }
+  }
+  if (kept == 0) {
+    empty(chunk);
+  } else {
+    chunk.runs.resize(kept);
+  }
+}
+
+void ShadowWindows::flush_page_of(Chunk& chunk, uint64_t page) {
+  const uint64_t offset = page & (kRegionBytes - 1);
+  if (const unsigned shift = chunk.large[offset >> kAreaShift]) {
+    const uint64_t bytes = uint64_t{1} << shift;
+    const uint64_t start = offset & ~(bytes - 1);
+    unmap(chunk, start >> kPageShift, bytes >> kPageShift);
+    for (uint64_t area = start >> kAreaShift; area < (start + bytes) >> kAreaShift; ++area)
+      chunk.large[area] = 0;
+  } else if (chunk.pages[offset >> kPageShift].mapped) {
+    unmap(chunk, offset >> kPageShift, 1);
+  }
+}
+
 void ShadowWindows::flush_page(unsigned space, LinearAddr page, bool global_too) {
   const uint64_t region = page.value >> kRegionShift;
-  const auto flush = [&](ChunkList& chunks) {
-    Chunk* const chunk = find(chunks, region);
-    if (!chunk) return;
-    if (chunk->large) {
-      empty(*chunk);
-    } else {
-      unmap_page(*chunk, page);
+  if (Chunk* const chunk = find(spaces_[space]->chunks, region)) flush_page_of(*chunk, page.value);
+  if (global_too) {
+    if (Chunk* const chunk = find(global_, region)) flush_page_of(*chunk, page.value);
+  }
+  if (region != 0) return;
+  for (unsigned i = 0; i < spaces_.size(); ++i) {
+    if (i != space && !global_too) continue;
+    for (auto& chunk : spaces_[i]->flat) {
+      if (!chunk) continue;
+      const bool global =
+          chunk->pages[page.value >> kPageShift].global || chunk->large[page.value >> kAreaShift];
+      if (global ? global_too : i == space) flush_page_of(*chunk, page.value);
     }
-  };
-  flush(spaces_[space]->chunks);
-  if (global_too) flush(global_);
+  }
 }
 
 void ShadowWindows::flush_space(unsigned space) {
   for (auto& chunk : spaces_[space]->chunks) empty(*chunk);
+  for (auto& chunk : spaces_[space]->flat) {
+    if (chunk) empty_non_global(*chunk);
+  }
 }
 
 void ShadowWindows::flush_all() {
-  for (auto& chunk : global_) empty(*chunk);
-  for (unsigned space = 0; space < spaces_.size(); ++space) flush_space(space);
-  // Which kind of page comes first to a place may be different now. Regions keep their chunks.
-  const auto unclaim = [](Table& table) {
-    uint64_t* const slots = table.entries(Width::Bits32);
-    for (uint64_t i = 0; i < kSlots; ++i) slots[i] = kNoChunk;
-  };
-  unclaim(supervisor_);
-  for (auto& space : spaces_) {
-    unclaim(space->user);
-    unclaim(space->both);
-  }
+  for_each_chunk([this](Chunk& chunk) { empty(chunk); });
   mappings_ = 0;
 }
 
@@ -195,51 +244,45 @@ void ShadowWindows::protect(Chunk& chunk, uint64_t page) {
   mappings_ += 2;
 }
 
-void ShadowWindows::protect_frame(ChunkList& chunks, PageFrame frame, const PageTracker::Writers& writers) {
-  for (auto& chunk : chunks) {
-    if (!writers.many) {
-      if (chunk->region != writers.page.value >> kRegionShift) continue;
-      const uint64_t page = (writers.page.value & (kRegionBytes - 1)) >> kPageShift;
-      if (chunk->pages[page].mapped && chunk->pages[page].frame == frame.number) protect(*chunk, page);
-      continue;
-    }
-    for (const Run& run : chunk->runs) {
-      for (uint32_t page = run.first; page < run.first + run.count; ++page) {
-        if (chunk->pages[page].mapped && chunk->pages[page].frame == frame.number) protect(*chunk, page);
-      }
-    }
+void ShadowWindows::protect_frame(Chunk& chunk, PageFrame frame, const PageTracker::Writers& writers) {
+  if (!writers.many) {
+    if (chunk.region != writers.page.value >> kRegionShift) return;
+    const uint64_t page = (writers.page.value & (kRegionBytes - 1)) >> kPageShift;
+    if (chunk.pages[page].mapped && chunk.pages[page].frame == frame.number) protect(chunk, page);
+    return;
+  }
+  for (const Run& run : chunk.runs) {
+    if (frame.number - run.frame >= run.count) continue;
+    const uint64_t page = run.first + (frame.number - run.frame);
+    if (chunk.pages[page].mapped && chunk.pages[page].frame == frame.number) protect(chunk, page);
   }
 }
 
 void ShadowWindows::stop_writes_to(PageFrame frame) {
   const PageTracker::Writers writers = map_.tracker().writers(frame);
   if (!writers.any) return;
-  protect_frame(global_, frame, writers);
-  for (auto& space : spaces_) protect_frame(space->chunks, frame, writers);
+  for_each_chunk([&](Chunk& chunk) { protect_frame(chunk, frame, writers); });
+}
+
+bool ShadowWindows::check(const Chunk& chunk) const {
+  for (const Run& run : chunk.runs) {
+    for (uint32_t page = run.first; page < run.first + run.count; ++page) {
+      const PageState state = chunk.pages[page];
+      if (!state.mapped) continue;
+      const PhysicalMap::Page physical = map_.page(start_of(PageFrame{state.frame}));
+      if (physical.kind != PhysicalMap::PageKind::Ram) return false;
+      if (state.writable && map_.tracker().holds_code(physical.frame)) return false;
+      if (__builtin_memcmp(physical.host, chunk.base + (uint64_t{page} << kPageShift), kPageSize) != 0)
+        return false;
+    }
+  }
+  return true;
 }
 
 bool ShadowWindows::check_invariants() const {
-  const auto check = [&](const ChunkList& chunks) {
-    for (const auto& chunk : chunks) {
-      for (const Run& run : chunk->runs) {
-        for (uint32_t page = run.first; page < run.first + run.count; ++page) {
-          const PageState state = chunk->pages[page];
-          if (!state.mapped) continue;
-          const PhysicalMap::Page physical = map_.page(start_of(PageFrame{state.frame}));
-          if (physical.kind != PhysicalMap::PageKind::Ram) return false;
-          if (state.writable && map_.tracker().holds_code(physical.frame)) return false;
-          if (__builtin_memcmp(physical.host, chunk->base + (uint64_t{page} << kPageShift), kPageSize) != 0) {
-            return false;
-          }
-        }
-      }
-    }
-    return true;
-  };
-  for (const auto& space : spaces_) {
-    if (!check(space->chunks)) return false;
-  }
-  return check(global_);
+  bool good = true;
+  for_each_chunk([&](const Chunk& chunk) { good = good && check(chunk); });
+  return good;
 }
 
 }  // namespace penumbra

@@ -1,4 +1,6 @@
 // Reserving host address space for the shadow windows. Runs before the guest does, or in the signal handler.
+#include <asm/hwcap2.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 
 #include <cerrno>
@@ -7,6 +9,7 @@
 #include <stdexcept>
 
 #include "mmu/shadow_windows.h"
+#include "mmu/soft_tlb.h"
 
 namespace penumbra {
 
@@ -25,17 +28,20 @@ uint64_t host_mapping_limit() {
   return limit;
 }
 
+void* reserve_or_throw(uint64_t bytes) {
+  void* const memory = reserve(bytes, PROT_NONE);
+  if (memory == MAP_FAILED) {
+    throw std::runtime_error("shadow windows: no address space: " + std::string(std::strerror(errno)));
+  }
+  return memory;
+}
+
 }  // namespace
 
 // Entries of canonical regions say kNoChunk; those between the halves are not readable, so that probing them
 // costs a hostile guest no memory of the host's.
 ShadowWindows::Table::Table() {
-  void* const memory = reserve(kTableBytes, PROT_NONE);
-  if (memory == MAP_FAILED) {
-    throw std::runtime_error("shadow windows: no address space: " + std::string(std::strerror(errno)));
-  }
-  regions_ = static_cast<uint64_t*>(memory);
-  slots_.fill(kNoChunk);
+  regions_ = static_cast<uint64_t*>(reserve_or_throw(kTableBytes));
   constexpr uint64_t kHalfBytes = kRegionsOfHalf * sizeof(uint64_t);
   for (const uint64_t first : {uint64_t{0}, (uint64_t{1} << 32) - kRegionsOfHalf}) {
     mprotect(regions_ + first, kHalfBytes, PROT_READ | PROT_WRITE);
@@ -43,56 +49,118 @@ ShadowWindows::Table::Table() {
   }
 }
 
-ShadowWindows::Table::~Table() { munmap(regions_, kTableBytes); }
-
-ShadowWindows::ShadowWindows(PhysicalMap& map, unsigned spaces, uint64_t max_mappings)
-    : map_(map), max_mappings_(max_mappings ? max_mappings : host_mapping_limit() / 2) {
-  if (!__builtin_cpu_supports("bmi2")) throw std::runtime_error("shadow windows: the host has no BMI2");
-  if (max_mappings_ < 4 * kRunPages) throw std::runtime_error("shadow windows: vm.max_map_count is too small");
-  for (unsigned i = 0; i < spaces; ++i) spaces_.push_back(std::make_unique<Space>());
+ShadowWindows::Table::~Table() {
+  munmap(regions_, kTableBytes);
 }
 
-// Takes an empty chunk out of every table. Another chunk of its region claims the place at its next fill.
-void ShadowWindows::forget(const Chunk& chunk) {
-  const auto remove = [&](Table& table) {
-    uint64_t& entry = table.entries(Width::Bits64)[chunk.region];
-    if (entry == delta_of(chunk)) entry = kNoChunk;
-    for (uint64_t i = 0; chunk.region == 0 && i < kSlots; ++i) {
-      uint64_t& slot = table.entries(Width::Bits32)[i];
-      if (slot == delta_of(chunk)) slot = kNoChunk;
-    }
-  };
-  remove(supervisor_);
+ShadowWindows::ShadowWindows(PhysicalMap& map, unsigned spaces, uint64_t max_mappings)
+    : map_(map),
+      max_mappings_(max_mappings ? max_mappings : host_mapping_limit() / 2),
+      flat_available_(getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE) {
+  if (!__builtin_cpu_supports("bmi2")) throw std::runtime_error("shadow windows: the host has no BMI2");
+  if (max_mappings_ < 4 * kRunPages)
+    throw std::runtime_error("shadow windows: vm.max_map_count is too small");
+  for (unsigned i = 0; i < spaces; ++i) spaces_.push_back(std::make_unique<Space>());
+  cells_ = static_cast<HostPtr>(reserve_or_throw(kCells * kCellBytes + kGuardBytes));
+  nowhere_ = static_cast<HostPtr>(reserve_or_throw(kFlatBytes));
+  cell_owner_.resize(kCells);
+  for (unsigned i = kCells; i-- > 0;) free_cells_.push_back(i);
+}
+
+ShadowWindows::~ShadowWindows() {
+  for_each_chunk([](Chunk& chunk) { munmap(chunk.pages, kPagesOfChunk * sizeof(PageState)); });
   for (auto& space : spaces_) {
-    remove(space->user);
-    remove(space->both);
+    for (auto& chunk : space->flat) {
+      if (chunk) munmap(chunk->base - kGuardBytes, kFlatBytes);
+    }
   }
+  munmap(cells_, kCells * kCellBytes + kGuardBytes);
+  munmap(nowhere_, kFlatBytes);
+}
+
+ShadowWindows::PageState* ShadowWindows::reserve_pages() {
+  void* const pages = reserve(kPagesOfChunk * sizeof(PageState), PROT_READ | PROT_WRITE);
+  return pages == MAP_FAILED ? nullptr : static_cast<PageState*>(pages);
 }
 
 ShadowWindows::Chunk* ShadowWindows::make_chunk(ChunkList& chunks, uint64_t region) {
-  constexpr size_t kMaxChunks = 64;  // of one address space: then those that are empty serve other regions
-  if (chunks.size() >= kMaxChunks) {
-    for (auto& chunk : chunks) {
-      if (!chunk->runs.empty()) continue;
-      forget(*chunk);
-      chunk->region = region;
-      return chunk.get();
-    }
-    return nullptr;
-  }
-  void* const base = reserve(kRegionBytes + kPageSize, PROT_NONE);
-  if (base == MAP_FAILED) return nullptr;
-  void* const pages = reserve(kPagesOfChunk * sizeof(PageState), PROT_READ | PROT_WRITE);
-  if (pages == MAP_FAILED) {
-    munmap(base, kRegionBytes + kPageSize);
-    return nullptr;
-  }
+  if (chunks.size() >= kMaxChunks || free_cells_.empty()) return nullptr;
+  PageState* const pages = reserve_pages();
+  if (!pages) return nullptr;
+  const unsigned cell = free_cells_.back();
+  free_cells_.pop_back();
   chunks.push_back(std::make_unique<Chunk>());
   Chunk& chunk = *chunks.back();
   chunk.region = region;
-  chunk.base = static_cast<HostPtr>(base);
-  chunk.pages = static_cast<PageState*>(pages);
+  chunk.base = cells_ + cell * kCellBytes + kGuardBytes;
+  chunk.pages = pages;
+  cell_owner_[cell] = &chunk;
   return &chunk;
+}
+
+ShadowWindows::Chunk* ShadowWindows::make_flat(Space& space, TlbView view) {
+  void* const base = reserve(kFlatBytes, PROT_NONE);
+  if (base == MAP_FAILED) return nullptr;
+  PageState* const pages = reserve_pages();
+  if (!pages) {
+    munmap(base, kFlatBytes);
+    return nullptr;
+  }
+  auto& chunk = space.flat[static_cast<unsigned>(view)];
+  chunk = std::make_unique<Chunk>();
+  chunk->base = static_cast<HostPtr>(base) + kGuardBytes;
+  chunk->pages = pages;
+  ++version_;
+  return chunk.get();
+}
+
+ShadowWindows::Chunk* ShadowWindows::chunk_for(unsigned space, TlbView view, uint64_t region) {
+  const bool upper = is_upper(region);
+  if (view == (upper ? TlbView::User : TlbView::Supervisor)) return nullptr;
+  if (!upper && region >= kRegionsOfHalf) return nullptr;
+  ChunkList& chunks = upper ? global_ : spaces_[space]->chunks;
+  Chunk* const chunk = find(chunks, region);
+  return chunk ? chunk : make_chunk(chunks, region);
+}
+
+void ShadowWindows::claim(Slots& slots, uint64_t region, uint64_t delta) {
+  const unsigned slot = WindowState::slot_of(region);
+  slots.tag[slot] = static_cast<uint32_t>(region);
+  slots.delta[slot] = delta;
+}
+
+uint64_t ShadowWindows::open(unsigned space, TlbView view, LinearAddr linear) {
+  const uint64_t region = linear.value >> kRegionShift;
+  const Chunk* const chunk = chunk_for(space, view, region);
+  if (!chunk) return kNoChunk;
+  const uint64_t delta = delta_of(*chunk);
+  Slots& slots = is_upper(region) ? upper_ : spaces_[space]->slots;
+  // SAFETY: linear addresses of the region, plus this, are the chunk's host addresses, one to one.
+  if (is_upper(region)) {
+    supervisor_[region] = delta;
+    for (auto& any : spaces_) any->both[region] = delta;
+  } else {
+    spaces_[space]->user[region] = spaces_[space]->both[region] = delta;
+  }
+  if (slots.tag[WindowState::slot_of(region)] == WindowState::kNoTag) {
+    claim(slots, region, delta);
+    ++version_;
+  }
+  return delta;
+}
+
+void ShadowWindows::recycle(unsigned space) {
+  Space& owner = *spaces_[space];
+  for (auto& chunk : owner.chunks) {
+    owner.user[chunk->region] = owner.both[chunk->region] = kNoChunk;
+    const auto cell = static_cast<unsigned>(static_cast<uint64_t>(chunk->base - cells_) / kCellBytes);
+    cell_owner_[cell] = nullptr;
+    free_cells_.push_back(cell);
+    munmap(chunk->pages, kPagesOfChunk * sizeof(PageState));
+  }
+  owner.chunks.clear();
+  owner.slots = {};
+  ++version_;
 }
 
 }  // namespace penumbra

@@ -70,7 +70,9 @@ class SoftTlb {
   explicit SoftTlb(PhysicalMap& map);
 
   // The entries of one view of the current address space; translated code indexes them.
-  TlbEntry* view(TlbView view) { return spaces_[current_]->views[static_cast<unsigned>(view)].entries.data(); }
+  TlbEntry* view(TlbView view) {
+    return spaces_[current_]->views[static_cast<unsigned>(view)].entries.data();
+  }
   unsigned current_space() const { return current_; }
 
   static unsigned index_of(LinearAddr address) { return (address.value >> kPageShift) & (kEntries - 1); }
@@ -95,13 +97,19 @@ class SoftTlb {
   void set_windows(ShadowWindows* windows) { windows_ = windows; }
   // ShadowWindows::fill() for the current address space. While anything is watched no window is filled: every
   // access must come to where watchpoints are compared.
-  bool fill_window(TlbView view, ShadowWindows::Width width, LinearAddr linear, const Translation& translation,
-                   bool write) {
+  bool fill_window(TlbView view, ShadowWindows::Width width, LinearAddr linear,
+                   const Translation& translation, bool write) {
     if (!windows_ || (watched_ && watched_->any())) return false;
     return windows_->fill(current_, view, width, linear, translation, write);
   }
-  const uint64_t* window_table(TlbView view, ShadowWindows::Width width) const {
-    return windows_ ? windows_->table(current_, view, width) : nullptr;
+  // ShadowWindows::open(), likewise. False: there are no windows.
+  bool open_window(TlbView view, LinearAddr linear) {
+    if (!windows_ || (watched_ && watched_->any())) return false;
+    return windows_->open(current_, view, linear) != ShadowWindows::kNoChunk;
+  }
+  // ShadowWindows::select() for the current address space.
+  void select_windows(WindowState& state, TlbView view, ShadowWindows::Width width) const {
+    if (windows_) windows_->select(state, current_, view, width);
   }
 
   void set_listener(MappingListener* listener) { listener_ = listener; }

@@ -581,7 +581,8 @@ bool Generator::make_single(ZydisMnemonic mnemonic, uint64_t seed, Case& out) co
     out.undefined = true;
     attempt.length = 15;
   }
-  if (!wide) start.gpr[kRsp] &= 0xffff'ffff;  // IRET to 32-bit code clears the rest
+  // The upper halves are undefined outside 64-bit mode (SDM vol. 1, 3.4.1.1): the translator clears them.
+  for (unsigned i = 0; !wide && i < 8; ++i) start.gpr[i] &= 0xffff'ffff;
   out.code_bytes = attempt.length;
   if (leaves_the_sandbox(std::span(attempt.bytes).first(attempt.length))) return false;
   for (unsigned i = 0; i < attempt.length && out.code + i < area::kCodeEnd; ++i) {

@@ -101,6 +101,7 @@ void Builder::choose_state() {
   start.gpr[roles_.counter] = 1 + random_.below(4);
   start.gpr[kRsp] = data_base_ + area::kStack + 0x800 + random_.below(0x1000);
   if (random_.percent(90)) start.gpr[kRsp] &= ~uint64_t{15};
+  for (unsigned i = 0; !wide && i < 8; ++i) start.gpr[i] &= 0xffff'ffff;
   start.rflags = 0x202 | (random_.next() & flag::kArithmetic);
   if (random_.percent(10)) start.rflags |= flag::kDf;
   if (random_.percent(1)) start.rflags |= flag::kTf;

@@ -1,0 +1,276 @@
+// Memory operands through the shadow windows (mmu/shadow_windows.h).
+//
+// 64-bit code, an operand [base + displacement] whose base's region is not known yet:
+//     rorx  r9, base, 32
+//     cmp   r9d, [tag]                 a guess, corrected by Translator::window_select
+//     jne   other                      out of line
+//     mov   r9, [delta]
+//     op    [base + r9 + displacement]
+// Further operands with that base need no check: the displacement, and the constants that the block adds to
+// the base, stay within the guards. Their delta is in r9 still, or in WindowState::kept. Where the flags are
+// in use, the delta comes from the table instead, without a comparison.
+//
+// 32-bit code: gs:[base + index * scale + displacement].
+#include <bit>
+
+#include "jit/block_translator.h"
+
+namespace penumbra::jit {
+
+namespace {
+
+constexpr size_t window_offset(size_t field) {
+  return offsetof(VcpuState, windows) + field;
+}
+
+// What an instruction adds to a register of 64 bits, if that is all it does with it.
+std::optional<int64_t> constant_step(const GuestInstruction& insn, unsigned gpr) {
+  const auto names = [&](const ZydisDecodedOperand& operand) {
+    return operand.type == ZYDIS_OPERAND_TYPE_REGISTER && operand.size == 64 &&
+           gpr_number(operand.reg.value) == gpr;
+  };
+  const unsigned bytes = insn.zydis.operand_width / 8;
+  switch (insn.zydis.mnemonic) {
+    case ZYDIS_MNEMONIC_ADD:
+    case ZYDIS_MNEMONIC_SUB:
+      if (!names(insn.operands[0]) || insn.operands[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
+        return std::nullopt;
+      return insn.zydis.mnemonic == ZYDIS_MNEMONIC_ADD ? insn.operands[1].imm.value.s
+                                                       : -insn.operands[1].imm.value.s;
+    case ZYDIS_MNEMONIC_INC:
+    case ZYDIS_MNEMONIC_DEC:
+      if (!names(insn.operands[0])) return std::nullopt;
+      return insn.zydis.mnemonic == ZYDIS_MNEMONIC_INC ? 1 : -1;
+    case ZYDIS_MNEMONIC_PUSH:
+    case ZYDIS_MNEMONIC_CALL:
+      if (gpr != kRsp) return std::nullopt;
+      return -static_cast<int64_t>(bytes);
+    case ZYDIS_MNEMONIC_POP:
+      if (gpr != kRsp || names(insn.operands[0])) return std::nullopt;
+      return bytes;
+    default:
+      return std::nullopt;
+  }
+}
+
+}  // namespace
+
+bool BlockTranslator::is_windowed(const MemoryAccess& access) const {
+  return block_->windows && access.window && is_inline(access);
+}
+
+// The operand where the host can address it as the guest does: 32-bit code, with no segment base, that does
+// not wrap.
+std::optional<x86::Mem> BlockTranslator::flat_operand(const ZydisDecodedOperandMem& mem,
+                                                      const GuestInstruction& insn,
+                                                      const MemoryAccess& access) const {
+  if (insn.zydis.address_width != 32 || access.segment == kFs || access.segment == kGs || window_use_.wraps) {
+    return std::nullopt;
+  }
+  const int64_t displacement = static_cast<int32_t>(mem.disp.has_displacement ? mem.disp.value : 0);
+  const bool has_base = mem.base != ZYDIS_REGISTER_NONE, has_index = mem.index != ZYDIS_REGISTER_NONE;
+  // A large negative one stands for an address in the upper half, to which a register is added.
+  constexpr int64_t kSmall = 1 << 16;
+  if (displacement < (has_base || has_index ? -kSmall : 0)) return std::nullopt;
+  const auto disp32 = static_cast<int32_t>(displacement);
+  const unsigned shift = has_index ? std::countr_zero(static_cast<unsigned>(mem.scale)) : 0;
+  x86::Mem operand;
+  if (has_base && has_index) {
+    operand = x86::ptr(host_gpr(gpr_number(mem.base)), host_gpr(gpr_number(mem.index)), shift, disp32);
+  } else if (has_base) {
+    operand = x86::ptr(host_gpr(gpr_number(mem.base)), disp32);
+  } else if (has_index) {
+    operand = x86::ptr(static_cast<uint64_t>(displacement), host_gpr(gpr_number(mem.index)), shift);
+  } else {
+    operand = x86::ptr_abs(static_cast<uint64_t>(displacement));
+  }
+  operand.setSegment(x86::gs);
+  return operand;
+}
+
+void BlockTranslator::emit_window_operand(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn,
+                                          const MemoryAccess& access) {
+  if (!code64()) {
+    if (const auto operand = flat_operand(mem, insn, access)) {
+      record_access(access);
+      operand_ = *operand;
+      return;
+    }
+  } else if (access.segment != kFs && access.segment != kGs && insn.zydis.address_width == 64 &&
+             mem.base != ZYDIS_REGISTER_NONE && mem.base != ZYDIS_REGISTER_RIP &&
+             mem.index == ZYDIS_REGISTER_NONE) {
+    const int64_t displacement = mem.disp.has_displacement ? mem.disp.value : 0;
+    emit_window_by_register(gpr_number(mem.base), static_cast<int32_t>(displacement), access);
+    return;
+  }
+  emit_offset(mem, insn);
+  emit_segment_base(access);
+  emit_window_at_linear(access);
+}
+
+void BlockTranslator::emit_window_by_register(unsigned gpr, int32_t displacement,
+                                              const MemoryAccess& access) {
+  KeptDelta& kept = kept_[gpr];
+  const bool known = kept.known && (kept.stored || held_ == kept.home);
+  if (!known && !may_clobber_flags()) {
+    const x86::Gp base = read_gpr(gpr, kLinear);
+    a_.lea(kLinear, x86::ptr(base, displacement));
+    emit_window_at_linear(access);
+    return;
+  }
+  const x86::Gp base = read_gpr(gpr, kLinear);
+  record_access(access);
+  if (!known) {
+    emit_window_check(base, window_use_.hints ? window_use_.hints[gpr] : 0);
+    for (KeptDelta& other : kept_) {
+      if (other.home == static_cast<int>(gpr)) other.known = false;
+    }
+    kept = {.known = true, .stored = used_again(gpr), .home = static_cast<int8_t>(gpr), .drift = 0};
+    if (kept.stored) a_.mov(kept_field(kept.home), kHostAddend);
+    held_ = kept.home;
+    record_access(access);
+  } else if (held_ != kept.home) {
+    a_.mov(kHostAddend, kept_field(kept.home));
+    held_ = kept.home;
+  }
+  operand_ = x86::ptr(base, kHostAddend, 0, displacement);
+}
+
+// The linear address is in kLinear.
+void BlockTranslator::emit_window_at_linear(const MemoryAccess& access) {
+  record_access(access);
+  if (!code64()) {
+    operand_ = x86::ptr(kLinear);
+    operand_.setSegment(x86::gs);
+    return;
+  }
+  held_ = kNothingHeld;
+  if (may_clobber_flags()) {
+    emit_window_check(kLinear, 0);
+    record_access(access);
+  } else {
+    static_assert(ShadowWindows::kRegionShift == 32);
+    a_.mov(kTemp, a_.state_field(window_offset(offsetof(WindowState, table)), 8));
+    a_.rorx(kHostAddend, kLinear, ShadowWindows::kRegionShift);
+    a_.mov(kHostAddend.r32(), kHostAddend.r32());
+    a_.mov(kHostAddend, x86::ptr(kTemp, kHostAddend, 3, 0, 8));
+  }
+  operand_ = x86::ptr(kLinear, kHostAddend);
+}
+
+bool BlockTranslator::may_clobber_flags() const {
+  return flags_ != FlagHome::Host || live_[current_].before == 0;
+}
+
+// The delta of the base's region into kHostAddend. `hint`: an address that may be in that region.
+void BlockTranslator::emit_window_check(const x86::Gp& base, uint64_t hint) {
+  give_up_flags(false);
+  WindowSite* const site = arena_->make<WindowSite>({.block = block_});
+  const WindowCheck check{a_.newLabel(),
+                          a_.newLabel(),
+                          base,
+                          site,
+                          flags_,
+                          static_cast<uint16_t>(instructions_[current_].rip - key_.rip),
+                          sites_.back().write != 0};
+  window_checks_.push_back(check);
+  const WindowSlotFields fields = WindowSlotFields::of(hint >> ShadowWindows::kRegionShift, key_.mode);
+  a_.rorx(kHostAddend, base, ShadowWindows::kRegionShift);
+  a_.cmp(kHostAddend.r32(), a_.state_field(fields.tag, 4));
+  site->tag_offset = static_cast<uint32_t>(a_.offset()) - 4;
+  a_.long_().jne(check.other);
+  site->jump_offset = static_cast<uint32_t>(a_.offset()) - 4;
+  a_.mov(kHostAddend, a_.state_field(fields.delta, 8));
+  site->delta_offset = static_cast<uint32_t>(a_.offset()) - 4;
+  a_.bind(check.selected);
+}
+
+WindowSlotFields WindowSlotFields::of(uint64_t region, ModeBits mode) {
+  const unsigned slot = WindowState::slot_of(region);
+  const bool upper = region >> 31;
+  const size_t tags = upper                       ? offsetof(WindowState, upper_tag)
+                      : mode.has(ModeBits::kUser) ? offsetof(WindowState, user_tag)
+                                                  : offsetof(WindowState, lifted_tag);
+  const size_t deltas = upper ? offsetof(WindowState, upper_delta) : offsetof(WindowState, lower_delta);
+  return {.tag = window_offset(tags + slot * sizeof(uint32_t)),
+          .delta = window_offset(deltas + slot * sizeof(uint64_t))};
+}
+
+void BlockTranslator::emit_window_out_of_line(const WindowCheck& check) {
+  flags_ = check.flags;
+  a_.bind(check.other);
+  if (check.base.id() != kLinear.id()) a_.mov(kLinear, check.base);
+  a_.mov(kTemp, asmjit::Imm(reinterpret_cast<uint64_t>(check.site)));
+  a_.lea(kHostAddend, x86::ptr(check.selected));
+  a_.jmp(asmjit::Imm(environment_.thunks->window_select));
+  // Where the guess keeps failing: the table.
+  check.site->search_offset = static_cast<uint32_t>(a_.offset());
+  add_site({.guest = check.guest, .write = check.write});
+  a_.mov(kTemp, a_.state_field(window_offset(offsetof(WindowState, table)), 8));
+  a_.mov(kHostAddend.r32(), kHostAddend.r32());
+  a_.mov(kHostAddend, x86::ptr(kTemp, kHostAddend, 3, 0, 8));
+  a_.mov(kTemp, asmjit::Imm(ShadowWindows::kNoChunk));
+  a_.cmp(kHostAddend, kTemp);
+  a_.jne(check.selected);
+  a_.jmp(check.other);
+}
+
+x86::Mem BlockTranslator::kept_field(int home) const {
+  return a_.state_field(window_offset(offsetof(WindowState, kept) + static_cast<unsigned>(home) * 8), 8);
+}
+
+void BlockTranslator::forget_kept_deltas() {
+  kept_ = {};
+  held_ = kNothingHeld;
+}
+
+// Whether a later instruction of the block has a memory operand with this base, unchanged but for constants.
+bool BlockTranslator::used_again(unsigned gpr) const {
+  for (size_t i = current_ + 1; i < instructions_.size(); ++i) {
+    const GuestInstruction& insn = instructions_[i];
+    if (insn.row.action == Action::System) return false;
+    for (unsigned j = 0; j < insn.zydis.operand_count; ++j) {
+      const ZydisDecodedOperand& operand = insn.operands[j];
+      if (operand.type == ZYDIS_OPERAND_TYPE_MEMORY && operand.mem.base != ZYDIS_REGISTER_NONE &&
+          operand.mem.base != ZYDIS_REGISTER_RIP && operand.mem.base != ZYDIS_REGISTER_EIP &&
+          operand.mem.index == ZYDIS_REGISTER_NONE && gpr_number(operand.mem.base) == gpr) {
+        return true;
+      }
+    }
+    if (writes_gpr(insn, gpr) && !constant_step(insn, gpr)) return false;
+  }
+  return false;
+}
+
+bool BlockTranslator::writes_gpr(const GuestInstruction& insn, unsigned gpr) {
+  for (unsigned i = 0; i < insn.zydis.operand_count; ++i) {
+    const ZydisDecodedOperand& operand = insn.operands[i];
+    if (!is_gpr(operand) || !(operand.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)) continue;
+    constexpr unsigned kAh = 4;  // AH, CH, DH and BH are numbered behind AL, CL, DL and BL
+    const ZydisRegister reg = operand.reg.value;
+    if (gpr_number(reg) - (is_high_byte(reg) ? kAh : 0) == gpr) return true;
+  }
+  return false;
+}
+
+// After an instruction: which registers still are near the address that was checked.
+void BlockTranslator::follow_kept_deltas(const GuestInstruction& insn) {
+  if (!block_->windows || !code64()) return;
+  constexpr int64_t kFarthest = int64_t{1} << 30;
+  // With a displacement, ShadowWindows::kGuardBytes must hold both.
+  static_assert(kFarthest + (int64_t{1} << 31) < static_cast<int64_t>(ShadowWindows::kGuardBytes));
+  if (insn.zydis.mnemonic == ZYDIS_MNEMONIC_MOV && insn.operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+      insn.operands[0].size == 64 && is_gpr(insn.operands[0]) && is_gpr(insn.operands[1])) {
+    kept_[gpr_number(insn.operands[0].reg.value)] = kept_[gpr_number(insn.operands[1].reg.value)];
+    return;
+  }
+  for (unsigned gpr = 0; gpr < kept_.size(); ++gpr) {
+    KeptDelta& kept = kept_[gpr];
+    if (!kept.known || !writes_gpr(insn, gpr)) continue;
+    const auto step = constant_step(insn, gpr);
+    if (step) kept.drift += *step;
+    if (!step || kept.drift > kFarthest || kept.drift < -kFarthest) kept.known = false;
+  }
+}
+
+}  // namespace penumbra::jit
