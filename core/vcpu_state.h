@@ -109,6 +109,7 @@ struct ModeBits {
     kOneInstruction = 1u << 16,  // block of one instruction (interrupt shadow, stepping)
     kCallout = 1u << 17,         // every memory operand through C++ (design 3.7)
     kAmd = 1u << 18,             // the CPU model calls itself AMD: see jit::Decoder for what that changes
+    kWindows = 1u << 19,         // the translator may use shadow windows (jit/hot_blocks.h)
   };
   constexpr bool has(uint32_t bits) const { return (value & bits) == bits; }
   constexpr auto operator<=>(const ModeBits&) const = default;

@@ -14,6 +14,7 @@ BlockKey Translator::key_at_rip(ModeBits extra_mode) const {
   BlockKey key;
   key.rip = state_.rip;
   key.mode = {state_.mode.value | extra_mode.value};
+  if (hot_.mature(vcpu_.tlb().current_space())) key.mode.value |= ModeBits::kWindows;
   if (!key.mode.has(ModeBits::kFlatCs)) {
     key.cs_base = static_cast<uint32_t>(state_.segments[kCs].base);
     key.cs_limit = state_.segments[kCs].limit;
@@ -313,6 +314,7 @@ void Translator::page_unmapped(LinearAddr page) {
 }
 
 void Translator::space_flushed(unsigned space) {
+  hot_.flushed(space);
   if (windows_ && windows_->has_many_chunks(space)) {
     const HostVectorScope scope(state_);
     windows_->recycle(space);
@@ -324,6 +326,7 @@ void Translator::space_flushed(unsigned space) {
 }
 
 void Translator::all_flushed() {
+  for (unsigned space = 0; space < SoftTlb::kSpaces; ++space) hot_.flushed(space);
   for (auto& space : jump_caches_) {
     for (auto& cache : space) {
       if (cache) cache->clear();

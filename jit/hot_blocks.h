@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "jit/block.h"
+#include "mmu/soft_tlb.h"
 
 namespace penumbra::jit {
 
@@ -18,11 +19,18 @@ class HotBlocks {
   // spends more than about a tenth of its time in the block's fills does better with the software TLB.
   static constexpr unsigned kFreeFaults = 64, kFaultsPerSample = 20;
 
+  // Whether an address space has been sampled this often since its last flush; all have when `always`.
+  static constexpr uint8_t kMatureSamples = 3;
+  explicit HotBlocks(bool always, bool never) : always_(always), never_(never) {}
+  bool mature(unsigned space) const { return !never_ && (always_ || ages_[space] >= kMatureSamples); }
+  void flushed(unsigned space) { ages_[space] = 0; }
+
   bool hot(const BlockKey& key) const { return pages_[page_index(key)] >= kHotSamples && !cold(key); }
   bool cold(const BlockKey& key) const { return slots_[index(key)].cold; }
 
   // True when the block's page has just become hot.
-  bool sample(const BlockKey& key) {
+  bool sample(const BlockKey& key, unsigned space) {
+    if (ages_[space] < kMatureSamples) ++ages_[space];
     uint16_t& samples = pages_[page_index(key)];
     if (samples == UINT16_MAX) return false;
     return ++samples == kHotSamples;
@@ -52,6 +60,8 @@ class HotBlocks {
   static unsigned page_index(const BlockKey& key) {
     return (key.physical.frame().number * 2 + key.mode.has(ModeBits::kUser)) & (kSlots - 1);
   }
+  bool always_, never_;
+  std::array<uint8_t, SoftTlb::kSpaces> ages_{};
   std::array<Slot, kSlots> slots_{};
   std::array<uint16_t, kSlots> pages_{};
 };

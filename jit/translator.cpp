@@ -117,7 +117,8 @@ Translator::Translator(Vcpu& vcpu, const TranslatorOptions& options, TraceSink t
                                    .state = &state_,
                                    .poll_page = reinterpret_cast<uint64_t>(cache_.poll_page()),
                                    .debug = &vcpu.debug()}),
-      buckets_(kBuckets) {
+      buckets_(kBuckets),
+      hot_(options.mmu == TranslatorOptions::Mmu::Windows, options.mmu == TranslatorOptions::Mmu::Tlb) {
   // Every block comes to the dispatcher, with the flags that its registers are shown with.
   if (options_.trace_execution) options_.chain = options_.jump_cache = options_.flag_liveness = false;
   if (options_.perf_map) perf_map_ = std::make_unique<PerfMap>(*options_.perf_map);
@@ -294,11 +295,11 @@ void Translator::handle_sample(void* context_pointer) {
   const auto move = [&](Block& candidate) {
     // Not where kill_block() writes: the sampled code goes on there.
     if (candidate.dead || candidate.windows || pc - candidate.host < kEntryPatchBytes) return;
-    if (!hot_.hot(candidate.key)) return;
+    if (!candidate.key.mode.has(ModeBits::kWindows) || !hot_.hot(candidate.key)) return;
     ++counters_.blocks_windowed;
     kill_block(candidate);
   };
-  if (!hot_.sample(block->key)) {
+  if (!hot_.sample(block->key, vcpu_.tlb().current_space())) {
     move(*block);
     return;
   }
@@ -336,7 +337,7 @@ Result<Block*> Translator::translate_block(const BlockKey& key) {
 
   if (cache_.free_bytes() < kMaxBlockHostBytes) flush_translations();
   const bool one = key.mode.value & (ModeBits::kOneInstruction | ModeBits::kCallout);
-  const bool allowed = windows_ && !one && windows_->serves(window_width()) &&
+  const bool allowed = windows_ && !one && key.mode.has(ModeBits::kWindows) && windows_->serves(window_width()) &&
                        (options_.mmu == TranslatorOptions::Mmu::Windows ? !hot_.cold(key) : hot_.hot(key));
   const WindowUse windows{.allowed = allowed, .wraps = hot_.wraps(key), .hints = state_.gpr.data()};
   Block& block = *block_translator_.translate(key, code, crosses, cache_.next_address(), arena_, windows);
