@@ -402,7 +402,7 @@ Command parse_run(std::span<const char* const> arguments) {
   std::string switches = "translator switches, each as NAME or no-NAME:";
   for (const auto& known : jit::translator_switches()) switches += " " + std::string(known.name);
   word("jit", words.switches, switches);
-  word("mmu", words.mmu, "how code reaches memory: tlb, windows, or auto (tlb)");
+  word("mmu", words.mmu, "how code reaches memory: tlb, windows, or auto (auto)");
   app.add_flag("--perf-map", words.perf_map, "names translated code in /tmp/perf-PID.map, for Linux perf");
   word("perf-symbols", words.perf_symbols, "with --perf-map: the System.map of the guest's kernel");
   app.add_flag("--stats", options.stats, "counters and times at exit, on standard error");

@@ -209,7 +209,10 @@ void BlockTranslator::emit_instruction(size_t index) {
       emit_system(insn, make_system_instruction(insn, SystemOp::Ud), true);
       break;
     case Action::System:
-      emit_system(insn, make_system_instruction(insn, insn.row.system_op), insn.ends_block());
+      if (const SystemInstruction system = make_system_instruction(insn, insn.row.system_op);
+          !emit_system_inline(insn, system)) {
+        emit_system(insn, system, insn.ends_block());
+      }
       break;
     case Action::Generic:
     case Action::Mov:

@@ -180,6 +180,13 @@ class BlockTranslator {
 
   // --- emit_system.cpp
   void emit_system(const GuestInstruction& insn, SystemInstruction system, bool ends);
+  bool emit_system_inline(const GuestInstruction& insn, const SystemInstruction& system);
+  template <class Usual>
+  void with_rare_case(const GuestInstruction& insn, const SystemInstruction& system, x86::CondCode condition,
+                      Usual usual);
+  void emit_popf(const GuestInstruction& insn, const SystemInstruction& system, unsigned bytes);
+  bool emit_string_element(const GuestInstruction& insn, const SystemInstruction& system);
+  x86::Mem selector_field(unsigned segment) const;
 
   const TranslatorOptions& options_;
   HostEnvironment environment_;

@@ -17,12 +17,13 @@ struct TranslatorOptions {
   bool flag_liveness = true;  // clobber arithmetic flags where no later instruction reads them
   bool soft_tlb = true;       // inline TLB lookup; off: every memory operand in callout form
   bool long_blocks = true;    // off: one guest instruction a block
+  bool inline_system = true;  // the usual case of CLI, PUSHF, MOVS and the like without a call into the core
   bool record_blocks = false; // blocks note that they are entered, for Translator::recent_blocks()
 
   // How code reaches memory: the software TLB, shadow windows (mmu/shadow_windows.h), or the TLB at first
   // and windows for the blocks where the time goes.
   enum class Mmu : uint8_t { Tlb, Windows, Auto };
-  Mmu mmu = Mmu::Tlb;
+  Mmu mmu = Mmu::Auto;
 
   uint64_t code_cache_bytes = 64ull << 20;  // 1 MiB to 1 GiB
 

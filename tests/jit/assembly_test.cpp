@@ -86,6 +86,7 @@ constexpr Mode kModes[] = {
     {"one_instruction", "no-long-blocks"},
     {"windows", "", jit::TranslatorOptions::Mmu::Windows},
     {"windows_no_chain", "no-chain", jit::TranslatorOptions::Mmu::Windows},
+    {"no_inline_system", "no-inline-system"},
     {"nothing", "no-chain,no-jump-cache,no-flag-liveness,no-soft-tlb,no-long-blocks"},
 };
 
