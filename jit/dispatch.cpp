@@ -77,7 +77,7 @@ uint64_t Translator::next_host_code() noexcept {
       vcpu_.interrupts_opened();
       extra.value = ModeBits::kOneInstruction;
     } else if (options_.jump_cache && extra.value == 0) {
-      if (const uint64_t host = current_jump_cache().find(state_.rip)) {
+      if (const uint64_t host = current_jump_cache_->find(state_.rip)) {
         state_.spilled_overflow = (state_.rflags & flag::kOf) != 0;
         note_entry(host);
         return host;
@@ -93,7 +93,7 @@ uint64_t Translator::next_host_code() noexcept {
       const uint64_t page = linear.value >> kPageShift;
       const TlbEntry& entry = vcpu_.tlb().entry(vcpu_.current_view(), linear);
       const bool global = entry.read_tag == linear.page().value && entry.info & TlbEntry::kGlobal;
-      current_jump_cache().insert(state_.rip, (*block)->host, page, page + (*block)->crosses_page, global);
+      current_jump_cache_->insert(state_.rip, (*block)->host, page, page + (*block)->crosses_page, global);
     }
     if (options_.trace_execution) trace_entry(**block, shadow);
     state_.spilled_overflow = (state_.rflags & flag::kOf) != 0;
@@ -160,7 +160,7 @@ uint64_t Translator::window_select(LinearAddr linear, WindowSite& site) noexcept
 }
 
 uint64_t Translator::redispatch_host_code() noexcept {
-  current_jump_cache().forget(state_.rip);
+  current_jump_cache_->forget(state_.rip);
   return next_host_code();
 }
 
@@ -278,24 +278,26 @@ void Translator::kill_block(Block& block) {
 
 // --- mappings that change
 
-JumpCache& Translator::current_jump_cache() {
-  return *jump_caches_[vcpu_.tlb().current_space()][state_.mode.has(ModeBits::kUser)];
+JumpCache& Translator::jump_cache_for(const JumpCache::Signature& signature) {
+  JumpCaches& caches = jump_caches_[vcpu_.tlb().current_space()][state_.mode.has(ModeBits::kUser)];
+  for (auto& cache : caches.of_mode) {
+    if (cache && cache->signature == signature) return *cache;
+  }
+  std::unique_ptr<JumpCache>& oldest = caches.of_mode[caches.next++ % caches.of_mode.size()];
+  if (oldest) {
+    oldest->clear();
+  } else {
+    const HostVectorScope scope(state_);
+    oldest = std::make_unique<JumpCache>();
+  }
+  oldest->signature = signature;
+  return *oldest;
 }
 
 void Translator::mode_changed() {
-  std::unique_ptr<JumpCache>& cache =
-      jump_caches_[vcpu_.tlb().current_space()][state_.mode.has(ModeBits::kUser)];
-  if (!cache) {
-    const HostVectorScope scope(state_);
-    cache = std::make_unique<JumpCache>();
-  }
   const BlockKey key = key_at_rip({});
-  const JumpCache::Signature signature{key.mode.value, key.cs_base, key.cs_limit};
-  if (cache->signature != signature) {
-    cache->clear();
-    cache->signature = signature;
-  }
-  state_.jump_cache = cache->table();
+  current_jump_cache_ = &jump_cache_for({key.mode.value, key.cs_base, key.cs_limit});
+  state_.jump_cache = current_jump_cache_->table();
 }
 
 // Blocks that run across the address; whoever jumps to it comes to next_host_code() from now on.
@@ -306,10 +308,8 @@ void Translator::breakpoint_added(LinearAddr address) {
 }
 
 void Translator::page_unmapped(LinearAddr page) {
-  for (auto& space : jump_caches_) {
-    for (auto& cache : space) {
-      if (cache) cache->forget_page(page.value >> kPageShift);
-    }
+  for (unsigned space = 0; space < SoftTlb::kSpaces; ++space) {
+    for_each_jump_cache(space, [page](JumpCache& cache) { cache.forget_page(page.value >> kPageShift); });
   }
 }
 
@@ -320,17 +320,13 @@ void Translator::space_flushed(unsigned space) {
     windows_->recycle(space);
     vcpu_.tlb().select_windows(state_.windows, vcpu_.current_view(), window_width());
   }
-  for (auto& cache : jump_caches_[space]) {
-    if (cache) cache->clear_non_global();
-  }
+  for_each_jump_cache(space, [](JumpCache& cache) { cache.clear_non_global(); });
 }
 
 void Translator::all_flushed() {
-  for (unsigned space = 0; space < SoftTlb::kSpaces; ++space) hot_.flushed(space);
-  for (auto& space : jump_caches_) {
-    for (auto& cache : space) {
-      if (cache) cache->clear();
-    }
+  for (unsigned space = 0; space < SoftTlb::kSpaces; ++space) {
+    hot_.flushed(space);
+    for_each_jump_cache(space, [](JumpCache& cache) { cache.clear(); });
   }
 }
 

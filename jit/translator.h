@@ -134,7 +134,15 @@ class Translator final : public Engine,
   ShadowWindows::Width window_width() const {
     return vcpu_.code64() ? ShadowWindows::Width::Bits64 : ShadowWindows::Width::Bits32;
   }
-  JumpCache& current_jump_cache();
+  JumpCache& jump_cache_for(const JumpCache::Signature& signature);
+  template <class Function>
+  void for_each_jump_cache(unsigned space, Function function) {
+    for (JumpCaches& caches : jump_caches_[space]) {
+      for (auto& cache : caches.of_mode) {
+        if (cache) function(*cache);
+      }
+    }
+  }
   void trace_entry(const Block& block, bool shadow);
   void trace_block(const Block& block, std::span<const std::byte> host_code);
   void note_entry(uint64_t host);
@@ -161,7 +169,14 @@ class Translator final : public Engine,
   std::vector<Block*> buckets_;
   std::vector<FrameNode*> frames_;  // by frame number
   std::deque<FrameNode> frame_nodes_;
-  std::array<std::array<std::unique_ptr<JumpCache>, 2>, SoftTlb::kSpaces> jump_caches_;  // [space][user]
+  // Of one address space and privilege: for the modes that were in use last, since a system that loads segment registers
+  // on its way in and out changes the mode several times.
+  struct JumpCaches {
+    std::array<std::unique_ptr<JumpCache>, 4> of_mode;
+    unsigned next = 0;
+  };
+  std::array<std::array<JumpCaches, 2>, SoftTlb::kSpaces> jump_caches_;  // [space][user]
+  JumpCache* current_jump_cache_ = nullptr;
   std::unique_ptr<PerfMap> perf_map_;
   std::unique_ptr<ShadowWindows> windows_;
   HotBlocks hot_;
