@@ -8,18 +8,18 @@ MODULES = """
 __future__ _locale _opcode abc abstract_numbers aifc argparse array asdl_parser ast asyncgen atexit audioop augassign base64 baseexception
 bdb bigaddrspace binascii binop bisect bool buffer bufio builtin bytes bz2 calendar call charmapcodec class cmath cmd cmd_line
 cmd_line_script code code_module codeccallbacks codecencodings_cn codecencodings_hk codecencodings_iso2022 codecencodings_jp
-codecencodings_kr codecencodings_tw codecs codeop collections colorsys compare compile compileall complex configparser contains context
-contextlib contextlib_async copy copyreg coroutines cprofile crypt csv ctypes dataclasses datetime dbm dbm_dumb decimal decorators
+codecencodings_kr codecencodings_tw codecs codeop collections colorsys compare compile complex configparser contains context
+contextlib contextlib_async copy copyreg coroutines crypt csv ctypes dataclasses datetime dbm dbm_dumb decimal decorators
 defaultdict deque descr descrtut dict dict_version dictcomps dictviews difflib dis doctest doctest2 dynamic dynamicclassattribute
 eintr email enum enumerate eof epoll errno except_star exception_group exception_hierarchy exception_variations exceptions extcall
-faulthandler fcntl file file_eintr filecmp fileinput fileio finalization float flufl fnmatch fork1 format fractions frame frozen fstring
+fcntl file file_eintr filecmp fileinput fileio finalization float flufl fnmatch fork1 format fractions frame frozen fstring
 funcattrs functools future future3 future4 future5 gc generator_stop generators genericalias genericclass genericpath genexps getopt
-getpass gettext glob global grammar graphlib grp gzip hash hashlib heapq hmac html htmlparser http_cookies imaplib imghdr imp importlib index
-inspect int int_literal io ioctl ipaddress isinstance iter iterlen itertools json keyword keywordonlyarg linecache list listcomps
-locale logging long longexp lzma mailbox marshal math memoryio memoryview metaclass mimetypes mmap module modulefinder multibytecodec
+getpass gettext glob global grammar graphlib grp gzip hash hashlib heapq hmac html htmlparser http_cookies imghdr imp importlib index
+inspect int int_literal ioctl ipaddress isinstance iter iterlen itertools json keyword keywordonlyarg linecache list listcomps
+locale long longexp lzma mailbox marshal math memoryio memoryview metaclass mimetypes mmap module modulefinder multibytecodec
 named_expressions netrc ntpath numeric_tower opcache opcodes openpty operator optparse ordered_dict os pathlib patma peepholer
 pep646_syntax pickle picklebuffer pickletools pipes pkg pkgutil plistlib poll popen positional_only_arg posix posixpath pow pprint print
-profile property pstats pty pulldom pwd py_compile pyclbr pyexpat queue quopri raise random range re reprlib resource richcmp rlcompleter
+profile property pstats pty pulldom pwd py_compile pyexpat queue quopri raise random range re reprlib resource richcmp rlcompleter
 runpy sax sched scope secrets select selectors set setcomps shelve shlex shutil signal slice sndhdr socketserver sort source_encoding
 stat statistics strftime string string_literals stringprep strptime strtod struct structseq subclassinit subprocess sunau sundry super symtable
 syntax sys sys_setprofile sys_settrace sysconfig syslog tabnanny tarfile tempfile textwrap thread threadedtempfile threading
