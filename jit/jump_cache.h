@@ -3,7 +3,7 @@
 //     slot = rip & 0xffff
 //     if (keys[slot] + rip == 0) goto code[slot]     keys hold -rip, so that JRCXZ can compare
 //
-// One per privilege and address space, valid for one mode; emptied with the mappings that it stands for.
+// For one privilege, address space and mode; emptied with the mappings that it stands for.
 #pragma once
 
 #include <array>
