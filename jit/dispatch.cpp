@@ -141,6 +141,7 @@ uint64_t Translator::window_select(LinearAddr linear, WindowSite& site) noexcept
     }
     vcpu_.tlb().select_windows(state_.windows, view, window_width());
   }
+  if (site.block->dead) return windows.table[region];  // its first bytes are a jump now
   constexpr uint32_t kEnough = 4;
   const auto patch = [&](uint32_t offset, uint64_t value) {
     const auto field = static_cast<uint32_t>(value);
