@@ -64,7 +64,7 @@ Result<PhysAddr> Vcpu::translate(LinearAddr address, AccessKind access, TlbView 
   if (!(access == AccessKind::Fetch && paging.smap && !paging.smep && view == TlbView::Supervisor)) {
     tlb_.fill(view, address, *translation);
   }
-  return translation->physical;
+  return map_.behind_a20(translation->physical);
 }
 
 bool Vcpu::may_jump_to(uint64_t rip) const {

@@ -79,6 +79,8 @@ class PhysicalMap {
 
   // A20 gate: when closed, physical address bit 20 reads as 0 (masks every access). Callers flush TLBs.
   void set_a20(bool open) { a20_mask_ = open ? ~uint64_t{0} : ~(uint64_t{1} << 20); }
+  // The address that the bus sees.
+  PhysAddr behind_a20(PhysAddr address) const { return {address.value & a20_mask_}; }
   bool a20() const { return a20_mask_ == ~uint64_t{0}; }
 
   // What a page of physical memory is.
