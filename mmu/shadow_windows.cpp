@@ -129,7 +129,10 @@ bool ShadowWindows::map_run(Chunk& chunk, LinearAddr first, PhysAddr physical, u
            static_cast<off_t>(map_.ram_offset(start.host)));
   if (at == MAP_FAILED) return false;
   const auto first_page = static_cast<uint32_t>(offset >> kPageShift);
-  chunk.runs.push_back({first_page, count, static_cast<uint32_t>(start.frame.number), global});
+  if (count > 1 || !chunk.pages[first_page].listed) {
+    chunk.runs.push_back({first_page, count, static_cast<uint32_t>(start.frame.number), global});
+    if (count == 1) chunk.pages[first_page].listed = 1;
+  }
   mappings_ += 2;
   for (unsigned i = 0; i < count; ++i) {
     const PageFrame frame{start.frame.number + i};
@@ -137,6 +140,7 @@ bool ShadowWindows::map_run(Chunk& chunk, LinearAddr first, PhysAddr physical, u
     chunk.pages[first_page + i] = {.mapped = 1,
                                    .writable = writable && !code,
                                    .global = global,
+                                   .listed = chunk.pages[first_page + i].listed,
                                    .frame = static_cast<uint32_t>(frame.number)};
     if (!writable) continue;
     if (!code) {
@@ -152,7 +156,9 @@ bool ShadowWindows::map_run(Chunk& chunk, LinearAddr first, PhysAddr physical, u
 }
 
 void ShadowWindows::unmap(Chunk& chunk, uint64_t first, uint64_t pages) {
-  for (uint64_t page = first; page < first + pages; ++page) chunk.pages[page] = {};
+  for (uint64_t page = first; page < first + pages; ++page) {
+    chunk.pages[page] = {.mapped = 0, .writable = 0, .global = 0, .listed = chunk.pages[page].listed, .frame = 0};
+  }
   // SAFETY: as in map_run().
   mmap(chunk.base + (first << kPageShift), pages << kPageShift, PROT_NONE,
        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
@@ -180,12 +186,13 @@ void ShadowWindows::empty(Chunk& chunk) {
 void ShadowWindows::empty_non_global(Chunk& chunk) {
   size_t kept = 0;
   for (const Run& run : chunk.runs) {
-    if (run.global) {
+    PageState& state = chunk.pages[run.first];
+    if (run.count > 1 ? run.global : state.mapped && state.global) {
       chunk.runs[kept++] = run;
-    } else if (const PageState state = chunk.pages[run.first];
-               run.count > 1 || (state.mapped && !state.global)) {
-      unmap(chunk, run.first, run.count);
+      continue;
     }
+    if (run.count > 1 || state.mapped) unmap(chunk, run.first, run.count);
+    if (run.count == 1) state.listed = 0;
   }
   if (kept == 0) {
     empty(chunk);
@@ -252,8 +259,8 @@ void ShadowWindows::protect_frame(Chunk& chunk, PageFrame frame, const PageTrack
     return;
   }
   for (const Run& run : chunk.runs) {
-    if (frame.number - run.frame >= run.count) continue;
-    const uint64_t page = run.first + (frame.number - run.frame);
+    if (run.count > 1 && frame.number - run.frame >= run.count) continue;
+    const uint64_t page = run.count > 1 ? run.first + (frame.number - run.frame) : run.first;
     if (chunk.pages[page].mapped && chunk.pages[page].frame == frame.number) protect(chunk, page);
   }
 }

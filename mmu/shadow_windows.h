@@ -147,18 +147,19 @@ class ShadowWindows {
   // base + 8 * index + displacement
   static constexpr uint64_t kFlatBytes = kGuardBytes + 9 * kRegionBytes + kGuardBytes;
   static constexpr unsigned kMaxChunks = 64, kKeptChunks = 8;  // of one address space
-  static constexpr uint64_t kMaxFrames = uint64_t{1} << 29;
+  static constexpr uint64_t kMaxFrames = uint64_t{1} << 28;
 
   // What is mapped at a page of a chunk.
   struct PageState {
     uint32_t mapped : 1;
     uint32_t writable : 1;
     uint32_t global : 1;
-    uint32_t frame : 29;
+    uint32_t listed : 1;  // is a run of its own
+    uint32_t frame : 28;
   };
   struct Run {
     uint32_t first, count;  // pages of the chunk
-    uint32_t frame;         // of the first one; the others follow
+    uint32_t frame;         // of the first one, the others follow; of a single page, PageState knows better
     bool global;
   };
   struct Chunk {
