@@ -57,7 +57,12 @@ class Console(unittest.TestCase):
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             with self.subTest(number.name):
-                terminal = self.started()
+                # Whoever runs this may ignore some (nohup, background jobs), and so would what it starts.
+                before = signal.signal(number, signal.SIG_DFL)
+                try:
+                    terminal = self.started()
+                finally:
+                    signal.signal(number, before)
                 self.mode_becomes(terminal, raw=True)
                 terminal.signal(number)
                 self.ended(terminal, -number)
