@@ -67,6 +67,7 @@ struct MemoryAccess {
   bool window = true;    // the instruction can have any host operand, and nothing changes before it: a fault
                          // can be repaired
   bool aligned = false;  // #GP when it is not at a multiple of its size
+  bool halves = false;   // #AC looks at each eight bytes of it
   bool x87 = false;      // a pending x87 exception is raised before any fault of the operand
   uint8_t lane = 0;      // size of the parts that a mask selects; 0: the operand is one piece
   bool probe = false;    // checks that it can be read, and reads nothing

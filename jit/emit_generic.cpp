@@ -383,6 +383,7 @@ void BlockTranslator::emit_mask_move(const GuestInstruction& insn) {
     access.segment = segment_index(operand.mem.segment);
     access.size = operand.size / 8;
   }
+  access.halves = true;
   access.x87 = insn.waits_for_x87();
   begin_access(access);
   record_site(insn.rip);

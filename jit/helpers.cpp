@@ -64,8 +64,9 @@ void load_ymm(unsigned reg, const std::byte* from) {
 }
 
 // Alignment that #AC checks, in bytes (AMD APM vol. 2, 8.2.18, and the host).
-constexpr unsigned checked_alignment(unsigned size) {
-  switch (size) {
+constexpr unsigned checked_alignment(const MemoryAccess& access) {
+  if (access.halves) return 8;
+  switch (access.size) {
     case 10:  // x87 extended and packed decimal
       return 8;
     case 14:  // 16-bit x87 environment and state
@@ -77,7 +78,7 @@ constexpr unsigned checked_alignment(unsigned size) {
     case 32:
       return 16;
     default:
-      return size;
+      return access.size;
   }
 }
 
@@ -207,7 +208,7 @@ uint64_t callout_begin(Translator& translator, uint64_t offset, uint64_t access_
     return fault(translator, exception);
   };
   const auto must_raise_ac = [&](LinearAddr address) {
-    return state.mode.has(ModeBits::kAlignment) && (address.value & (checked_alignment(access.size) - 1)) != 0;
+    return state.mode.has(ModeBits::kAlignment) && (address.value & (checked_alignment(access) - 1)) != 0;
   };
   const auto linear = vcpu.linearize(access.segment, offset, access.size, access.kind);
   if (!linear) {

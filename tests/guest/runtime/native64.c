@@ -70,10 +70,11 @@ static void taken(int signal, siginfo_t* info, void* context) {
 // Guest memory, where the guest's kernel and where its users see it.
 static void map_memory(void) {
   const int fd = memfd_create("guest", 0);
-  const unsigned long begin = 0x100000;
-  if (fd < 0 || ftruncate(fd, RAM_END) != 0) exit(1);
+  const unsigned long low = 0x100000, end = 0x4000000;  // Linux keeps the first pages free
+  if (fd < 0 || ftruncate(fd, (off_t)end) != 0) exit(1);
   for (unsigned long alias = 0; alias <= USER_ALIAS; alias += USER_ALIAS) {
-    if (mmap((void*)(begin + alias), RAM_END - begin, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED | MAP_FIXED_NOREPLACE, fd,
+    const unsigned long begin = alias ? 0 : low;
+    if (mmap((void*)(begin + alias), end - begin, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED | MAP_FIXED_NOREPLACE, fd,
              (off_t)begin) == MAP_FAILED) {
       exit(1);
     }
@@ -89,7 +90,7 @@ void put_text(const char* text, size_t size) {
   }
 }
 
-void finish(void) { exit(0); }
+void finish(void) { _exit(0); }
 
 int main(void) {
   map_memory();
