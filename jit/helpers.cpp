@@ -115,8 +115,8 @@ bool execute(Translator& translator, uint64_t instruction) {
     translator.repeat_goes_on();
   }
   // INT n clears TF before the trap would be taken (SDM vol. 3, 17.3.1.4).
-  const bool software_interrupt = insn.op == SystemOp::Int || insn.op == SystemOp::Int1 ||
-                                  insn.op == SystemOp::Int3 || insn.op == SystemOp::Into;
+  const bool software_interrupt = insn.op == SystemOp::Int || insn.op == SystemOp::Int1 || insn.op == SystemOp::Int3 ||
+                                  (insn.op == SystemOp::Into && *outcome == Outcome::Redirect);
   // SYSCALL and SYSRET look at the TF that they leave: a system hides its entry by masking TF, and SYSRET traps at
   // once in the program, as if SYSCALL had just completed.
   if (insn.op == SystemOp::Syscall || insn.op == SystemOp::Sysret) {
