@@ -50,8 +50,98 @@ static void instructions(void) {
   }
 }
 
+enum { TEST = FREE_SELECTOR, FAULT_TASKS = FREE_SELECTOR + 8 };
+
+// #TS, #NP, #SS and #GP in tasks of their own, so that they are seen where the stack of the TSS is wrong.
+static void faults_by_task(unsigned except) {
+  static uint32_t fault_tss[4][26];
+  static const unsigned kVectors[4] = {TS, NP, SS, GP};
+  for (unsigned i = 0; i < 4; ++i) {
+    const unsigned vector = kVectors[i], selector = FAULT_TASKS + i * 8;
+    memset(fault_tss[i], 0, sizeof fault_tss[i]);
+    fault_tss[i][8] = (uint32_t)task_stubs + vector * 16;
+    fault_tss[i][9] = 2;
+    fault_tss[i][14] = STACK_TOP - 0x3000;
+    fault_tss[i][18] = fault_tss[i][20] = fault_tss[i][21] = KDATA;
+    fault_tss[i][19] = KCODE;
+    gdt[selector / 8] = descriptor((uint32_t)fault_tss[i], 0x67, 0x89, 0);
+    if (vector != except) set_gate(vector, 0, 0x85, selector, 0);
+  }
+}
+
+// Two exceptions at once: the second while the first is delivered.
+static void second_exceptions(void) {
+  say("-- a second exception, CPL 3\n");
+  static const struct {
+    const char* name;
+    unsigned vector;
+  } kFirst[] = {{"#DE", DE}, {"#DB", DB}, {"#BP", BP}, {"#OF", OF}, {"#BR", BR}, {"#UD", UD}, {"#NM", NM}, {"#NP", NP}, {"#GP", GP}, {"#MF", MF}};
+  static const char* const kSecond[] = {"gate not present", "gate to data", "gate to nothing", "stack null", "stack not present", "code not present",
+                                        "beyond the code's limit"};
+  uint32_t* const esp0 = (uint32_t*)(tss + 4);
+  for (unsigned first = 0; first < sizeof kFirst / sizeof *kFirst; ++first) {
+    for (unsigned second = 0; second < sizeof kSecond / sizeof *kSecond; ++second) {
+      const unsigned vector = kFirst[first].vector;
+      gdt[TSS_SELECTOR / 8] = descriptor((uint32_t)tss, 0x67, 0x89, 0);
+      gdt[DF_TSS_SELECTOR / 8] = descriptor((uint32_t)df_tss, 0x67, 0x89, 0);
+      asm volatile("ltr %0; clts; fninit" ::"r"((uint16_t)TSS_SELECTOR));
+      default_gates();
+      faults_by_task(vector);
+      esp0[0] = STACK_TOP - 0x1000;
+      esp0[1] = KDATA;
+      gdt[TEST / 8] = 0;
+      unsigned type = 0xee, selector = KCODE;
+      unsigned long target = STUB(vector);
+      switch (second) {
+        case 0: type = 0x6e; break;
+        case 1: selector = KDATA; break;
+        case 2: selector = 0; break;
+        case 3: esp0[1] = 0; break;
+        case 4:
+          esp0[1] = TEST;
+          gdt[TEST / 8] = 0x00cf13000000ffff;
+          break;
+        case 5:
+          selector = TEST;
+          gdt[TEST / 8] = 0x00cf1b000000ffff;
+          break;
+        case 6:
+          selector = TEST;
+          gdt[TEST / 8] = 0x00409b000000ffff;
+          break;
+      }
+      set_gate(vector, target, type, selector, 0);
+      say("%s, %s: ", kFirst[first].name, kSecond[second]);
+      switch (vector) {
+        case DE: RUN("xor ecx, ecx; div ecx", .cpl = 3); break;
+        case DB: RUN("nop; nop", .cpl = 3, .flags = FL_TF); break;
+        case BP: RUN("nop; int3", .cpl = 3); break;
+        case OF: RUN("mov al, 0x7f; inc al; into", .cpl = 3); break;
+        case BR: RUN("mov dword ptr [esi], 5; mov dword ptr [esi + 4], 6; bound eax, [esi]", .cpl = 3); break;
+        case UD: RUN("nop; ud2", .cpl = 3); break;
+        case NM:
+          write_cr0(read_cr0() | CR0_TS);
+          RUN("nop; fnop", .cpl = 3);
+          break;
+        case NP:
+          gdt[(TEST + 40) / 8] = 0x00cf73000000ffff;
+          RUN("mov eax, 0x73; mov ds, eax", .cpl = 3);
+          break;
+        case GP: RUN("nop; hlt", .cpl = 3); break;
+        case MF: RUN("mov word ptr [esi], 0x37b; fldcw [esi]; fld1; fldz; fdivp; fwait", .cpl = 3); break;
+      }
+      asm volatile("clts; fninit");
+      report("");
+    }
+  }
+  gdt[TSS_SELECTOR / 8] = descriptor((uint32_t)tss, 0x67, 0x89, 0);
+  asm volatile("ltr %0; clts" ::"r"((uint16_t)TSS_SELECTOR));
+  default_gates();
+}
+
 void guest_main(void) {
   default_gates();
   instructions();
+  second_exceptions();
   finish();
 }

@@ -192,6 +192,27 @@ static void sse_exceptions(void) {
   S("CVTDQ2PS that is not exact", 5, "mov eax, 0x1000001; movd xmm1, eax; cvtdq2ps xmm0, xmm1");
   S("ROUNDSD", 5, "divsd xmm0, [rsi + 0x148]; mov dword ptr [rsi], 0x0f80; ldmxcsr [rsi]; roundsd xmm0, xmm0, 0");
   S("ROUNDSD without precision", 5, "mov dword ptr [rsi], 0x1f80; ldmxcsr [rsi]; divsd xmm0, [rsi + 0x148]; mov dword ptr [rsi], 0x0f80; ldmxcsr [rsi]; roundsd xmm0, xmm0, 8");
+  const unsigned long cr4 = read_cr4();
+  write_cr4(cr4 | CR4_OSXSAVE);
+  PRIVILEGED("xsetbv" ::"c"(0), "a"(7), "d"(0));
+  S("VDIVSD 0/0", 0, "vxorpd xmm0, xmm0, xmm0; vdivsd xmm0, xmm0, [rsi + 0x108]");
+  S("VADDPD of an SNaN in the upper half", 0, "vbroadcastsd ymm0, [rsi + 0x100]; vaddpd ymm0, ymm0, [rsi + 0x118]");
+  S("VCMPSD, signalling", 0, "vcmpltsd xmm0, xmm0, [rsi + 0x130]");
+  S("VDIVPD by 0 in one lane of four", 2, "vbroadcastsd ymm0, [rsi + 0x100]; vdivpd ymm0, ymm0, [rsi + 0x100]");
+  S("VMULSD that overflows", 3, "vmovsd xmm0, [rsi + 0x110]; vmulsd xmm0, xmm0, xmm0");
+  S("VSQRTPD that is not exact", 5, "vbroadcastsd ymm0, [rsi + 0x148]; vsqrtpd ymm0, ymm0");
+  F("VMOVAPS that is not aligned", "vmovaps xmm0, [rsi + 8]", "");
+  F("VMOVAPS ymm that is aligned to 16", "vmovaps ymm0, [rsi + 16]", "");
+  F("VADDPS ymm that is not aligned", "vaddps ymm0, ymm0, [rsi + 1]", "");
+  F("VMOVNTDQ that is not aligned", "vmovntdq [rsi + 16], ymm0", "");
+  F("VMASKMOVPS of nothing, beyond memory", "vxorps xmm1, xmm1, xmm1; mov esi, 0x20000000; vmaskmovps xmm0, xmm1, [rsi]", "");
+  F("VMASKMOVPS of the first, at the end of memory", "mov eax, -1; vmovd xmm1, eax; vmaskmovps xmm0, xmm1, [rdi - 4]", "x",
+    .di = 0x4000000 + (cpl ? USER_ALIAS : 0));
+  F("VMASKMOVPS of the second, at the end of memory", "mov eax, -1; vmovd xmm1, eax; vpslldq xmm1, xmm1, 4; vmaskmovps xmm0, xmm1, [rdi - 4]", "x",
+    .di = 0x4000000 + (cpl ? USER_ALIAS : 0));
+  F("VPGATHERDD, one element beyond memory", "vpcmpeqd xmm2, xmm2, xmm2; vpxor xmm1, xmm1, xmm1; vpinsrd xmm1, xmm1, eax, 2;"
+    "vpxor xmm0, xmm0, xmm0; vpgatherdd xmm0, [rsi + xmm1 + 0x100], xmm2", "x", .ax = 0x20000000);
+  write_cr4(cr4);
   set_constants();
 #define MX(name, value, text) F(name, "mov dword ptr [rsi], " #value "; ldmxcsr [rsi]; movupd xmm0, [rsi + 0x100];" text, "x")
   MX("LDMXCSR of a reserved bit", 0x11f80, "nop");

@@ -21,6 +21,12 @@ static const uint64_t kNx = 1ull << 63, kReserved = 1ull << 51;
 static void map_everything(void) {
   // The first gigabyte one to one; users have code and a stack from USER_AREA on.
   for (unsigned i = 0; i < 256; ++i) kDirectory[i] = i << 22 | P | W | LARGE | (i == USER_AREA >> 22 ? U : 0);
+  // All of memory in small pages, which are there without CR4.PSE too.
+  for (unsigned i = 0; i < 16; ++i) {
+    uint32_t* const table = (uint32_t*)(FREE_PAGES + 0x8000 + i * 0x1000);
+    kDirectory[i] = (uint32_t)table | P | W | U;
+    for (unsigned j = 0; j < 1024; ++j) table[j] = i << 22 | j << 12 | P | W | (i == USER_AREA >> 22 ? U : 0);
+  }
   for (unsigned i = 0; i < 512; ++i) kPae[i] = (uint64_t)i << 21 | P | W | LARGE | (i == USER_AREA >> 21 ? U : 0);
   for (unsigned i = 0; i < 4; ++i) kPdpt[i] = (uint64_t)(unsigned long)(kPae + 512 * i) | P;
 }
@@ -197,6 +203,18 @@ static void single_bits(const char* name) {
   }
 }
 
+// Without CR4.PSE, bit 7 of a directory entry is ignored, and the entry leads to a table.
+static void without_pse(void) {
+  say("-- 32-bit paging without CR4.PSE\n");
+  write_cr4(read_cr4() & ~(unsigned long)CR4_PSE);
+  for (unsigned bits = 0; bits < 8; ++bits) {
+    pde = LARGE | bits;
+    pte = P | W | U;
+    put_controls();
+  }
+  write_cr4(read_cr4() | CR4_PSE);
+}
+
 // PDPTEs are loaded by MOV to CR3 (and CR0, CR4), and faults come then (SDM vol. 3, 4.4.1).
 static void pdptes(void) {
   say("-- PDPTEs\n");
@@ -251,6 +269,7 @@ void guest_main(void) {
   choose(false, false);
   rows("32-bit paging, 4 KiB pages");
   single_bits("32-bit paging, 4 KiB pages");
+  without_pse();
   choose(false, true);
   rows("32-bit paging, 4 MiB pages");
   single_bits("32-bit paging, 4 MiB pages");

@@ -225,6 +225,43 @@ static void privileged(void) {
   BOTH("GETSEC", "getsec");
 }
 
+static void io_bitmap(void) {
+  say("-- the I/O bitmap of a 64-bit TSS, CPL 3\n");
+  enum { MAP = 0x80 };
+  const uint64_t saved = gdt[TSS_SELECTOR / 8];
+  static const struct {
+    const char* name;
+    unsigned map, limit;
+  } kMaps[] = {{"map inside", MAP, MAP + 0x20},      {"map beyond the limit", 0x68, 0x67},
+               {"port's byte is the last", MAP, MAP + 0x10}, {"one byte more", MAP, MAP + 0x11},
+               {"map of 0", 0, MAP + 0x20}};
+  for (unsigned i = 0; i < sizeof kMaps / sizeof *kMaps; ++i) {
+    memset(tss + 0x66, 0, 0x200);
+    *(uint16_t*)(tss + 0x66) = kMaps[i].map;
+    tss[MAP + 0x88 / 8] = 0x06;  // 89h and 8Ah denied
+    gdt[TSS_SELECTOR / 8] = (saved & ~0xf00000000fffful & ~(2ul << 40)) | kMaps[i].limit;
+    asm volatile("ltr %0" ::"r"((uint16_t)TSS_SELECTOR));
+    for (unsigned iopl = 0; iopl <= 3; iopl += 3) {
+      say("%s, IOPL %d, ports 80 to 8f, byte, word and dword: ", kMaps[i].name, (unsigned long)iopl);
+      for (unsigned width = 0; width < 3; ++width) {
+        for (unsigned port = 0x80; port <= 0x8f; ++port) {
+          const char* const code = width == 0 ? CODE("in al, dx") : width == 1 ? CODE("in ax, dx") : CODE("in eax, dx");
+          run(code, (struct setup){.cpl = 3, .dx = port, .flags = iopl << 12});
+          say("%c", caught.vector == END ? '.' : caught.vector == GP && caught.error == 0 ? 'G' : '!');
+        }
+        say(width < 2 ? " " : "\n");
+      }
+    }
+    CHECK("OUTSB of a denied port", "outsb", .cpl = 3, .dx = 0x89, .show = "s");
+    CHECK("REP INSB of a denied port, RCX 0", "xor ecx, ecx; rep insb", .cpl = 3, .dx = 0x89, .show = "i");
+    CHECK("port FFFF", "in al, dx", .cpl = 3, .dx = 0xffff);
+  }
+  memset(tss + 0x66, 0, 0x200);
+  *(uint16_t*)(tss + 0x66) = 0x68;
+  gdt[TSS_SELECTOR / 8] = saved & ~(2ul << 40);
+  asm volatile("ltr %0" ::"r"((uint16_t)TSS_SELECTOR));
+}
+
 void guest_main(void) {
   default_gates();
   gdt[0x50 / 8] = 0x0000820000000017;  // LDT
@@ -258,5 +295,6 @@ void guest_main(void) {
       privileged();
     }
   }
+  io_bitmap();
   finish();
 }
