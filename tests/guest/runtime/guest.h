@@ -126,7 +126,7 @@ void say(const char* format, ...);
 void finish(void) __attribute__((noreturn));
 void put_text(const char* text, size_t size);
 
-// Checks begin with it: the bare processor (native64.c) has CPL 3 only, and ignores what the privileged functions below would do.
+// Checks begin with it: the bare processor (native.c) has CPL 3 only, and ignores what the privileged functions below would do.
 #ifdef NATIVE
 enum { FIRST_CPL = 3 };
 #else
