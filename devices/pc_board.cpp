@@ -6,14 +6,18 @@
 #include <string>
 #include <utility>
 
+#include "devices/ata_disk.h"
+#include "devices/atapi_cdrom.h"
+
 namespace penumbra {
 
 namespace {
-constexpr unsigned kPitIrq = 0, kKeyboardIrq = 1, kRtcIrq = 8, kSciIrq = 9, kMouseIrq = 12;
+constexpr unsigned kPitIrq = 0, kKeyboardIrq = 1, kRtcIrq = 8, kSciIrq = 9, kMouseIrq = 12,
+                   kPrimaryIdeIrq = 14, kSecondaryIdeIrq = 15;
 
 // Where the functions of the chip set are on the PCI bus.
 constexpr uint8_t kHostBridge = PciBus::address(0, 0), kIsaBridge = PciBus::address(1, 0),
-                  kPowerManagement = PciBus::address(1, 3);
+                  kIde = PciBus::address(1, 1), kPowerManagement = PciBus::address(1, 3);
 
 // Inputs of the shared lines.
 constexpr unsigned kA20Keyboard = 0, kA20Port92 = 1;
@@ -22,6 +26,9 @@ constexpr struct {
   const char* name;
   uint16_t port;
 } kSerials[4] = {{"com1", 0x3f8}, {"com2", 0x2f8}, {"com3", 0x3e8}, {"com4", 0x2e8}};
+
+// CMOS bytes that QEMU's firmware reads.
+constexpr uint8_t kBootOrderThird = 0x38, kBootOrder = 0x3d, kDiskTranslation = 0x39;
 
 constexpr uint64_t kKib = 1024, kMib = 1024 * kKib;
 
@@ -61,6 +68,7 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
       isa_bridge_([this](unsigned irq, bool level) { pics_.set_irq(irq, level); }),
       pci_([this](unsigned pirq, bool level) { isa_bridge_.set_pirq(pirq, level); }),
       host_bridge_(map, pci_, reset_control_),
+      ide_(map, io, pics_.irq_line(kPrimaryIdeIrq), pics_.irq_line(kSecondaryIdeIrq)),
       acpi_pm_(clock, io, pics_.irq_line(kSciIrq), [this] { control_.request_exit(0); }),
       fw_cfg_(map) {
   a20_.drive(kA20Keyboard, true);  // as the 8042 comes out of reset
@@ -90,10 +98,15 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
   chips_.push_back(&reset_control_);
   add(io, 0xcf8, 8, host_bridge_);
   chips_.push_back(&isa_bridge_);
+  add(io, 0x1f0, IdePiix3::kCommandPorts, ide_, IdePiix3::kCommandBlocks[0]);
+  io.add(0x3f6, IdePiix3::kControlPorts, ide_, IdePiix3::kControlBlocks[0]);
+  io.add(0x170, IdePiix3::kCommandPorts, ide_, IdePiix3::kCommandBlocks[1]);
+  io.add(0x376, IdePiix3::kControlPorts, ide_, IdePiix3::kControlBlocks[1]);
   add(io, 0xafe0, AcpiPmPiix4::kGpePorts, acpi_pm_, AcpiPmPiix4::kGpe);
   io.add(0xb2, AcpiPmPiix4::kApmPorts, acpi_pm_, AcpiPmPiix4::kApm);
   pci_.add(kHostBridge, host_bridge_);
   pci_.add(kIsaBridge, isa_bridge_);
+  pci_.add(kIde, ide_);
   pci_.add(kPowerManagement, acpi_pm_);
   add(io, 0x510, 12, fw_cfg_);
   for (auto& console : options.debug_consoles) {
@@ -105,14 +118,36 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
     debug_exit_ = std::make_unique<DebugExit>([this](int exit_code) { control_.request_exit(exit_code); });
     add(io, *options.debug_exit_port, options.debug_exit_ports, *debug_exit_);
   }
+  attach_drives(options);
   write_memory_sizes(map);
-  describe_machine(map);
+  write_boot_order(options.boot_order);
+  describe_machine(map, options);
 }
 
 // A chip with its ports, or the first range of them.
 void PcBoard::add(IoBus& io, uint16_t first, uint16_t count, Device& chip, uint16_t device_offset) {
   io.add(first, count, chip, device_offset);
   chips_.push_back(&chip);
+}
+
+void PcBoard::attach_drives(const PcBoardOptions& options) {
+  uint8_t translations = 0;
+  for (unsigned channel = 0; channel < 2; channel++) {
+    for (unsigned number = 0; number < 2; number++) {
+      const PcBoardOptions::IdeDrive& drive = options.ide[channel][number];
+      if (!drive.medium) continue;
+      const std::string name = "ide" + std::to_string(channel) + "." + std::to_string(number);
+      if (drive.cdrom) {
+        ide_.attach(channel, number, std::make_unique<AtapiCdrom>(name, *drive.medium, number));
+        continue;
+      }
+      ide_.attach(channel, number, std::make_unique<AtaDisk>(name, *drive.medium, number, drive.serial));
+      // What firmware says of cylinders to programs that ask: the disk's own numbers (0) while they fit, else LBA's (1).
+      const bool fits = AtaDisk::default_geometry(drive.medium->bytes()).cylinders <= 1024;
+      if (!fits) translations |= static_cast<uint8_t>(1u << 2 * (2 * channel + number));
+    }
+  }
+  rtc_.set_memory(kDiskTranslation, translations);
 }
 
 // The CMOS bytes that firmware and operating systems read, as QEMU's pc machine sets them.
@@ -134,15 +169,26 @@ void PcBoard::write_memory_sizes(const PhysicalMap& map) {
   rtc_.set_memory(0x5d, static_cast<uint8_t>(high / (64 * kKib) >> 16));
 }
 
+void PcBoard::write_boot_order(const std::string& letters) {
+  uint8_t codes[3] = {};
+  for (size_t i = 0; i < std::min<size_t>(letters.size(), 3); i++) {
+    const char letter = letters[i];
+    codes[i] = letter == 'a' || letter == 'b' ? 1 : letter == 'c' ? 2 : letter == 'd' ? 3 : letter == 'n' ? 4 : 0;
+  }
+  constexpr uint8_t kNoFloppySignatureCheck = 0x01;
+  rtc_.set_memory(kBootOrder, static_cast<uint8_t>(codes[1] << 4 | codes[0]));
+  rtc_.set_memory(kBootOrderThird, static_cast<uint8_t>(codes[2] << 4 | kNoFloppySignatureCheck));
+}
+
 // The fw_cfg items that don't depend on what is booted, as QEMU's pc machine has them.
-void PcBoard::describe_machine(const PhysicalMap& map) {
+void PcBoard::describe_machine(const PhysicalMap& map, const PcBoardOptions& options) {
   constexpr uint16_t kCpus = 1;
   fw_cfg_.add_bytes(FwCfg::kUuid, FwCfg::Bytes(16));
   fw_cfg_.add_u64(FwCfg::kRamSize, map.ram_bytes());
   fw_cfg_.add_u16(FwCfg::kNoGraphic, 1);
   fw_cfg_.add_u16(FwCfg::kCpuCount, kCpus);
   fw_cfg_.add_u16(FwCfg::kMaxCpuCount, kCpus);
-  fw_cfg_.add_u16(FwCfg::kBootMenu, 0);
+  fw_cfg_.add_u16(FwCfg::kBootMenu, options.boot_menu);
   fw_cfg_.add_bytes(FwCfg::kNumaData, FwCfg::Bytes(8 * (1 + kCpus)));  // no nodes; the node of each CPU
 
   // Entries of E820's layout: address, length, type; RAM only.

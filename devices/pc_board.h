@@ -1,7 +1,7 @@
 // The PC: which chips there are, and how ports, interrupt lines, the A20 gate and the reset line connect
 // them.
 //
-// As QEMU's pc machine: 440FX host bridge, PIIX3 ISA bridge, PIIX4 power management; two 8259A with ELCR, 8254, MC146818,
+// As QEMU's pc machine: 440FX host bridge, PIIX3 ISA bridge and IDE controller, PIIX4 power management; two 8259A with ELCR, 8254, MC146818,
 // 8042, up to four 16550A, 8237A, and the system control ports.
 #pragma once
 
@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "core/board.h"
@@ -22,6 +23,7 @@
 #include "devices/dma_8237.h"
 #include "devices/fw_cfg.h"
 #include "devices/host_bridge_440fx.h"
+#include "devices/ide_piix3.h"
 #include "devices/isa_bridge_piix3.h"
 #include "devices/keyboard_8042.h"
 #include "devices/pci_bus.h"
@@ -47,6 +49,15 @@ struct PcBoardOptions {
   std::vector<DebugConsole> debug_consoles;
   std::optional<uint16_t> debug_exit_port;  // first port of the debug exit; none: no chip
   uint16_t debug_exit_ports = 4;
+  struct IdeDrive {
+    BlockDevice* medium = nullptr;  // null: no drive; else it outlives the board's last access
+    bool cdrom = false;
+    std::string serial;  // of a disk
+  };
+  IdeDrive ide[2][2];  // by channel and number
+  // Firmware's choice of what to boot: QEMU's letters, a floppy, c hard disk, d CD-ROM, n network.
+  std::string boot_order = "cad";
+  bool boot_menu = false;
   int64_t start_time = 0;  // Unix seconds when the clock reads 0
 };
 
@@ -62,6 +73,7 @@ class PcBoard final : public Board {
   PicPair& pics() { return pics_; }
   PciBus& pci() { return pci_; }
   HostBridge440fx& host_bridge() { return host_bridge_; }
+  IdePiix3& ide() { return ide_; }
   AcpiPmPiix4& power_management() { return acpi_pm_; }
   void reset() override;
 
@@ -95,8 +107,10 @@ class PcBoard final : public Board {
   };
 
   void add(IoBus& io, uint16_t first, uint16_t count, Device& chip, uint16_t device_offset = 0);
+  void attach_drives(const PcBoardOptions& options);
   void write_memory_sizes(const PhysicalMap& map);
-  void describe_machine(const PhysicalMap& map);
+  void write_boot_order(const std::string& letters);
+  void describe_machine(const PhysicalMap& map, const PcBoardOptions& options);
 
   MachineControl& control_;
   PicPair pics_;
@@ -114,6 +128,7 @@ class PcBoard final : public Board {
   IsaBridgePiix3 isa_bridge_;
   PciBus pci_;
   HostBridge440fx host_bridge_;
+  IdePiix3 ide_;
   AcpiPmPiix4 acpi_pm_;
   FwCfg fw_cfg_;
   std::vector<std::unique_ptr<DebugConsole>> debug_consoles_;

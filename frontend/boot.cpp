@@ -10,6 +10,9 @@ namespace penumbra {
 
 namespace {
 
+// Debian's package "seabios".
+constexpr const char* kSeaBios = "/usr/share/seabios/bios-256k.bin";
+
 std::unique_ptr<Boot> make_kernel_boot(const BootRequest& request, const PhysicalMap& map) {
   KernelFiles files;
   files.path = request.kernel;
@@ -26,10 +29,9 @@ std::unique_ptr<Boot> make_kernel_boot(const BootRequest& request, const Physica
 
 std::unique_ptr<Boot> make_boot(const BootRequest& request, PhysicalMap& map) {
   if (request.kernel.empty()) {
-    if (request.bios.empty()) throw std::runtime_error("nothing to boot: -kernel or -bios is needed");
     if (!request.initrds.empty()) throw std::runtime_error("-initrd needs -kernel");
     if (!request.append.empty()) throw std::runtime_error("-append needs -kernel");
-    return make_bios_boot(request.bios, map);
+    return make_bios_boot(request.bios.empty() ? kSeaBios : request.bios, map);
   }
   if (!request.bios.empty()) make_bios_boot(request.bios, map);
   return make_kernel_boot(request, map);

@@ -94,7 +94,9 @@ CharacterTarget file_target(std::string_view option, std::string_view path) {
 // Options as strings, before they depend on one another.
 struct RunWords {
   std::string memory, processors, rtc, display, monitor, debug_console, topics, switches, mmu, gdb, triple_fault, perf_symbols;
-  std::vector<std::string> serials, devices, chardevs;
+  std::string boot;
+  std::vector<std::string> serials, devices, chardevs, drives, cdroms, disks[4];
+  bool snapshot = false;
   bool no_reboot = false, nographic = false, gdb_here = false, singlestep = false, perf_map = false;
 };
 
@@ -144,8 +146,8 @@ class RunReader {
     } catch (const std::invalid_argument& error) {
       refuse("{}", error.what());
     }
-    if (options.kernel.empty() && options.bios.empty())
-      refuse("nothing to boot: give -kernel FILE or -bios FILE");
+    add_drives(options, words);
+    if (set_.contains("boot")) read_boot(options, words.boot);
     if (options.kernel.empty() && !options.initrds.empty()) refuse("-initrd needs -kernel");
     if (options.kernel.empty() && !options.append.empty()) refuse("-append needs -kernel");
     return options;
@@ -169,6 +171,118 @@ class RunReader {
       if (!number || *number == 0) refuse("-smp {}: not a number of processors", text);
       if (*number > 1) refuse("-smp {}: one processor is all there is for now", text);
     }
+    properties.done();
+  }
+
+  // --- drives
+
+  static bool on_off(std::string_view option, std::string_view key, std::string_view value) {
+    if (value != "on" && value != "off") refuse("{}: {}={}: neither on nor off", option, key, value);
+    return value == "on";
+  }
+
+  static ImageOptions::Cache cache_mode(std::string_view option, std::string_view name) {
+    using enum ImageOptions::Cache;
+    static constexpr std::pair<std::string_view, ImageOptions::Cache> kModes[] = {{"writeback", Writeback},
+                                                                                  {"none", None},
+                                                                                  {"writethrough", Writethrough},
+                                                                                  {"directsync", Directsync},
+                                                                                  {"unsafe", Unsafe}};
+    const auto mode = std::ranges::find(kModes, name, &std::pair<std::string_view, ImageOptions::Cache>::first);
+    if (mode == std::end(kModes))
+      refuse("{}: cache={}: not one of writeback, none, writethrough, directsync, unsafe", option, name);
+    return mode->second;
+  }
+
+  void add_drives(RunOptions& options, const RunWords& words) {
+    for (unsigned i = 0; i < 4; ++i) {
+      const std::string name = std::string("-hd") + static_cast<char>('a' + i);
+      for (const std::string& path : words.disks[i]) add_drive(options, {.index = i, .image = {.path = path}}, name);
+    }
+    constexpr unsigned kCdromIndex = 2;
+    for (const std::string& path : words.cdroms) {
+      add_drive(options, {.index = kCdromIndex, .cdrom = true, .image = {.path = path, .read_only = true}}, "-cdrom");
+    }
+    for (const std::string& drive : words.drives) read_drive(options, drive);
+    for (DriveOptions& drive : options.drives) drive.image.snapshot |= words.snapshot && !drive.cdrom;
+  }
+
+  static void add_drive(RunOptions& options, DriveOptions drive, std::string_view option) {
+    for (const DriveOptions& other : options.drives) {
+      if (drive.interface == other.interface && drive.index == other.index &&
+          drive.interface == DriveOptions::Interface::Ide)
+        refuse("{}: IDE drive {} is there already", option, drive.index);
+      if (!drive.id.empty() && drive.id == other.id) refuse("{}: the id '{}' is taken", option, drive.id);
+    }
+    options.drives.push_back(std::move(drive));
+  }
+
+  static unsigned free_ide_index(const RunOptions& options) {
+    for (unsigned index = 0; index < 4; ++index) {
+      if (std::ranges::none_of(options.drives, [index](const DriveOptions& drive) {
+            return drive.interface == DriveOptions::Interface::Ide && drive.index == index;
+          }))
+        return index;
+    }
+    refuse("-drive: an IDE controller has four drives");
+  }
+
+  static void read_drive(RunOptions& options, const std::string& text) {
+    Properties properties("-drive", text);
+    if (!properties.head.empty()) refuse("-drive {}: '{}' has no value", text, properties.head);
+    DriveOptions drive;
+    const std::string interface = properties.take("if").value_or("ide");
+    if (interface == "none") {
+      drive.interface = DriveOptions::Interface::None;
+    } else if (interface != "ide") {
+      refuse("-drive {}: if={}: not one of ide, none", text, interface);
+    }
+    const std::string media = properties.take("media").value_or("disk");
+    if (media != "disk" && media != "cdrom") refuse("-drive {}: media={}: neither disk nor cdrom", text, media);
+    drive.cdrom = media == "cdrom";
+    drive.image.path = properties.take("file").value_or("");
+    if (drive.image.path.empty() && !drive.cdrom) refuse("-drive {}: file= is missing", text);
+    if (const auto format = properties.take("format")) {
+      if (*format != "raw") refuse("-drive {}: format={}: only raw is there", text, *format);
+      drive.image.format = ImageOptions::Format::Raw;
+    }
+    if (const auto cache = properties.take("cache")) drive.image.cache = cache_mode("-drive " + text, *cache);
+    drive.image.read_only = drive.cdrom;
+    for (const char* key : {"readonly", "read-only"}) {
+      if (const auto value = properties.take(key)) drive.image.read_only |= on_off("-drive " + text, key, *value);
+    }
+    if (const auto value = properties.take("snapshot")) drive.image.snapshot = on_off("-drive " + text, "snapshot", *value);
+    if (const auto discard = properties.take("discard")) {
+      drive.image.discard = *discard == "unmap" || *discard == "on";
+      if (!drive.image.discard && *discard != "ignore" && *discard != "off")
+        refuse("-drive {}: discard={}: neither unmap nor ignore", text, *discard);
+    }
+    drive.id = properties.take("id").value_or("");
+    drive.serial = properties.take("serial").value_or("");
+    const auto number = [&](const char* key, unsigned limit) -> std::optional<unsigned> {
+      const auto value = properties.take(key);
+      if (!value) return std::nullopt;
+      const auto parsed = parse_number(*value);
+      if (!parsed || *parsed >= limit) refuse("-drive {}: {}={}: not below {}", text, key, *value, limit);
+      return static_cast<unsigned>(*parsed);
+    };
+    const auto index = number("index", 4), bus = number("bus", 2), unit = number("unit", 2);
+    properties.done();
+    if (drive.interface == DriveOptions::Interface::Ide) {
+      drive.index = index ? *index : bus || unit ? bus.value_or(0) * 2 + unit.value_or(0) : free_ide_index(options);
+    }
+    add_drive(options, std::move(drive), "-drive " + text);
+  }
+
+  // "c", "order=dc,menu=on"
+  static void read_boot(RunOptions& options, const std::string& text) {
+    Properties properties("-boot", text);
+    options.boot_order = properties.take("order").value_or(properties.head.empty() ? options.boot_order : properties.head);
+    for (const char letter : options.boot_order) {
+      if (!std::string_view("abcdn").contains(letter)) refuse("-boot {}: '{}' is none of a, b, c, d, n", text, letter);
+    }
+    if (const auto menu = properties.take("menu")) options.boot_menu = on_off("-boot " + text, "menu", *menu);
+    if (const auto strict = properties.take("strict")) on_off("-boot " + text, "strict", *strict);
     properties.done();
   }
 
@@ -379,7 +493,16 @@ Command parse_run(std::span<const char* const> arguments) {
   word("kernel", options.kernel, "Linux, multiboot or PVH kernel");
   list("initrd", options.initrds, "initial RAM disk; for multiboot and PVH modules: \"FILE WORDS,FILE\"");
   word("append", options.append, "the kernel's command line");
-  word("bios", options.bios, "ROM image that ends at 4 GiB; starts at the reset vector");
+  word("bios", options.bios, "ROM image that ends at 4 GiB; starts at the reset vector (without -kernel: SeaBIOS)");
+  list("drive", words.drives,
+       "file=IMAGE,if=ide|none,index=N,media=disk|cdrom,format=raw,cache=MODE,readonly=on,snapshot=on,discard=unmap,serial=S");
+  for (unsigned i = 0; i < 4; ++i) {
+    const std::string name = std::string("hd") + static_cast<char>('a' + i);
+    list(name, words.disks[i], "disk image, IDE drive " + std::to_string(i));
+  }
+  list("cdrom", words.cdroms, "CD-ROM image, IDE drive 2");
+  app.add_flag("--snapshot", words.snapshot, "disks keep nothing of what is written to them");
+  word("boot", words.boot, "order=LETTERS of a, c, d, n (cad); menu=on");
   word("m", words.memory, "memory: 512M, 1G; a plain number is MiB (512)");
   word("smp", words.processors, "number of processors: 1");
   word("cpu", options.cpu, "CPU model: max, base (max)");
@@ -443,6 +566,7 @@ Command parse_explain(std::span<const char* const> arguments) {
 
 constexpr std::string_view kHelp = R"(Usage:
   penumbra run -kernel FILE [-initrd FILE] [-append TEXT] [-m SIZE] ...   a machine on this terminal
+  penumbra run -hda IMAGE | -cdrom IMAGE ...                              the same from a disk, by SeaBIOS
   penumbra run -bios FILE ...                                             the same from a ROM image
   penumbra explain FILE --mode 16|32|64 [--base ADDRESS]                  what the translator makes of code
   penumbra run --help, penumbra explain --help                            their options

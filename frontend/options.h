@@ -12,6 +12,7 @@
 #include "core/machine.h"
 #include "frontend/gdb_endpoint.h"
 #include "jit/options.h"
+#include "storage/disk_image.h"
 
 namespace penumbra {
 
@@ -23,11 +24,23 @@ struct CharacterTarget {
   bool operator==(const CharacterTarget&) const = default;
 };
 
+struct DriveOptions {
+  enum class Interface : uint8_t { Ide, None };
+  Interface interface = Interface::Ide;
+  unsigned index = 0;  // IDE: 2 * channel + number
+  bool cdrom = false;
+  std::string id = {}, serial = {};
+  ImageOptions image;  // an empty path: no medium
+};
+
 struct RunOptions {
   uint64_t ram_bytes = uint64_t{512} << 20;
   std::string cpu = "max";
   std::string kernel, append, bios;  // empty: not given
   std::vector<std::string> initrds;
+  std::vector<DriveOptions> drives;
+  std::string boot_order = "cad";
+  bool boot_menu = false;
   bool reboot = true;
   std::optional<MachineOptions::TripleFault> triple_fault;  // --on-triple-fault
   bool local_time = false;  // -rtc base=localtime

@@ -63,6 +63,17 @@ std::unique_ptr<Boot> read_images(const RunOptions& options, PhysicalMap& map) {
   }
 }
 
+// A CD-ROM drive without a disc.
+class EmptyDrive final : public BlockDevice {
+ public:
+  uint64_t bytes() const override { return 0; }
+  bool read_only() const override { return true; }
+  void submit(std::unique_ptr<BlockRequest> request) override {
+    request->error = ENOMEDIUM;
+    request->done(*request);
+  }
+};
+
 // What the guest's battery-backed clock shows.
 int64_t rtc_time(bool local) {
   const std::time_t now = std::time(nullptr);
@@ -79,6 +90,7 @@ PcMachine::PcMachine(const RunOptions& options)
       boot_(read_images(options, machine_->map())),
       flush_timer_(machine_->clock(), [this] { flush(); }) {
   open_trace();
+  open_drives();
   make_board();
   make_engine();
   machine_->set_boot([this] { boot_->start(*machine_); });
@@ -90,6 +102,21 @@ PcMachine::PcMachine(const RunOptions& options)
 PcMachine::~PcMachine() {
   if (trace_.has(TraceLog::kGuestErrors)) trace_.write(unknown_msr_lines(machine_->vcpu().stats()));
   flush();
+  drives_.clear();  // their threads post events to the machine
+}
+
+void PcMachine::open_drives() {
+  for (const DriveOptions& drive : options_.drives) {
+    if (drive.image.path.empty()) {
+      drives_.push_back(std::make_unique<EmptyDrive>());
+      continue;
+    }
+    try {
+      drives_.push_back(std::make_unique<ImageDevice>(open_image(drive.image), machine_->events()));
+    } catch (const std::runtime_error& error) {
+      throw UserError(error.what());
+    }
+  }
 }
 
 void PcMachine::open_trace() {
@@ -109,6 +136,16 @@ void PcMachine::open_trace() {
 void PcMachine::make_board() {
   PcBoardOptions board;
   board.start_time = rtc_time(options_.local_time);
+  board.boot_order = options_.boot_order;
+  board.boot_menu = options_.boot_menu;
+  for (size_t i = 0; i < options_.drives.size(); ++i) {
+    const DriveOptions& drive = options_.drives[i];
+    if (drive.interface != DriveOptions::Interface::Ide) continue;
+    board.ide[drive.index / 2][drive.index % 2] = {
+        .medium = drives_[i].get(),
+        .cdrom = drive.cdrom,
+        .serial = drive.serial.empty() ? fmt::format("PD{:05}", i + 1) : drive.serial};
+  }
   for (size_t i = 0; i < options_.serials.size(); ++i) board.serial_out[i] = sink(options_.serials[i]);
   for (const auto& [port, target] : options_.debug_consoles)
     board.debug_consoles.push_back({.port = port, .sink = sink(target)});

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/machine.h"
 #include "core/trace_log.h"
@@ -14,6 +15,7 @@
 #include "frontend/output.h"
 #include "frontend/serial_input.h"
 #include "jit/translator.h"
+#include "storage/image_device.h"
 
 namespace penumbra {
 
@@ -44,6 +46,7 @@ class PcMachine : private EventListener {
   };
 
   void open_trace();
+  void open_drives();
   void make_board();
   void make_engine();
   ByteSink sink(const CharacterTarget& target);
@@ -61,6 +64,7 @@ class PcMachine : private EventListener {
   bool pipe_closed_ = false;
   std::map<std::string, std::unique_ptr<Output>> outputs_;  // by path; standard output's is empty
   std::unique_ptr<Machine> machine_;
+  std::vector<std::unique_ptr<BlockDevice>> drives_;  // of options_.drives
   std::unique_ptr<Boot> boot_;
   Timer flush_timer_;
   PcBoard* board_ = nullptr;               // the machine's

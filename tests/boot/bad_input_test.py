@@ -3,6 +3,7 @@
 import os
 import pathlib
 import resource
+import subprocess
 import tempfile
 import unittest
 
@@ -125,5 +126,26 @@ class BadInput(unittest.TestCase):
         rom = self.file("rom", b"")
         self.refused("-bios", rom, "-nographic", naming=rom)
 
-    def test_nothing_to_boot(self):
-        self.refused("-m", "64M", "-nographic", naming="-kernel")
+    def test_missing_image(self):
+        image = self.path / "absent.img"
+        self.refused("-hda", image, "-nographic", naming=image)
+        self.refused("-cdrom", image, "-nographic", naming=image)
+
+    def test_folder_as_image(self):
+        self.refused("-hda", self.path, "-nographic", naming=self.path)
+
+    def test_image_of_a_format_that_is_not_there(self):
+        self.refused("-drive", "file=x,format=vhdx", "-nographic", naming="vhdx")
+
+    def test_image_that_another_machine_has(self):
+        image = self.file("disk.img", bytes(65536))
+        with subprocess.Popen(
+            machine.command_line("-hda", image, "-m", "16M", "-nographic"),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+        ) as holder:
+            try:
+                holder.stdout.read(1)  # the first byte of its BIOS: it has opened its image
+                self.refused("-hda", image, "-m", "16M", "-nographic", naming=image)
+            finally:
+                holder.kill()

@@ -11,6 +11,7 @@
 
 #include "devices/pc_board.h"
 #include "tests/devices/chip_fixture.h"
+#include "tests/devices/memory_disk.h"
 
 namespace penumbra {
 namespace {
@@ -33,10 +34,13 @@ struct Rig {
   IoBus io;
   PhysicalMap map{uint64_t{4} << 20};
   TestLine intr;
+  MemoryDisk disk{64 * 512}, disc{40 * 2048};
   PcBoard board{control, time.clock(), io, map, intr.input(), options()};
 
-  static PcBoardOptions options() {
+  PcBoardOptions options() {
     PcBoardOptions result;
+    result.ide[0][1] = {.medium = &disk, .serial = "1"};
+    result.ide[1][0] = {.medium = &disc, .cdrom = true, .serial = {}};
     for (ByteSink& sink : result.serial_out) sink = [](uint8_t) {};
     result.debug_consoles = {{.port = 0xe9, .sink = [](uint8_t) {}}, {.port = 0x402, .sink = [](uint8_t) {}}};
     result.debug_exit_port = 0xf4;
@@ -104,7 +108,8 @@ class RandomGuest {
           uint16_t first, count;
         } kPlaces[] = {{0x00, 16}, {0x20, 2},  {0x40, 4},  {0x60, 5},   {0x70, 2},  {0x80, 16}, {0x92, 1},
                        {0xa0, 2},  {0xc0, 32}, {0xe9, 1},  {0xf4, 4},   {0x2e8, 8}, {0x2f8, 8}, {0x3e8, 8},
-                       {0x3f8, 8}, {0x402, 1}, {0x4d0, 2}, {0x510, 12}, {0xcf8, 8}};
+                       {0x3f8, 8}, {0x402, 1}, {0x4d0, 2}, {0x510, 12}, {0xcf8, 8}, {0x1f0, 8}, {0x170, 8}, {0x3f6, 1},
+                       {0x376, 1}, {0xafe0, 4}, {0xb2, 2}};
         const auto& place = kPlaces[below(std::size(kPlaces))];
         const auto port = static_cast<uint16_t>(place.first + below(place.count));
         if (below(2)) {
@@ -137,6 +142,7 @@ TEST_P(ContractTest, SavedAndLoadedBoardIsEqualAndGoesOnTheSame) {
   second.time.advance_to(first.time.now());
   // DMA of fw_cfg reads its descriptors from memory. All of it, seen or not: shadow RAM may be shown later.
   std::memcpy(second.map.page({0}).host, first.map.page({0}).host, first.map.ram_bytes());
+  second.disk.contents = first.disk.contents;
   second.board.load(saved);
   EXPECT_EQ(second.board.save(), saved);
   EXPECT_EQ(second.control.a20, first.control.a20);

@@ -191,7 +191,6 @@ TEST(Options, RefusalsNameWhatIsWrong) {
   expect_named(run_refusal({"-m"}), "-m");
   expect_named(run_refusal({"-nographic=yes"}), "-nographic");
   expect_named(run_refusal({"-display", "sdl"}), "sdl");
-  expect_named(refusal({"run", "-m", "64M"}), "-kernel");
   expect_named(refusal({"run", "-bios", "B", "-initrd", "I"}), "-initrd");
   expect_named(refusal({"run", "-bios", "B", "-append", "A"}), "-append");
   expect_named(refusal({"fly"}), "fly");
@@ -238,6 +237,49 @@ TEST(Options, WhereGdbConnects) {
     expect_named(run_refusal({"-gdb", wrong}), "-gdb");
   }
   expect_named(run_refusal({"-S"}), "-S");
+}
+
+TEST(Options, Drives) {
+  const RunOptions options = run({"-hda", "a.img", "-drive", "file=b.img,format=raw,cache=none,snapshot=on,serial=S",
+                                          "-cdrom", "c.iso", "-drive", "if=none,id=x,file=d,,1.img,readonly=on,discard=unmap"});
+  ASSERT_EQ(options.drives.size(), 4u);
+  EXPECT_EQ(options.drives[0].image.path, "a.img");
+  EXPECT_EQ(options.drives[0].index, 0u);
+  EXPECT_EQ(options.drives[0].image.format, ImageOptions::Format::Probe);
+  EXPECT_TRUE(options.drives[1].cdrom);
+  EXPECT_EQ(options.drives[1].index, 2u);
+  EXPECT_TRUE(options.drives[1].image.read_only);
+  EXPECT_EQ(options.drives[2].index, 1u) << "the first that is free";
+  EXPECT_EQ(options.drives[2].image.cache, ImageOptions::Cache::None);
+  EXPECT_EQ(options.drives[2].image.format, ImageOptions::Format::Raw);
+  EXPECT_TRUE(options.drives[2].image.snapshot);
+  EXPECT_EQ(options.drives[2].serial, "S");
+  EXPECT_EQ(options.drives[3].interface, DriveOptions::Interface::None);
+  EXPECT_EQ(options.drives[3].image.path, "d,1.img");
+  EXPECT_TRUE(options.drives[3].image.read_only);
+  EXPECT_TRUE(options.drives[3].image.discard);
+}
+
+TEST(Options, DrivesThatCannotBe) {
+  expect_named(run_refusal({"-drive", "if=ide"}), "file=");
+  expect_named(run_refusal({"-drive", "file=a,if=scsi"}), "if=scsi");
+  expect_named(run_refusal({"-drive", "file=a,format=vmdk"}), "format=vmdk");
+  expect_named(run_refusal({"-drive", "file=a,cache=some"}), "cache=some");
+  expect_named(run_refusal({"-drive", "file=a,index=4"}), "index=4");
+  expect_named(run_refusal({"-drive", "file=a,media=tape"}), "media=tape");
+  expect_named(run_refusal({"-drive", "file=a,speed=1"}), "speed");
+  expect_named(run_refusal({"-hda", "a", "-drive", "file=b,index=0"}), "index=0");
+  expect_named(run_refusal({"-drive", "file=a,if=none,id=x", "-drive", "file=b,if=none,id=x"}), "'x'");
+  expect_named(run_refusal({"-boot", "order=z"}), "'z'");
+  expect_named(run_refusal({"-boot", "menu=perhaps"}), "menu=perhaps");
+}
+
+TEST(Options, BootOrder) {
+  EXPECT_EQ(run({}).boot_order, "cad");
+  EXPECT_EQ(run({"-boot", "d"}).boot_order, "d");
+  const RunOptions options = run({"-boot", "order=dc,menu=on"});
+  EXPECT_EQ(options.boot_order, "dc");
+  EXPECT_TRUE(options.boot_menu);
 }
 
 }  // namespace

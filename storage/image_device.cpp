@@ -1,0 +1,126 @@
+#include "storage/image_device.h"
+
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <utility>
+
+namespace penumbra {
+
+ImageDevice::ImageDevice(std::unique_ptr<DiskImage> image, EventQueue& events)
+    : image_(std::move(image)), events_(events) {
+  // Signals are for the threads that handle them.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  for (unsigned i = 0; i < image_->threads(); i++) threads_.emplace_back([this] { work(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+ImageDevice::~ImageDevice() {
+  stop();
+}
+
+void ImageDevice::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stops_ = true;
+  }
+  work_condition_.notify_all();
+  idle_condition_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+}
+
+int ImageDevice::refusal(const BlockRequest& request) const {
+  using enum BlockRequest::Kind;
+  if (request.kind == Flush) return 0;
+  if (request.kind != Read && image_->read_only()) return EROFS;
+  const bool has_data = request.kind == Read || request.kind == Write;
+  const uint64_t length = has_data ? request.data.size() : request.bytes;
+  return request.offset > bytes() || length > bytes() - request.offset ? EINVAL : 0;
+}
+
+void ImageDevice::submit(Request request) {
+  request->error = refusal(*request);
+  if (request->error) {
+    request->done(*request);
+    return;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    waiting_.push_back(std::move(request));
+  }
+  work_condition_.notify_one();
+}
+
+// A Flush runs alone: what was submitted before it has ended, what comes after it waits.
+void ImageDevice::work() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    work_condition_.wait(lock, [this] { return stops_ || (!waiting_.empty() && !flushing_); });
+    if (stops_) return;
+    Request request = std::move(waiting_.front());
+    waiting_.pop_front();
+    const bool flush = request->kind == BlockRequest::Kind::Flush;
+    if (flush) {
+      flushing_ = true;
+      idle_condition_.wait(lock, [this] { return stops_ || running_ == 0; });
+      if (stops_) return;
+    }
+    running_++;
+    lock.unlock();
+    request->error = run(*request);
+    lock.lock();
+    running_--;
+    if (flush) {
+      flushing_ = false;
+      work_condition_.notify_all();
+    } else if (running_ == 0) {
+      idle_condition_.notify_all();
+    }
+    ended_.push_back(std::move(request));
+    tell(lock);
+  }
+}
+
+int ImageDevice::run(BlockRequest& request) {
+  using enum BlockRequest::Kind;
+  switch (request.kind) {
+    case Read:
+      return image_->read(request.offset, request.data);
+    case Write:
+      return image_->write(request.offset, request.data);
+    case WriteZeroes:
+      return image_->write_zeroes(request.offset, request.bytes);
+    case Discard:
+      return image_->discard(request.offset, request.bytes);
+    case Flush:
+      return image_->flush();
+  }
+  return EINVAL;
+}
+
+// One event is enough for all that ended until it runs.
+void ImageDevice::tell(std::unique_lock<std::mutex>& lock) {
+  if (told_) return;
+  told_ = true;
+  while (!stops_ && !events_.post([this] { finish(); })) {
+    // The queue is full of other events, which the vCPU is about to take.
+    lock.unlock();
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    lock.lock();
+  }
+}
+
+void ImageDevice::finish() {
+  std::vector<Request> ended;
+  {
+    const std::lock_guard lock(mutex_);
+    ended.swap(ended_);
+    told_ = false;
+  }
+  for (Request& request : ended) request->done(*request);
+}
+
+}  // namespace penumbra
