@@ -270,12 +270,7 @@ void BlockTranslator::emit_instruction(size_t index) {
 }
 
 void BlockTranslator::emit_out_of_line() {
-  for (const SlowPath& slow : slow_paths_) {
-    a_.bind(slow.entry);
-    a_.lea(kHostAddend, x86::ptr(slow.retry));
-    a_.mov(kTemp.r32(), slow.detail);
-    a_.jmp(asmjit::Imm(environment_.thunks->tlb_miss));
-  }
+  for (const SlowPath& slow : slow_paths_) emit_tlb_miss(slow);
   for (const WindowCheck& check : window_checks_) emit_window_out_of_line(check);
   for (const LinkStub& stub : link_stubs_) {
     stub.link->stub_offset = static_cast<uint32_t>(a_.offset());

@@ -57,8 +57,10 @@ class BlockTranslator {
 
  private:
   struct SlowPath {
-    asmjit::Label entry, retry;
-    uint32_t detail;
+    asmjit::Label entry, retry, found;
+    MemoryAccess access;
+    FlagHome flags;
+    bool retry_elsewhere;
   };
   struct LinkStub {
     asmjit::Label entry;
@@ -90,6 +92,8 @@ class BlockTranslator {
   void end_access();                       // after the instruction, with the flags it left
   bool is_inline(const MemoryAccess& access) const;
   void emit_tlb_lookup(const MemoryAccess& access);
+  void emit_tlb_search(const MemoryAccess& access, const asmjit::Label& miss);
+  void emit_tlb_miss(const SlowPath& slow);
   void emit_segment_base(const MemoryAccess& access);  // of FS and GS, added to kLinear
   void emit_callout(uint64_t thunk, uint64_t detail);
   MemoryAccess access_of(const ZydisDecodedOperand& operand) const;

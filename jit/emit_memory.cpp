@@ -155,16 +155,26 @@ void BlockTranslator::emit_callout(uint64_t thunk, uint64_t detail) {
 }
 
 void BlockTranslator::emit_tlb_lookup(const MemoryAccess& access) {
+  SlowPath slow{.entry = a_.newLabel(),
+                .retry = a_.newLabel(),
+                .found = a_.newLabel(),
+                .access = access,
+                .flags = flags_,
+                .retry_elsewhere = a_.offset() < kEntryPatchBytes};
+  if (!slow.retry_elsewhere) a_.bind(slow.retry);
+  record_site(access.rip);
+  emit_tlb_search(access, slow.entry);
+  a_.bind(slow.found);
+  slow_paths_.push_back(slow);
+  held_ = kNothingHeld;
+  operand_ = x86::ptr(kHostAddend, kLinear);
+}
+
+void BlockTranslator::emit_tlb_search(const MemoryAccess& access, const asmjit::Label& miss) {
   static_assert(sizeof(TlbEntry) == 32);
   constexpr unsigned kEntryShift = 5;
-  const bool write = access.kind == AccessKind::Write;
-  const SlowPath slow{a_.newLabel(), a_.newLabel(),
-                      access.size | (write ? MissDetail::kWrite : 0) |
-                          (access.aligned ? MissDetail::kAligned : 0) | (access.x87 ? MissDetail::kX87 : 0) |
-                          (access.lane ? MissDetail::kLanes : 0)};
-  slow_paths_.push_back(slow);
-  a_.bind(slow.retry);
-  record_site(access.rip);
+  const size_t tag =
+      access.kind == AccessKind::Write ? offsetof(TlbEntry, write_tag) : offsetof(TlbEntry, read_tag);
   a_.mov(kHostAddend, kLinear);
   if (access.size > 1) {
     a_.lea(kTemp, x86::ptr(kLinear, access.size - 1));
@@ -175,12 +185,27 @@ void BlockTranslator::emit_tlb_lookup(const MemoryAccess& access) {
   a_.and_(kTemp, -static_cast<int32_t>(kPageSize));
   a_.and_(kHostAddend.r32(), (SoftTlb::kEntries - 1) << kEntryShift);
   a_.add(kHostAddend, a_.state_field(offsetof(VcpuState, tlb_view), 8));
-  a_.cmp(kTemp,
-         x86::ptr(kHostAddend, write ? offsetof(TlbEntry, write_tag) : offsetof(TlbEntry, read_tag), 8));
-  a_.jne(slow.entry);
+  a_.cmp(kTemp, x86::ptr(kHostAddend, tag, 8));
+  a_.jne(miss);
   a_.mov(kHostAddend, x86::ptr(kHostAddend, offsetof(TlbEntry, addend), 8));
-  held_ = kNothingHeld;
-  operand_ = x86::ptr(kHostAddend, kLinear);
+}
+
+void BlockTranslator::emit_tlb_miss(const SlowPath& slow) {
+  const MemoryAccess& access = slow.access;
+  a_.bind(slow.entry);
+  a_.lea(kHostAddend, x86::ptr(slow.retry));
+  a_.mov(kTemp.r32(), access.size | (access.kind == AccessKind::Write ? MissDetail::kWrite : 0) |
+                          (access.aligned ? MissDetail::kAligned : 0) | (access.x87 ? MissDetail::kX87 : 0) |
+                          (access.lane ? MissDetail::kLanes : 0));
+  a_.jmp(asmjit::Imm(environment_.thunks->tlb_miss));
+  if (!slow.retry_elsewhere) return;
+  // The block may be dropped before the helper returns (a sample came here, or the walk set a bit in the very
+  // page), and its first bytes are a jump then: running them from the middle would be running garbage.
+  a_.bind(slow.retry);
+  flags_ = slow.flags;
+  add_site({.guest = static_cast<uint16_t>(access.rip - key_.rip)});
+  emit_tlb_search(access, slow.entry);
+  a_.jmp(slow.found);
 }
 
 }  // namespace penumbra::jit
