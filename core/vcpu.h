@@ -159,6 +159,10 @@ class Vcpu {
   std::expected<Translation, PageFault> walk(LinearAddr address, AccessKind access, TlbView view) {
     return walker_.walk(paging_state(), address, access, privilege_of(view));
   }
+  // What walk() for reading would find; nothing where it would set an accessed bit, or fault.
+  std::optional<Translation> foresee(LinearAddr address, TlbView view) {
+    return walker_.foresee(paging_state(), address, privilege_of(view));
+  }
   // Where the next instruction bytes come from: checks CS limit and canonical RIP, then a fetch translation.
   Result<PhysAddr> translate_fetch(LinearAddr address);
 

@@ -40,12 +40,18 @@ enum class FlagHome : uint8_t {
 
 // From `host_offset` on, a host fault belongs to the guest instruction `guest` bytes into the block; at an
 // interrupt poll, `guest` is the index of the RIP to resume at in Block::poll_targets.
+enum class SiteKind : uint8_t {
+  Plain,
+  Write,   // the access through a window that follows is a write
+  String,  // a repeated string instruction: RSI and RDI are ahead by kLinear and kTemp
+  Poll,
+};
 struct SiteRecord {
   uint16_t host_offset = 0;
   uint16_t guest : 12 = 0;
-  uint16_t poll : 1 = 0;
-  uint16_t write : 1 = 0;  // the access through a window that follows is a write
+  uint16_t kind : 2 = 0;   // a SiteKind
   uint16_t flags : 2 = 0;  // a FlagHome
+  SiteKind site_kind() const { return static_cast<SiteKind>(kind); }
 };
 static_assert(sizeof(SiteRecord) == 4);
 
@@ -53,8 +59,7 @@ static_assert(sizeof(SiteRecord) == 4);
 struct Site {
   uint64_t rip = 0;
   FlagHome flags = FlagHome::Host;
-  bool poll = false;  // RIP is where the guest goes next
-  bool write = false;
+  SiteKind kind = SiteKind::Plain;  // Poll: RIP is where the guest goes next
 };
 
 struct Block;

@@ -95,27 +95,29 @@ void BlockTranslator::give_up_flags(bool live_after) {
   }
 }
 
-void BlockTranslator::add_site(SiteRecord site) {
-  site.host_offset = static_cast<uint16_t>(a_.offset());
-  site.flags = static_cast<uint16_t>(flags_);
-  const bool same = !sites_.empty() && sites_.back().guest == site.guest && sites_.back().poll == site.poll &&
-                    sites_.back().flags == site.flags && sites_.back().write == site.write;
+void BlockTranslator::add_site(uint64_t guest, SiteKind kind) {
+  const SiteRecord site{.host_offset = static_cast<uint16_t>(a_.offset()),
+                        .guest = static_cast<uint16_t>(guest),
+                        .kind = static_cast<uint16_t>(kind),
+                        .flags = static_cast<uint16_t>(flags_)};
+  const bool same = !sites_.empty() && sites_.back().guest == site.guest && sites_.back().kind == site.kind &&
+                    sites_.back().flags == site.flags;
   if (!same) sites_.push_back(site);
 }
 
 void BlockTranslator::record_site(uint64_t rip) {
-  const auto guest = static_cast<uint16_t>(rip - key_.rip);
-  const bool goes_on = !sites_.empty() && sites_.back().guest == guest && !sites_.back().poll;
-  add_site({.guest = guest, .write = goes_on && sites_.back().write});
+  const uint64_t guest = rip - key_.rip;
+  const bool goes_on =
+      !sites_.empty() && sites_.back().guest == guest && sites_.back().site_kind() == SiteKind::Write;
+  add_site(guest, goes_on ? SiteKind::Write : SiteKind::Plain);
 }
 
 void BlockTranslator::record_access(const MemoryAccess& access) {
-  add_site(
-      {.guest = static_cast<uint16_t>(access.rip - key_.rip), .write = access.kind == AccessKind::Write});
+  add_site(access.rip - key_.rip, access.kind == AccessKind::Write ? SiteKind::Write : SiteKind::Plain);
 }
 
 void BlockTranslator::record_poll(uint64_t resume_rip) {
-  add_site({.guest = static_cast<uint16_t>(poll_targets_.size()), .poll = 1});
+  add_site(poll_targets_.size(), SiteKind::Poll);
   poll_targets_.push_back(resume_rip);
 }
 

@@ -82,7 +82,7 @@ class BlockTranslator {
   void record_site(uint64_t rip);
   void record_access(const MemoryAccess& access);
   void record_poll(uint64_t resume_rip);
-  void add_site(SiteRecord site);
+  void add_site(uint64_t guest, SiteKind kind);
 
   // --- emit_memory.cpp: the memory path. Both begin an access; then host_operand() is the operand.
   void open_access(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn,
@@ -110,7 +110,7 @@ class BlockTranslator {
     WindowSite* site;
     FlagHome flags;
     uint16_t guest;
-    bool write;
+    SiteKind kind;
   };
   // The delta of a region that a guest register points into.
   struct KeptDelta {
@@ -189,7 +189,9 @@ class BlockTranslator {
   void with_rare_case(const GuestInstruction& insn, const SystemInstruction& system, x86::CondCode condition,
                       Usual usual);
   void emit_popf(const GuestInstruction& insn, const SystemInstruction& system, unsigned bytes);
-  bool emit_string_element(const GuestInstruction& insn, const SystemInstruction& system);
+  bool emit_string(const GuestInstruction& insn, const SystemInstruction& system);
+  bool emit_repeated_string(const GuestInstruction& insn, const SystemInstruction& system,
+                            const ZydisDecodedOperand* from, const ZydisDecodedOperand& to, unsigned bytes);
   x86::Mem selector_field(unsigned segment) const;
 
   const TranslatorOptions& options_;

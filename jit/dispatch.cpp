@@ -212,10 +212,10 @@ std::optional<Site> Translator::site_at(uint64_t host) const noexcept {
     found = &block.sites[i];
   }
   if (!found) return std::nullopt;
-  return Site{.rip = found->poll ? block.poll_targets[found->guest] : block.key.rip + found->guest,
+  const SiteKind kind = found->site_kind();
+  return Site{.rip = kind == SiteKind::Poll ? block.poll_targets[found->guest] : block.key.rip + found->guest,
               .flags = static_cast<FlagHome>(found->flags),
-              .poll = found->poll != 0,
-              .write = found->write != 0};
+              .kind = kind};
 }
 
 // --- code that changes

@@ -81,7 +81,7 @@ bool BlockTranslator::emit_system_inline(const GuestInstruction& insn, const Sys
     case SystemOp::Movs:
     case SystemOp::Stos:
     case SystemOp::Lods:
-      return emit_string_element(insn, system);
+      return emit_string(insn, system);
     default:
       return false;
   }
@@ -135,10 +135,9 @@ void BlockTranslator::emit_popf(const GuestInstruction& insn, const SystemInstru
   });
 }
 
-// MOVS, STOS and LODS without a prefix, upwards.
-bool BlockTranslator::emit_string_element(const GuestInstruction& insn, const SystemInstruction& system) {
-  constexpr auto kRepeats = ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE;
-  if (insn.zydis.attributes & kRepeats || insn.zydis.address_width == 16) return false;
+// MOVS, STOS and LODS upwards: one element through either memory path, repeated ones through windows.
+bool BlockTranslator::emit_string(const GuestInstruction& insn, const SystemInstruction& system) {
+  if (insn.zydis.address_width == 16) return false;
   const ZydisDecodedOperand* from = nullptr;
   const ZydisDecodedOperand* to = nullptr;
   for (unsigned i = 0; i < insn.zydis.operand_count; ++i) {
@@ -150,6 +149,9 @@ bool BlockTranslator::emit_string_element(const GuestInstruction& insn, const Sy
     if (operand && !is_inline(access_of(*operand))) return false;
   }
   const unsigned bytes = (from ? from : to)->size / 8;
+  if (system.repeat != SystemInstruction::Repeat::None) {
+    return to && emit_repeated_string(insn, system, from, *to, bytes);
+  }
   const auto advance = [&](const x86::Gp& pointer) {
     const auto step = static_cast<int32_t>(bytes);
     a_.lea(insn.zydis.address_width == 64 ? pointer : pointer.r32(), x86::ptr(pointer, step));
@@ -174,6 +176,62 @@ bool BlockTranslator::emit_string_element(const GuestInstruction& insn, const Sy
     if (from) advance(x86::rsi);
     if (to) advance(x86::rdi);
   });
+  return true;
+}
+
+// The host's own instruction on the windows of both sides. What faults half-way goes on where it stopped once the page is
+// there, or in the core, with the registers as after the elements that are done.
+bool BlockTranslator::emit_repeated_string(const GuestInstruction& insn, const SystemInstruction& system,
+                                           const ZydisDecodedOperand* from, const ZydisDecodedOperand& to, unsigned bytes) {
+  if (insn.zydis.address_width != (code64() ? 64 : 32) || window_use_.wraps) return false;
+  for (const ZydisDecodedOperand* operand : {from, &to}) {
+    if (!operand) continue;
+    const MemoryAccess access = access_of(*operand);
+    if (!is_windowed(access) || access.segment == kFs || access.segment == kGs) return false;
+  }
+  // Interrupts wait for so many; and they stay within a window's guards.
+  constexpr uint32_t kMostElements = 1u << 20;
+  static_assert(kMostElements * 8 < ShadowWindows::kGuardBytes / 2);
+  give_up_flags(true);
+  const asmjit::Label rare = a_.newLabel(), done = a_.newLabel();
+  a_.test(a_.state_field(offsetof(VcpuState, rflags) + 1, 1), flag::kDf >> 8);
+  a_.long_().jnz(rare);
+  a_.cmp(x86::rcx, kMostElements);
+  a_.long_().ja(rare);
+  if (code64()) {
+    open_access(to.mem, insn, access_of(to));
+    if (from) {
+      a_.mov(a_.scratch_field(Scratch::Target), kHostAddend);
+      open_access(from->mem, insn, access_of(*from));
+      a_.mov(kLinear, kHostAddend);
+      a_.mov(kTemp, a_.scratch_field(Scratch::Target));
+    } else {
+      a_.mov(kTemp, kHostAddend);
+    }
+  } else {
+    a_.mov(kTemp, a_.state_field(offsetof(VcpuState, windows) + offsetof(WindowState, flat), 8));
+    if (from) a_.mov(kLinear, kTemp);
+  }
+  if (!from) a_.mov(kLinear.r32(), 0);
+  add_site(insn.rip - key_.rip, SiteKind::String);
+  a_.add(x86::rdi, kTemp);
+  if (from) a_.add(x86::rsi, kLinear);
+  const uint8_t opcode = (from ? 0xa4 : 0xaa) | (bytes > 1);
+  const uint8_t prefix = bytes == 2 ? 0x66 : 0x48;  // operand size or REX.W
+  a_.db(0xf3);
+  if (bytes == 2 || bytes == 8) a_.db(prefix);
+  a_.db(opcode);
+  a_.sub(x86::rdi, kTemp);
+  if (from) a_.sub(x86::rsi, kLinear);
+  if (!code64()) {
+    a_.mov(x86::edi, x86::edi);
+    if (from) a_.mov(x86::esi, x86::esi);
+  }
+  record_site(insn.rip);
+  a_.long_().jmp(done);
+  a_.bind(rare);
+  emit_system(insn, system, false);
+  a_.bind(done);
   return true;
 }
 

@@ -172,7 +172,7 @@ void BlockTranslator::emit_window_check(const x86::Gp& base, uint64_t hint) {
                           site,
                           flags_,
                           static_cast<uint16_t>(instructions_[current_].rip - key_.rip),
-                          sites_.back().write != 0};
+                          sites_.back().site_kind()};
   window_checks_.push_back(check);
   const WindowSlotFields fields = WindowSlotFields::of(hint >> ShadowWindows::kRegionShift, key_.mode);
   a_.rorx(kHostAddend, base, ShadowWindows::kRegionShift);
@@ -205,7 +205,7 @@ void BlockTranslator::emit_window_out_of_line(const WindowCheck& check) {
   a_.jmp(asmjit::Imm(environment_.thunks->window_select));
   // Where the guess keeps failing: the table.
   check.site->search_offset = static_cast<uint32_t>(a_.offset());
-  add_site({.guest = check.guest, .write = check.write});
+  add_site(check.guest, check.kind);
   a_.mov(kTemp, a_.state_field(window_offset(offsetof(WindowState, table)), 8));
   a_.mov(kHostAddend.r32(), kHostAddend.r32());
   a_.mov(kHostAddend, x86::ptr(kTemp, kHostAddend, 3, 0, 8));

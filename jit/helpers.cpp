@@ -177,10 +177,12 @@ uint64_t window_select(Translator& translator, uint64_t linear, uint64_t site_ad
   return 0;
 }
 
-uint64_t system(Translator& translator, uint64_t, uint64_t instruction, uint64_t) noexcept {
+uint64_t system(Translator& translator, uint64_t, uint64_t instruction, uint64_t site) noexcept {
   VcpuState& state = translator.vcpu().state();
   const uint64_t killed = translator.counters().blocks_killed;
+  translator.missed_sample() = false;
   if (!execute(translator, instruction)) return translator.next_host_code();
+  if (translator.missed_sample()) translator.take_sample(site);
   // An instruction that stored into code may have changed what follows it in its own block.
   if (state.attention.load(std::memory_order_relaxed) || translator.counters().blocks_killed != killed) {
     return translator.next_host_code();

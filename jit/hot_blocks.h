@@ -2,6 +2,7 @@
 // translated code spends its time heats the pages of code; page faults of the host cool single blocks.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 
@@ -26,7 +27,7 @@ class HotBlocks {
   void flushed(unsigned space) { ages_[space] = 0; }
 
   bool hot(const BlockKey& key) const { return pages_[page_index(key)] >= kHotSamples && !cold(key); }
-  bool cold(const BlockKey& key) const { return slots_[index(key)].cold; }
+  bool cold(const BlockKey& key) const { return slots_[index(key)].retry_at > pages_[page_index(key)]; }
 
   // True when the block's page has just become hot.
   bool sample(const BlockKey& key, unsigned space) {
@@ -35,11 +36,14 @@ class HotBlocks {
     if (samples == UINT16_MAX) return false;
     return ++samples == kHotSamples;
   }
-  // A host page fault of a windowed block. True when it has just become cold, for good.
+  // A host page fault of a windowed block. True when it has just become cold, until its page has been sampled twice as
+  // often.
   bool fault(const BlockKey& key) {
     Slot& slot = slots_[index(key)];
-    if (slot.cold || ++slot.faults <= kFreeFaults + pages_[page_index(key)] * kFaultsPerSample) return false;
-    slot.cold = true;
+    const unsigned samples = pages_[page_index(key)];
+    if (cold(key) || ++slot.faults <= kFreeFaults + samples * kFaultsPerSample) return false;
+    slot.faults = 0;
+    slot.retry_at = static_cast<uint16_t>(std::min(2 * samples + kHotSamples, unsigned{UINT16_MAX}));
     return true;
   }
   // 32-bit addresses of the block wrap: it must compute them before it uses them.
@@ -53,7 +57,7 @@ class HotBlocks {
  private:
   struct Slot {
     uint32_t faults = 0;
-    bool cold = false;
+    uint16_t retry_at = 0;  // cold until its page has so many samples
     bool wraps = false;
   };
   static unsigned index(const BlockKey& key) { return key.hash() >> 17 & (kSlots - 1); }

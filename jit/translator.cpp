@@ -197,23 +197,24 @@ bool Translator::handle_host_fault(int signal, void* info_pointer, void* context
 
   const auto fault_address = reinterpret_cast<uint64_t>(info->si_addr);
   const auto poll_page = reinterpret_cast<uint64_t>(cache_.poll_page());
-  if (site->poll && signal == SIGSEGV && fault_address - poll_page < kPageSize) {
+  if (site->kind == SiteKind::Poll && signal == SIGSEGV && fault_address - poll_page < kPageSize) {
     state_.rip = site->rip == kPollRipInRegister ? static_cast<uint64_t>(regs[REG_R10]) : site->rip;
     regs[REG_RIP] = static_cast<greg_t>(thunks_.interrupted);
     poll_closed_.store(true);  // run() reopens the page
     ++counters_.poll_exits;
     return true;
   }
-  switch (window_fault(*site, info, context_pointer)) {
-    case WindowFault::None:
-      break;
-    case WindowFault::Filled:
-      return true;
-    case WindowFault::NoWindow:
-      state_.rip = site->rip;
-      regs[REG_RIP] = static_cast<greg_t>(site->flags == FlagHome::Host ? thunks_.window_miss
-                                                                        : thunks_.window_miss_spilled);
-      return true;
+  const WindowFault result = window_fault(*site, info, context_pointer);
+  if (result == WindowFault::Filled) return true;
+  if (site->kind == SiteKind::String) {
+    regs[REG_RSI] -= regs[REG_R10];
+    regs[REG_RDI] -= regs[REG_R11];
+  }
+  if (result == WindowFault::NoWindow) {
+    state_.rip = site->rip;
+    regs[REG_RIP] = static_cast<greg_t>(site->flags == FlagHome::Host ? thunks_.window_miss
+                                                                      : thunks_.window_miss_spilled);
+    return true;
   }
   const auto trap = static_cast<uint8_t>(regs[REG_TRAPNO]);
   // A host page fault here would mean that a host address left guest memory: that is ours to crash on.
@@ -234,7 +235,7 @@ Translator::WindowFault Translator::window_fault(const Site& site, const void* i
   if (!block || !block->windows) return WindowFault::None;
   const ShadowWindows::Width width = window_width();
   uint64_t address = 0;
-  bool write = site.write;
+  bool write = site.kind == SiteKind::Write;
   bool in_window = true;
   switch (regs[REG_TRAPNO]) {
     case vector::kPf: {
@@ -283,13 +284,26 @@ Translator::WindowFault Translator::window_fault(const Site& site, const void* i
     regs[REG_R9] = static_cast<greg_t>(state_.windows.table[address >> ShadowWindows::kRegionShift]);
   }
   ++counters_.window_fills;
+  if (translation->page_bytes == kPageSize) {
+    const LinearAddr first{address & ~(ShadowWindows::kNeighbours * kPageSize - 1)};
+    ShadowWindows::Neighbours pages;
+    for (unsigned i = 0; i < pages.size(); ++i) pages[i] = vcpu_.foresee(first + i * kPageSize, view);
+    vcpu_.tlb().fill_window_around(view, width, first, pages);
+  }
   return WindowFault::Filled;
 }
 
 void Translator::handle_sample(void* context_pointer) {
   const auto pc =
       static_cast<uint64_t>(static_cast<ucontext_t*>(context_pointer)->uc_mcontext.gregs[REG_RIP]);
-  if (!cache_.contains(pc)) return;
+  if (cache_.contains(pc)) {
+    take_sample(pc);
+  } else {
+    missed_sample_ = true;
+  }
+}
+
+void Translator::take_sample(uint64_t pc) noexcept {
   Block* const block = block_at(pc);
   if (!block || block->dead) return;
   const auto move = [&](Block& candidate) {

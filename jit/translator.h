@@ -105,6 +105,10 @@ class Translator final : public Engine,
   bool handle_host_fault(int signal, void* info, void* context);
   // Likewise, for the signal that samples where translated code spends its time.
   void handle_sample(void* context);
+  // Time that the core spends in an instruction of translated code is the instruction's: whether a sample has come
+  // since the flag was cleared, and counting it for the block that goes on at `host`.
+  volatile bool& missed_sample() { return missed_sample_; }
+  void take_sample(uint64_t host) noexcept;
 
  private:
   // MappingListener
@@ -180,6 +184,7 @@ class Translator final : public Engine,
   std::unique_ptr<PerfMap> perf_map_;
   std::unique_ptr<ShadowWindows> windows_;
   HotBlocks hot_;
+  volatile bool missed_sample_ = false;  // by the signal, while it was not translated code that ran
   std::atomic<bool> poll_closed_{false};
   enum class Step : uint8_t { Off, Wanted, Taken };
   Step step_ = Step::Off;

@@ -116,8 +116,10 @@ PhysAddr entry_address(const Tables& tables, PhysAddr table, const Level& level,
 
 }  // namespace
 
-std::expected<Translation, PageFault> PageWalker::walk(const PagingState& paging, LinearAddr address,
-                                                       AccessKind access, Privilege privilege) {
+// Without kMark, an accessed bit that is clear ends the walk.
+template <bool kMark>
+std::expected<Translation, PageFault> PageWalker::walk_entries(const PagingState& paging, LinearAddr address,
+                                                               AccessKind access, Privilege privilege) {
   if (paging.mode == PagingMode::None) {
     return Translation{.physical = {address.value & 0xffff'ffff}, .may_write = true, .may_fetch = true};
   }
@@ -146,6 +148,7 @@ std::expected<Translation, PageFault> PageWalker::walk(const PagingState& paging
     if (entry.value & reserved_bits(paging, level, large, tables->entry_bytes)) {
       return fault(page_fault::kPresent | page_fault::kReserved);
     }
+    if (!kMark && !(entry.value & kAccessed)) return fault(0);
     rights &= entry.value;
     no_execute |= nx_enabled && entry.value & kNoExecute;
     if (!large && i + 1 < tables->count) {
@@ -175,6 +178,11 @@ std::expected<Translation, PageFault> PageWalker::walk(const PagingState& paging
                        .page_bytes = page_bytes};
   }
 }
+
+template std::expected<Translation, PageFault> PageWalker::walk_entries<true>(const PagingState&, LinearAddr, AccessKind,
+                                                                              Privilege);
+template std::expected<Translation, PageFault> PageWalker::walk_entries<false>(const PagingState&, LinearAddr, AccessKind,
+                                                                               Privilege);
 
 PageWalker::Path PageWalker::path(const PagingState& paging, LinearAddr address) const {
   Path path;

@@ -67,7 +67,15 @@ class PageWalker {
 
   // Walks as the hardware would, setting accessed bits and, for writes, the dirty bit.
   std::expected<Translation, PageFault> walk(const PagingState& paging, LinearAddr address, AccessKind access,
-                                             Privilege privilege);
+                                             Privilege privilege) {
+    return walk_entries<true>(paging, address, access, privilege);
+  }
+
+  // As a walk for reading, where it would set no accessed bit; may_write tells whether a write would set nothing either.
+  std::optional<Translation> foresee(const PagingState& paging, LinearAddr address, Privilege privilege) {
+    const auto found = walk_entries<false>(paging, address, AccessKind::Read, privilege);
+    return found ? std::optional(*found) : std::nullopt;
+  }
 
   // The entries that a walk reads, from the root on; for state dumps. It ends with the page's entry, or with one that
   // is not present or has reserved bits set.
@@ -88,6 +96,10 @@ class PageWalker {
   std::expected<PhysAddr, PageFault> probe(const PagingState& paging, LinearAddr address) const;
 
  private:
+  template <bool kMark>
+  std::expected<Translation, PageFault> walk_entries(const PagingState& paging, LinearAddr address, AccessKind access,
+                                                     Privilege privilege);
+
   PhysicalMap& map_;
 };
 

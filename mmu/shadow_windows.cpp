@@ -65,30 +65,38 @@ std::optional<LinearAddr> ShadowWindows::linear_at(uint64_t host) const {
   return LinearAddr{host - delta_of(*cell_owner_[cell])};
 }
 
+// User chunks serve both views: what only the supervisor may do (CR0.WP clear) has no place there.
+bool ShadowWindows::writable_for(Width width, const Translation& translation) {
+  return translation.may_write && (width == Width::Bits32 || translation.global || translation.writable);
+}
+
+bool ShadowWindows::has_window(Width width, LinearAddr linear, const Translation& translation) {
+  if (width == Width::Bits32) return linear.value < kRegionBytes;
+  const bool upper = is_upper(linear.value >> kRegionShift);
+  return translation.global == upper && (upper || translation.user);
+}
+
+ShadowWindows::Chunk* ShadowWindows::chunk_of(unsigned space, TlbView view, Width width, LinearAddr linear) {
+  if (width == Width::Bits64) {
+    return open(space, view, linear) == kNoChunk ? nullptr : chunk_for(space, view, linear.value >> kRegionShift);
+  }
+  if (!flat_available_) return nullptr;
+  Space& owner = *spaces_[space];
+  Chunk* const chunk = owner.flat[static_cast<unsigned>(view)].get();
+  return chunk ? chunk : make_flat(owner, view);
+}
+
 bool ShadowWindows::fill(unsigned space, TlbView view, Width width, LinearAddr linear,
                          const Translation& translation, bool write) {
   const PageFrame frame = map_.page(translation.physical).frame;
-  bool writable = translation.may_write;
-  // User chunks serve both views: what only the supervisor may do (CR0.WP clear) has no place there.
-  if (width == Width::Bits64 && !translation.global) writable = writable && translation.writable;
+  const bool writable = writable_for(width, translation);
   if (frame.number >= kMaxFrames || (write && (!writable || map_.tracker().holds_code(frame)))) return false;
-
+  if (!has_window(width, linear, translation)) return false;
   if (mappings_ + 2 * kRunPages > max_mappings_) {
     flush_all();
     ++stats_.resets;
   }
-  Chunk* chunk = nullptr;
-  if (width == Width::Bits32) {
-    if (!flat_available_ || linear.value >= kRegionBytes) return false;
-    Space& owner = *spaces_[space];
-    chunk = owner.flat[static_cast<unsigned>(view)].get();
-    if (!chunk) chunk = make_flat(owner, view);
-  } else {
-    const bool upper = is_upper(linear.value >> kRegionShift);
-    if (translation.global != upper || (!upper && !translation.user)) return false;
-    if (open(space, view, linear) == kNoChunk) return false;
-    chunk = chunk_for(space, view, linear.value >> kRegionShift);
-  }
+  Chunk* const chunk = chunk_of(space, view, width, linear);
   if (!chunk) return false;
 
   if (translation.page_bytes > kPageSize) {
@@ -108,6 +116,44 @@ bool ShadowWindows::fill(unsigned space, TlbView view, Width width, LinearAddr l
                  translation.global);
 }
 
+void ShadowWindows::fill_around(unsigned space, TlbView view, Width width, LinearAddr first, const Neighbours& pages) {
+  if (mappings_ + 4 * kNeighbours > max_mappings_) return;
+  Chunk* const chunk = chunk_of(space, view, width, first);
+  if (!chunk) return;
+  // Pages that follow each other in memory, too, are mapped at once.
+  struct {
+    unsigned begin, count = 0;
+    PhysAddr physical;
+    bool writable, global;
+  } run;
+  const auto map_it = [&] {
+    if (run.count == 0) return;
+    map_run(*chunk, first + (uint64_t{run.begin} << kPageShift), run.physical, run.count, run.writable, run.global);
+    run.count = 0;
+  };
+  for (unsigned i = 0; i < kNeighbours; ++i) {
+    const LinearAddr linear = first + (uint64_t{i} << kPageShift);
+    const PageState& now = chunk->pages[(linear.value & (kRegionBytes - 1)) >> kPageShift];
+    const bool writable = pages[i] && writable_for(width, *pages[i]);
+    const PageFrame frame = pages[i] ? map_.page(pages[i]->physical).frame : PageFrame{kMaxFrames};
+    if (frame.number >= kMaxFrames || pages[i]->page_bytes != kPageSize || !has_window(width, linear, *pages[i]) ||
+        map_.tracker().holds_code(frame) || (now.mapped && (now.writable || !writable))) {
+      map_it();
+      continue;
+    }
+    const PhysAddr next = run.physical + (uint64_t{run.count} << kPageShift);
+    if (run.count != 0 && (next.value != pages[i]->physical.value || run.writable != writable ||
+                           run.global != pages[i]->global)) {
+      map_it();
+    }
+    if (run.count == 0) {
+      run = {.begin = i, .physical = pages[i]->physical, .writable = writable, .global = pages[i]->global};
+    }
+    ++run.count;
+  }
+  map_it();
+}
+
 // False, and nothing mapped, unless all of it is RAM in one piece.
 bool ShadowWindows::map_run(Chunk& chunk, LinearAddr first, PhysAddr physical, unsigned count, bool writable,
                             bool global) {
@@ -125,7 +171,7 @@ bool ShadowWindows::map_run(Chunk& chunk, LinearAddr first, PhysAddr physical, u
   // SAFETY: MAP_FIXED within the chunk's own reservation.
   void* const at =
       mmap(chunk.base + offset, uint64_t{count} << kPageShift, only_page_has_code ? PROT_READ : protection,
-           MAP_SHARED | MAP_FIXED | (count == 1 ? MAP_POPULATE : 0), map_.ram_fd(),
+           MAP_SHARED | MAP_FIXED | (count <= kNeighbours ? MAP_POPULATE : 0), map_.ram_fd(),
            static_cast<off_t>(map_.ram_offset(start.host)));
   if (at == MAP_FAILED) return false;
   const auto first_page = static_cast<uint32_t>(offset >> kPageShift);

@@ -119,6 +119,12 @@ class ShadowWindows {
   bool fill(unsigned space, TlbView view, Width width, LinearAddr linear, const Translation& translation,
             bool write);
 
+  // After fill(): the translations of its neighbours, where they are known; a system touches most of them soon. `first` is
+  // a multiple of their size.
+  static constexpr unsigned kNeighbours = 16;
+  using Neighbours = std::array<std::optional<Translation>, kNeighbours>;
+  void fill_around(unsigned space, TlbView view, Width width, LinearAddr first, const Neighbours& pages);
+
   // Flushes (SDM vol. 3, 4.10.4), by the rules of the software TLB. Light code.
   void flush_page(unsigned space, LinearAddr page, bool global_too);
   void flush_space(unsigned space);  // not the global pages
@@ -209,6 +215,9 @@ class ShadowWindows {
   Chunk* make_chunk(ChunkList& chunks, uint64_t region);
   Chunk* make_flat(Space& space, TlbView view);
   static PageState* reserve_pages();
+  static bool writable_for(Width width, const Translation& translation);
+  static bool has_window(Width width, LinearAddr linear, const Translation& translation);
+  Chunk* chunk_of(unsigned space, TlbView view, Width width, LinearAddr linear);
   bool map_run(Chunk& chunk, LinearAddr first, PhysAddr physical, unsigned pages, bool writable, bool global);
   void unmap(Chunk& chunk, uint64_t first, uint64_t pages);
   void flush_page_of(Chunk& chunk, uint64_t page);

@@ -102,6 +102,11 @@ class SoftTlb {
     if (!windows_ || (watched_ && watched_->any())) return false;
     return windows_->fill(current_, view, width, linear, translation, write);
   }
+  // ShadowWindows::fill_around(), after a fill_window() for one of the pages.
+  void fill_window_around(TlbView view, ShadowWindows::Width width, LinearAddr first,
+                          const ShadowWindows::Neighbours& pages) {
+    windows_->fill_around(current_, view, width, first, pages);
+  }
   // ShadowWindows::open(), likewise. False: there are no windows.
   bool open_window(TlbView view, LinearAddr linear) {
     if (!windows_ || (watched_ && watched_->any())) return false;

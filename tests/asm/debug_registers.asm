@@ -1,4 +1,5 @@
 ; bits: 64
+; smap: no
 ; expect: r13=0 r14=0x1112446422224844 r15=16 rcx=0
 ; DR0 to DR3: execution, write, access and port breakpoints. The handler collects DR6's condition bits in r14 and the
 ; sum of the saved RIPs in r13.

@@ -3,6 +3,7 @@
 // A program's header says what it is and what must hold when it reaches HLT (or which exception ends it):
 //     ; bits: 64                      16, 32 or 64
 //     ; native: yes                   also runs on the host, and all registers and memory must agree
+//     ; smap: no                      has tables in user pages, so that its 64-bit code can't have shadow windows
 //     ; expect: rax=0x5 zf=1          registers and flags at the end; `exception=13` instead of HLT
 #include <gtest/gtest.h>
 
@@ -23,6 +24,7 @@ struct Program {
   std::vector<uint8_t> image;
   unsigned bits = 64;
   bool native = false;
+  bool smap = true;
   std::map<std::string, uint64_t> expect;
 };
 
@@ -35,10 +37,10 @@ Program load_program(const std::filesystem::path& source) {
     std::string key;
     words >> key;
     if (key == "bits:") words >> program.bits;
-    if (key == "native:") {
+    if (key == "native:" || key == "smap:") {
       std::string answer;
       words >> answer;
-      program.native = answer == "yes";
+      (key == "smap:" ? program.smap : program.native) = answer == "yes";
     }
     if (key == "expect:") {
       for (std::string item; words >> item;) {
@@ -122,9 +124,14 @@ class AssemblyTest : public testing::Test {
       options.mmu = mode.mmu;
       BareGuest guest(program.bits, options);
       guest.load(program.image);
-      const BareGuest::Outcome outcome = guest.run(start_registers());
+      Registers start = start_registers();
+      if (program.bits == 64 && program.smap) start.rflags |= flag::kAc;
+      const BareGuest::Outcome outcome = guest.run(start);
       ASSERT_NE(outcome.end, BareGuest::End::Timeout) << mode.name;
       check(program, outcome, mode.name);
+      if (mode.mmu == jit::TranslatorOptions::Mmu::Windows && program.smap) {
+        EXPECT_GT(guest.translator().counters().window_fills, 0u) << mode.name << ": no access went through a window";
+      }
       if (program.native) compare(guest, outcome, native, native_memory, mode.name);
     }
   }

@@ -25,7 +25,8 @@ void BareGuest::build_page_tables() {
   // 4-level: PML4 at 0x1000, PDPT at 0x2000, PD at 0x3000; 32-bit: page directory at 0x4000 (4 MiB page).
   map_.write({0x1000}, 8, 0x2000 | kPresentWritableUser);
   map_.write({0x2000}, 8, 0x3000 | kPresentWritableUser);
-  map_.write({0x3000 + (kCode >> 21) * 8}, 8, kPhysical | kPresentWritableUser | kLarge | kGlobal);
+  // Not global: global pages of the lower half have no shadow window in 64-bit code.
+  map_.write({0x3000 + (kCode >> 21) * 8}, 8, kPhysical | kPresentWritableUser | kLarge);
   map_.write({0x4000 + (kCode >> 22) * 4}, 4, kPhysical | kPresentWritableUser | kLarge | kGlobal);
 }
 
@@ -53,6 +54,7 @@ BareGuest::Outcome BareGuest::run(const Registers& start) {
   if (bits_ == 32) s.segments[kCs].attributes |= Segment::kBig;
   s.cr0 = cr0::kPe | cr0::kPg | cr0::kEt | cr0::kNe | cr0::kMp;
   s.cr4 = cr4::kOsfxsr | cr4::kOsxmmexcpt | cr4::kOsxsave | cr4::kPge | (bits_ == 64 ? cr4::kPae : cr4::kPse);
+  if (bits_ == 64 && start.rflags & flag::kAc) s.cr4 |= cr4::kSmap;
   s.efer = bits_ == 64 ? efer::kLme | efer::kLma | efer::kSce : 0;
   s.cr3 = bits_ == 64 ? 0x1000 : 0x4000;
   s.xcr0 = model_.xcr0_mask();

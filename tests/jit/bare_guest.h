@@ -41,6 +41,7 @@ class BareGuest {
     uint64_t cr2 = 0;
     Registers registers;
   };
+  // With RFLAGS.AC in `start` CR4.SMAP is on: then 64-bit code of the supervisor has shadow windows in the lower half.
   // Runs from `start` with CPL 0 until HLT or an exception (there is no IDT: an exception ends the test).
   Outcome run(const Registers& start);
 
