@@ -203,7 +203,7 @@ void BlockTranslator::emit_tlb_miss(const SlowPath& slow) {
   // page), and its first bytes are a jump then: running them from the middle would be running garbage.
   a_.bind(slow.retry);
   flags_ = slow.flags;
-  add_site({.guest = static_cast<uint16_t>(access.rip - key_.rip)});
+  add_site(access.rip - key_.rip, SiteKind::Plain);
   emit_tlb_search(access, slow.entry);
   a_.jmp(slow.found);
 }

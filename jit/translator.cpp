@@ -279,7 +279,8 @@ Translator::WindowFault Translator::window_fault(const Site& site, const void* i
   const auto translation = vcpu_.walk({address}, write ? AccessKind::Write : AccessKind::Read, view);
   const bool filled = translation && vcpu_.tlb().fill_window(view, width, {address}, *translation, write);
   if (windows_->version() != state_.windows.version) vcpu_.tlb().select_windows(state_.windows, view, width);
-  if (!filled) return WindowFault::NoWindow;
+  // The walk may have set a bit in the page that the block is on, and dropped it: its first bytes are a jump by now.
+  if (!filled || block->dead) return WindowFault::NoWindow;
   if (regs[REG_TRAPNO] != vector::kPf) {
     regs[REG_R9] = static_cast<greg_t>(state_.windows.table[address >> ShadowWindows::kRegionShift]);
   }
