@@ -18,6 +18,13 @@ try() {
     echo "$name $file $(wc -c <packed) $(sha256sum <packed | cut -c 1-16) $verdict"
   done
 }
+if [ -n "$SLICE" ]; then
+  try gzip "gzip -n" "gzip -d"
+  try bzip2 bzip2 bunzip2
+  try "xz -1" "xz -T1 -1" "xz -d"
+  try zstd "zstd -q -c --single-thread" "zstd -q -d -c"
+  exit
+fi
 for level in 1 6 9; do try "gzip -$level" "gzip -n -$level" "gzip -d"; done
 for level in 1 9; do try "bzip2 -$level" "bzip2 -$level" bunzip2; done
 for level in 0 3 6e; do try "xz -$level" "xz -T1 -$level" "xz -d"; done

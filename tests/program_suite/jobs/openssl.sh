@@ -1,8 +1,9 @@
 # Every digest, cipher and kind of key: the digests and deterministic ciphertexts themselves, and whether what one command makes
 # another takes.
 bytes() { python3 -c 'import random, sys; random.seed(int(sys.argv[1])); sys.stdout.buffer.write(random.randbytes(int(sys.argv[2])))' "$1" "$2"; }
-sizes="0 1 15 16 17 63 64 65 1000 100000"
-for size in $sizes; do bytes "$size" "$size" >"data.$size"; done
+sizes="0 1 15 16 17 63 64 65 1000 100000" cipher_sizes="16 1000 100000"
+[ -z "$SLICE" ] || sizes="0 65 1000" cipher_sizes=1000
+for size in 16 $sizes; do bytes "$size" "$size" >"data.$size"; done
 ours() { grep -v '^  *@ default' | tr -s ' \n\t' '\n' | grep -E '^-?[a-z0-9][a-zA-Z0-9-]*$' | sed 's/^-//' | sort -u; }
 
 openssl version
@@ -14,7 +15,7 @@ for digest in $(openssl list -digest-commands | ours); do
 done
 key=$(seq 1 40 | md5sum | cut -c 1-32)$(seq 2 40 | md5sum | cut -c 1-32)
 for cipher in $(openssl list -cipher-commands | ours) chacha20 aes-128-ctr aes-256-cfb1 aes-192-cfb8 aes-128-wrap sm4-ctr camellia-256-ctr; do
-  for size in 16 1000 100000; do
+  for size in $cipher_sizes; do
     if openssl enc "-$cipher" -K "$key" -iv "${key:0:32}" -in "data.$size" -out sealed 2>/dev/null; then
       openssl enc -d "-$cipher" -K "$key" -iv "${key:0:32}" -in sealed -out opened 2>/dev/null
       cmp -s opened "data.$size" && same=opens || same="DOES NOT OPEN"
@@ -26,6 +27,8 @@ for cipher in $(openssl list -cipher-commands | ours) chacha20 aes-128-ctr aes-2
   echo password | openssl enc "-$cipher" -pbkdf2 -iter 1000 -S 0102030405060708 -in data.1000 -out sealed -pass stdin 2>/dev/null &&
     echo "$cipher pbkdf2 $(sha256sum <sealed | cut -c 1-16)"
 done
+
+[ -z "$SLICE" ] || exit 0
 
 sign() {
   local name=$1

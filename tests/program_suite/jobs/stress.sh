@@ -8,11 +8,18 @@ run() {
   grep -E 'fail:|error:|corrupt' <<<"$output" | grep -v 'no CPUs found' | sed 's/\[[0-9]*\]//'
 }
 methods() { stress-ng "--$1-method" which 2>&1 | sed 's/.*: //' | tr ' ' '\n' | grep -vxE 'all|cache-lines|prime-incdec|'; }
+stress() { for name in $2; do run "$name" "--$name" 1 "--$name-ops" "$1"; done; }
+if [ -n "$SLICE" ]; then
+  for method in int64 double longdouble float128 decimal64 matrixprod fft queens; do run "cpu $method" --cpu 1 --cpu-method $method --cpu-ops 2; done
+  for method in rand-set walk-0a incdec; do run "vm $method" --vm 1 --vm-bytes 1M --vm-method $method --vm-ops 5; done
+  run "matrix prod" --matrix 1 --matrix-size 64 --matrix-method prod --matrix-ops 5
+  stress 5 "memcpy opcode sigsegv sigfpe signal sigtrap x86syscall"
+  exit
+fi
 for method in $(methods cpu); do run "cpu $method" --cpu 1 --cpu-method "$method" --cpu-ops 2; done
 for method in $(methods matrix); do run "matrix $method" --matrix 1 --matrix-size 96 --matrix-method "$method" --matrix-ops 10; done
 for method in $(methods matrix-3d); do run "matrix-3d $method" --matrix-3d 1 --matrix-3d-size 24 --matrix-3d-method "$method" --matrix-3d-ops 5; done
 for method in $(methods vm); do run "vm $method" --vm 1 --vm-bytes 2M --vm-method "$method" --vm-ops 20; done
-stress() { for name in $2; do run "$name" "--$name" 1 "--$name-ops" "$1"; done; }
 # Arithmetic and instructions.
 stress 20 "vecmath vecfp vecshuf vecwide fp fp-error regs rdrand tsc longjmp nop opcode x86cpuid x86syscall vdso syncload"
 stress 5 "crypt hash funccall funcret branch goto far-branch icache jpeg sparsematrix zlib prefetch misaligned priv-instr usersyscall"
