@@ -187,10 +187,12 @@ void BlockTranslator::emit_window_check(const x86::Gp& base, uint64_t hint) {
 
 WindowSlotFields WindowSlotFields::of(uint64_t region, ModeBits mode) {
   const unsigned slot = WindowState::slot_of(region);
-  const bool upper = region >> 31;
-  const size_t tags = upper                       ? offsetof(WindowState, upper_tag)
-                      : mode.has(ModeBits::kUser) ? offsetof(WindowState, user_tag)
-                                                  : offsetof(WindowState, lifted_tag);
+  const bool user = mode.has(ModeBits::kUser);
+  // The upper half's chunks are the supervisor's: a user's address must not even be compared with their tags.
+  const bool upper = region >> 31 && !user;
+  const size_t tags = upper  ? offsetof(WindowState, upper_tag)
+                      : user ? offsetof(WindowState, user_tag)
+                             : offsetof(WindowState, lifted_tag);
   const size_t deltas = upper ? offsetof(WindowState, upper_delta) : offsetof(WindowState, lower_delta);
   return {.tag = window_offset(tags + slot * sizeof(uint32_t)),
           .delta = window_offset(deltas + slot * sizeof(uint64_t))};

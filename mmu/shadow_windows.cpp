@@ -73,7 +73,8 @@ bool ShadowWindows::writable_for(Width width, const Translation& translation) {
 bool ShadowWindows::has_window(Width width, LinearAddr linear, const Translation& translation) {
   if (width == Width::Bits32) return linear.value < kRegionBytes;
   const bool upper = is_upper(linear.value >> kRegionShift);
-  return translation.global == upper && (upper || translation.user);
+  // A user page of the upper half would be the supervisor's with and without SMAP lifted.
+  return translation.global == upper && translation.user != upper;
 }
 
 ShadowWindows::Chunk* ShadowWindows::chunk_of(unsigned space, TlbView view, Width width, LinearAddr linear) {

@@ -103,6 +103,13 @@ TEST_F(ShadowWindowsTest, PagesOfNeitherKindHaveNoWindow) {
   EXPECT_FALSE(windows_.fill(0, TlbView::User, k64, kUserPage, user_page(0xfe00'0000), false)) << "not RAM";
 }
 
+TEST_F(ShadowWindowsTest, AUserPageOfTheUpperHalfIsNotTheSupervisorsWithSmap) {
+  Translation translation = kernel_page(0x7000);
+  translation.user = true;
+  EXPECT_FALSE(windows_.fill(0, TlbView::SupervisorAc, k64, kKernelPage, translation, false));
+  EXPECT_FALSE(reads(kKernelPage, TlbView::Supervisor));
+}
+
 TEST_F(ShadowWindowsTest, CleanPagesAndCodeAreReadOnly) {
   Translation clean = user_page(0x7000);
   clean.may_write = false;
