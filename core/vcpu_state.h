@@ -166,6 +166,7 @@ struct alignas(64) VcpuState {
   std::array<uint64_t, 8> scratch{};
   uint64_t spilled_overflow = 0;  // OF while the flags are spilled: 0 or 1 in the low byte
   uint64_t site = 0;              // the callout or exit in progress
+  uint64_t found_addend = 0;      // result of jit::helper::tlb_miss
   uint64_t callout_linear = 0;         // where callout_buffer goes back to
   uint64_t guest_instructions = 0;  // where counted
   // Host addresses of the blocks entered last, a ring. The next one goes to this byte offset in it, which wraps as a

@@ -97,6 +97,14 @@ struct WindowSlotFields {
   static WindowSlotFields of(uint64_t region, ModeBits mode);
 };
 
+// Part of a block that has been overwritten again and again: offsets from its first byte. An immediate operand in which all
+// of it lies is read from memory whenever the instruction runs (Dehnert et al., "The Transmeta Code Morphing Software",
+// CGO 2003, 3.6.3), and writing it does not drop the block.
+struct PatchedBytes {
+  uint16_t begin = 0, end = 0;
+  const std::byte* memory = nullptr;  // of the block's first byte; null: nothing is patched
+};
+
 // How a block may use the shadow windows.
 struct WindowUse {
   bool allowed = false;
@@ -146,6 +154,7 @@ struct Block {
   uint16_t site_count = 0;
   bool dead = false;
   bool windows = false;       // memory operands through the shadow windows
+  uint16_t live_begin = 0, live_end = 0;  // bytes that are read when the block runs: they may change
   bool crosses_page = false;  // the only instruction continues on the page at `second_page`
   PageFrame second_frame;
   Block* next_in_bucket = nullptr;

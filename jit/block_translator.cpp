@@ -122,12 +122,14 @@ void BlockTranslator::record_poll(uint64_t resume_rip) {
 }
 
 Block* BlockTranslator::translate(const BlockKey& key, std::span<const uint8_t> code, bool crosses_page,
-                                  uint64_t host_address, Arena& arena, const WindowUse& windows) {
+                                  uint64_t host_address, Arena& arena, const WindowUse& windows,
+                                  const PatchedBytes& patched) {
   arena_ = &arena;
   block_ = arena.make<Block>();
   block_->key = key;
   block_->windows = windows.allowed && options_.soft_tlb;
   window_use_ = windows;
+  patched_ = patched;
   block_->crosses_page = crosses_page;
   key_ = key;
   decode(code);
@@ -216,8 +218,10 @@ void BlockTranslator::emit_instruction(size_t index) {
         emit_system(insn, system, insn.ends_block());
       }
       break;
-    case Action::Generic:
     case Action::Mov:
+      if (!emit_patched_move(insn)) emit_generic(insn);
+      break;
+    case Action::Generic:
       emit_generic(insn);
       break;
     case Action::Lea:

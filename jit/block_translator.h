@@ -45,7 +45,7 @@ class BlockTranslator {
   // all of the block. The host code is for `host_address`, and valid as long as `arena` keeps the block.
   // `windows`: memory operands go through the shadow windows where they can.
   Block* translate(const BlockKey& key, std::span<const uint8_t> code, bool crosses_page,
-                   uint64_t host_address, Arena& arena, const WindowUse& windows);
+                   uint64_t host_address, Arena& arena, const WindowUse& windows, const PatchedBytes& patched);
 
   // Host code of the last translate().
   std::span<const std::byte> host_code() const;
@@ -138,6 +138,7 @@ class BlockTranslator {
 
   // --- emit_generic.cpp
   void emit_generic(const GuestInstruction& insn);
+  bool emit_patched_move(const GuestInstruction& insn);
   void emit_lea(const GuestInstruction& insn);
   void emit_bit_test(const GuestInstruction& insn);
   void emit_xlat(const GuestInstruction& insn);
@@ -219,6 +220,7 @@ class BlockTranslator {
   bool access_is_inline_ = true;
   bool stored_by_callout_ = false;
   x86::Mem operand_;  // of the access that is open
+  PatchedBytes patched_;
   WindowUse window_use_;
   std::array<KeptDelta, WindowState::kKept> kept_{};  // by guest register
   int held_ = kNothingHeld;                           // home of the delta in kHostAddend

@@ -126,6 +126,30 @@ uint64_t Translator::tlb_host_code() noexcept {
   return (*block)->host;
 }
 
+bool Translator::store_beside_code(const TlbEntry& entry, LinearAddr address, uint64_t size, uint64_t site) noexcept {
+  if (entry.read_tag != address.page().value || !(entry.info & TlbEntry::kWritable) || vcpu_.debug().watching()) return false;
+  PageTracker& tracker = vcpu_.map().tracker();
+  const PageFrame frame = entry.frame();
+  const Block* const running = block_at(site);
+  if (!tracker.holds_code(frame) || overlaps(running, frame, address.page_offset(), size)) return false;
+  tracker.before_write(frame, address.page_offset(), size);
+  // The last block may have gone with it: then there is an entry for all stores to come.
+  if (!tracker.holds_code(frame)) return false;
+  state_.found_addend = entry.addend;
+  ++counters_.stores_beside_code;
+  return true;
+}
+
+bool Translator::overlaps(const Block* block, PageFrame frame, uint64_t offset, uint64_t size) const noexcept {
+  if (!block || (block->key.physical.frame() != frame && !(block->crosses_page && block->second_frame == frame))) {
+    return false;
+  }
+  for (const FrameNode* node = frames_[frame.number]; node; node = node->next) {
+    if (node->block == block && node->begin < offset + size && offset < node->end) return true;
+  }
+  return false;
+}
+
 uint64_t Translator::window_select(LinearAddr linear, WindowSite& site) noexcept {
   ++counters_.window_selections;
   const auto upper_bits = static_cast<int64_t>(linear.value) >> 47;
@@ -234,6 +258,11 @@ void Translator::track_block(Block& block) {
   };
   const uint64_t begin = block.key.physical.page_offset();
   const uint64_t end = begin + block.guest_bytes;
+  if (block.live_end != 0) {
+    track(block.key.physical.frame(), begin, begin + block.live_begin);
+    track(block.key.physical.frame(), begin + block.live_end, end);
+    return;
+  }
   track(block.key.physical.frame(), begin, end < kPageSize ? end : kPageSize);
   if (block.crosses_page) track(block.second_frame, 0, end - kPageSize);
 }
@@ -242,7 +271,14 @@ void Translator::code_written(PageFrame frame, uint64_t offset, uint64_t size) {
   FrameNode** at = &frames_[frame.number];
   while (*at) {
     FrameNode& node = **at;
-    if (!node.block->dead && node.begin < offset + size && offset < node.end) kill_block(*node.block);
+    if (!node.block->dead && node.begin < offset + size && offset < node.end) {
+      const Block& block = *node.block;
+      const uint64_t begin = block.key.physical.page_offset();
+      if (frame == block.key.physical.frame() && offset >= begin) {
+        hot_.patched(block.key, offset - begin, offset + size - begin);
+      }
+      kill_block(*node.block);
+    }
     if (node.block->dead) {
       *at = node.next;
     } else {

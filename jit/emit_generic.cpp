@@ -308,6 +308,25 @@ void BlockTranslator::emit_generic(const GuestInstruction& insn) {
   if (memory) end_access();
 }
 
+// MOV r, imm with 32 or 64 bits whose immediate is patched all the time.
+bool BlockTranslator::emit_patched_move(const GuestInstruction& insn) {
+  const auto& immediate = insn.zydis.raw.imm[0];
+  if (!patched_.memory || insn.operands[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
+      insn.operands[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE || immediate.size != insn.operands[0].size || immediate.size < 32) {
+    return false;
+  }
+  const auto begin = static_cast<uint16_t>(insn.rip - key_.rip + immediate.offset);
+  const auto end = static_cast<uint16_t>(begin + immediate.size / 8);
+  if (patched_.begin < begin || patched_.end > end) return false;
+  block_->live_begin = begin;
+  block_->live_end = end;
+  // SAFETY: guest RAM stays where it is, and the block goes when its first byte is no longer this memory's.
+  a_.mov(kTemp, asmjit::Imm(reinterpret_cast<uint64_t>(patched_.memory + begin)));
+  a_.mov(sized(kTemp, immediate.size / 8), x86::ptr(kTemp));
+  set_gpr(gpr_number(insn.operands[0].reg.value), kTemp, immediate.size / 8);
+  return true;
+}
+
 void BlockTranslator::emit_lea(const GuestInstruction& insn) {
   emit_offset(insn.operands[1].mem, insn);
   set_gpr(gpr_number(insn.operands[0].reg.value), kLinear, insn.operands[0].size / 8);

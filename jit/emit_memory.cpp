@@ -192,18 +192,25 @@ void BlockTranslator::emit_tlb_search(const MemoryAccess& access, const asmjit::
 
 void BlockTranslator::emit_tlb_miss(const SlowPath& slow) {
   const MemoryAccess& access = slow.access;
+  const asmjit::Label back = a_.newLabel();
+  flags_ = slow.flags;
   a_.bind(slow.entry);
-  a_.lea(kHostAddend, x86::ptr(slow.retry));
+  add_site(access.rip - key_.rip, SiteKind::Plain);
+  a_.lea(kHostAddend, x86::ptr(back));
   a_.mov(kTemp.r32(), access.size | (access.kind == AccessKind::Write ? MissDetail::kWrite : 0) |
                           (access.aligned ? MissDetail::kAligned : 0) | (access.x87 ? MissDetail::kX87 : 0) |
                           (access.lane ? MissDetail::kLanes : 0));
   a_.jmp(asmjit::Imm(environment_.thunks->tlb_miss));
-  if (!slow.retry_elsewhere) return;
+  a_.bind(back);
+  a_.cmp(kHostAddend, MissDetail::kSearchAgain);
+  a_.jne(slow.found);
+  if (!slow.retry_elsewhere) {
+    a_.jmp(slow.retry);
+    return;
+  }
   // The block may be dropped before the helper returns (a sample came here, or the walk set a bit in the very
   // page), and its first bytes are a jump then: running them from the middle would be running garbage.
   a_.bind(slow.retry);
-  flags_ = slow.flags;
-  add_site(access.rip - key_.rip, SiteKind::Plain);
   emit_tlb_search(access, slow.entry);
   a_.jmp(slow.found);
 }

@@ -141,9 +141,11 @@ uint64_t tlb_miss(Translator& translator, uint64_t linear, uint64_t detail, uint
   const bool canonical =
       !vcpu.code64() || static_cast<uint64_t>(static_cast<int64_t>(linear << 16) >> 16) == linear;
   const uint64_t unaligned = detail & MissDetail::kAligned ? linear & (MissDetail::size(detail) - 1) : 0;
+  state.found_addend = MissDetail::kSearchAgain;
   if (canonical && unaligned == 0 && !crosses_page(address, MissDetail::size(detail))) {
-    const auto physical = vcpu.translate(address, write ? AccessKind::Write : AccessKind::Read, view);
     const TlbEntry& entry = vcpu.tlb().entry(view, address);
+    if (write && translator.store_beside_code(entry, address, MissDetail::size(detail), site)) return 0;
+    const auto physical = vcpu.translate(address, write ? AccessKind::Write : AccessKind::Read, view);
     if (physical && (write ? entry.write_tag : entry.read_tag) == address.page().value) return 0;
     // Of an operand in lanes, those that the mask selects may do without this page.
     if (!physical && !(detail & MissDetail::kLanes)) {

@@ -49,6 +49,20 @@ class HotBlocks {
   // 32-bit addresses of the block wrap: it must compute them before it uses them.
   bool wraps(const BlockKey& key) const { return slots_[index(key)].wraps; }
   void set_wraps(const BlockKey& key) { slots_[index(key)].wraps = true; }
+  // Bytes of a block that a write has changed. The union of those that have been changed so far; nothing before the third
+  // time.
+  void patched(const BlockKey& key, uint64_t begin, uint64_t end) {
+    Slot& slot = slots_[index(key)];
+    slot.patched.begin = slot.patches ? std::min<uint64_t>(slot.patched.begin, begin) : begin;
+    slot.patched.end = slot.patches ? std::max<uint64_t>(slot.patched.end, end) : end;
+    if (slot.patches < UINT16_MAX) ++slot.patches;
+  }
+  PatchedBytes patched_bytes(const BlockKey& key, const std::byte* memory) const {
+    constexpr unsigned kOften = 3;
+    const Slot& slot = slots_[index(key)];
+    if (slot.patches < kOften || !memory) return {};
+    return {.begin = slot.patched.begin, .end = slot.patched.end, .memory = memory};
+  }
   void clear() {
     slots_ = {};
     pages_ = {};
@@ -59,6 +73,10 @@ class HotBlocks {
     uint32_t faults = 0;
     uint16_t retry_at = 0;  // cold until its page has so many samples
     bool wraps = false;
+    uint16_t patches = 0;
+    struct {
+      uint16_t begin, end;
+    } patched = {};
   };
   static unsigned index(const BlockKey& key) { return key.hash() >> 17 & (kSlots - 1); }
   static unsigned page_index(const BlockKey& key) {

@@ -1,6 +1,5 @@
 #include "jit/runtime.h"
 
-#include <optional>
 #include <span>
 
 #include "jit/emitter.h"
@@ -73,8 +72,8 @@ class ThunkBuilder {
     });
   }
 
-  // A helper that changes no guest register. `result`: a field of the VcpuState to go on with in kHostAddend.
-  uint64_t lookup_aid(Helper helper, std::optional<size_t> result) {
+  // A helper that changes no guest register. `result`: the field of the VcpuState to go on with in kHostAddend.
+  uint64_t lookup_aid(Helper helper, size_t result) {
     return build([&](Emitter& a) {
       const asmjit::Label elsewhere = a.newLabel();
       a.mov(a.scratch_field(Scratch::Continue), x86::r9);
@@ -87,7 +86,7 @@ class ThunkBuilder {
       for (const unsigned gpr : {kRax, kRcx, kRdx, kRsp, kRsi, kRdi, kR8})
         a.mov(host_gpr(gpr), a.gpr_field(gpr));
       a.mov(x86::r10, a.scratch_field(Scratch::Linear));
-      if (result) a.mov(kHostAddend, a.state_field(*result, 8));
+      a.mov(kHostAddend, a.state_field(result, 8));
       a.jmp(a.scratch_field(Scratch::Continue));
       a.bind(elsewhere);
       resume(a);
@@ -138,7 +137,7 @@ Thunks generate_thunks(CodeCache& cache, Translator& translator) {
   Thunks thunks;
   thunks.enter = builder.enter();
   thunks.leave = builder.leave();
-  thunks.tlb_miss = builder.lookup_aid(helper::tlb_miss, std::nullopt);
+  thunks.tlb_miss = builder.lookup_aid(helper::tlb_miss, offsetof(VcpuState, found_addend));
   thunks.window_select =
       builder.lookup_aid(helper::window_select, offsetof(VcpuState, windows) + offsetof(WindowState, found));
   thunks.system = builder.callout(helper::system);

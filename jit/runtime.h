@@ -23,7 +23,7 @@ struct Thunks {
   uint64_t enter = 0;  // C++: void(uint64_t host_code); runs translated code until it leaves
   uint64_t leave = 0;  // back to C++; all state is in the VcpuState
   uint64_t tlb_miss =
-      0;  // kLinear: address; kTemp: MissDetail; goes on with kLinear kept, general registers too
+      0;  // kLinear: address; kTemp: MissDetail; goes on with an addend for this access, or kSearchAgain, in kHostAddend
   uint64_t system = 0;         // kTemp: SystemInstruction*
   uint64_t system_end = 0;     // likewise, when the block ends with it
   uint64_t callout_begin = 0;  // kLinear: offset; kTemp: MemoryAccess*
@@ -51,6 +51,7 @@ Thunks generate_thunks(CodeCache& cache, Translator& translator);
 
 // kTemp at Thunks::tlb_miss.
 struct MissDetail {
+  static constexpr uint32_t kSearchAgain = 1;  // no addend: they are multiples of the page size
   static constexpr uint32_t kWrite = 1u << 16;
   static constexpr uint32_t kAligned = 1u << 17;
   static constexpr uint32_t kX87 = 1u << 18;

@@ -338,6 +338,9 @@ Result<Block*> Translator::translate_block(const BlockKey& key) {
     code = slow_page;
   }
 
+  const std::byte* const memory =
+      page.kind == PhysicalMap::PageKind::Ram && vcpu_.map().tracker().can_hold_code(page.frame) ? page.host + offset : nullptr;
+
   bool crosses = false;
   PageFrame second_frame;
   if (code.size() < kMaxInstructionBytes && BlockTranslator::first_length(key, code) == 0) {
@@ -355,7 +358,8 @@ Result<Block*> Translator::translate_block(const BlockKey& key) {
   const bool allowed = windows_ && !one && key.mode.has(ModeBits::kWindows) && windows_->serves(window_width()) &&
                        (options_.mmu == TranslatorOptions::Mmu::Windows ? !hot_.cold(key) : hot_.hot(key));
   const WindowUse windows{.allowed = allowed, .wraps = hot_.wraps(key), .hints = state_.gpr.data()};
-  Block& block = *block_translator_.translate(key, code, crosses, cache_.next_address(), arena_, windows);
+  Block& block = *block_translator_.translate(key, code, crosses, cache_.next_address(), arena_, windows,
+                                               hot_.patched_bytes(key, crosses ? nullptr : memory));
   block.second_frame = second_frame;
   const std::span<const std::byte> host_code = block_translator_.host_code();
   cache_.append(host_code);
@@ -434,6 +438,7 @@ std::vector<std::pair<std::string, uint64_t>> Translator::statistics() const {
       {"jumps chained", counters_.links},
       {"jumps to dropped blocks", counters_.redispatches},
       {"inline TLB misses", counters_.tlb_misses},
+      {"stores beside code", counters_.stores_beside_code},
       {"blocks moved to shadow windows", counters_.blocks_windowed},
       {"shadow windows filled", counters_.window_fills},
       {"accesses without a window", counters_.window_misses},

@@ -68,6 +68,8 @@ class Translator final : public Engine,
   uint64_t callout_host_code() noexcept;
   // The same for the one instruction at RIP, with the software TLB.
   uint64_t tlb_host_code() noexcept;
+  // Whether translated code may do this store itself although the page holds code: then VcpuState::found_addend is set.
+  bool store_beside_code(const TlbEntry& entry, LinearAddr address, uint64_t size, uint64_t site) noexcept;
   // The delta of the region of `linear`, for a block that guessed another one; corrects the guess. kNoChunk
   // when the region has no window.
   uint64_t window_select(LinearAddr linear, WindowSite& site) noexcept;
@@ -92,7 +94,7 @@ class Translator final : public Engine,
   Block* block_at(uint64_t host) const noexcept;
 
   struct Counters {
-    uint64_t lookups = 0, links = 0, redispatches = 0, tlb_misses = 0, callout_accesses = 0,
+    uint64_t lookups = 0, links = 0, redispatches = 0, tlb_misses = 0, stores_beside_code = 0, callout_accesses = 0,
              callout_blocks = 0;
     std::array<uint64_t, kSystemOps> system_ops{};
     uint64_t window_fills = 0, window_misses = 0, window_selections = 0, blocks_windowed = 0;
@@ -130,6 +132,7 @@ class Translator final : public Engine,
   Block* find_block(const BlockKey& key) const;
   Result<Block*> translate_block(const BlockKey& key);  // heavy
   void track_block(Block& block);
+  bool overlaps(const Block* block, PageFrame frame, uint64_t offset, uint64_t size) const noexcept;
   void kill_block(Block& block);
   void point_link(const BlockLink& link, uint64_t host);
   void flush_translations();

@@ -53,7 +53,8 @@ void SoftTlb::fill(TlbView view_kind, LinearAddr address, const Translation& tra
   // SAFETY: only [linear, linear + 4 KiB) matches the tags, which the addend takes to the host page.
   entry.addend = reinterpret_cast<uint64_t>(page.host) - linear.value;
   entry.info = page.frame.number << kPageShift | (translation.global ? TlbEntry::kGlobal : 0) |
-               (translation.may_fetch ? TlbEntry::kFetch : 0);
+               (translation.may_fetch ? TlbEntry::kFetch : 0) |
+               (translation.may_write && page.kind == PhysicalMap::PageKind::Ram ? TlbEntry::kWritable : 0);
   if (direct_write) map_.tracker().note_writer(page.frame, linear);
   for (unsigned i = 0; i < kLargeShifts.size(); ++i) {
     if (translation.page_bytes == uint64_t{1} << kLargeShifts[i]) {

@@ -29,10 +29,11 @@ struct TlbEntry {
   uint64_t read_tag = kInvalid;
   uint64_t write_tag = kInvalid;
   uint64_t addend = 0;  // host address minus linear address, modulo 2^64
-  uint64_t info = 0;    // page frame number << 12 | kGlobal | kFetch
+  uint64_t info = 0;    // page frame number << 12 | kGlobal | kFetch | kWritable
 
   static constexpr uint64_t kGlobal = 1;  // survives a CR3 change
   static constexpr uint64_t kFetch = 2;   // this view may execute the page
+  static constexpr uint64_t kWritable = 4;  // RAM that this view may write, dirty already; no write tag: it holds code
   PageFrame frame() const { return {info >> kPageShift}; }
 };
 static_assert(sizeof(TlbEntry) == 32);
