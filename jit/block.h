@@ -144,6 +144,12 @@ struct BlockLink {
   BlockLink* next_incoming = nullptr;  // of the target's, while linked
 };
 
+// While a loop runs, a guest register that it writes and that lives in VcpuState::gpr has a host register, whose own guest
+// register, which the loop does not use, waits in that field.
+struct RegisterSwap {
+  uint8_t in_memory = 0, in_host = 0;  // guest registers, before and after the loop
+};
+
 // Lives in the translator's arena with all that it points to, as long as its host code.
 struct Block {
   BlockKey key;
@@ -160,6 +166,9 @@ struct Block {
   Block* next_in_bucket = nullptr;
   const SiteRecord* sites = nullptr;  // sorted by host_offset
   const uint64_t* poll_targets = nullptr;
+  const RegisterSwap* swaps = nullptr;
+  uint8_t swap_count = 0;
+  BlockLink* loop = nullptr;      // of `links`: to its own first instruction, behind the swaps; leads to its stub when dead
   BlockLink* links = nullptr;     // its own jumps
   BlockLink* incoming = nullptr;  // jumps of others that are patched to come here
 };

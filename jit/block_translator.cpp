@@ -152,6 +152,7 @@ Block* BlockTranslator::translate(const BlockKey& key, std::span<const uint8_t> 
   // The callout form is a second entry to an instruction of the block before.
   if (options_.record_blocks && !key.mode.has(ModeBits::kCallout)) emit_record();
   stored_by_callout_ = false;
+  plan_loop();
   // A callout may store into this very block, which then must not go on: its exit leads to what is there now.
   for (current_ = 0; current_ < instructions_.size() && !block_ended_ && !stored_by_callout_; ++current_) {
     instruction_offsets_.push_back(static_cast<uint32_t>(a_.offset()));
@@ -171,6 +172,8 @@ Block* BlockTranslator::translate(const BlockKey& key, std::span<const uint8_t> 
   block_->sites = arena.copy<SiteRecord>(sites_);
   block_->site_count = static_cast<uint16_t>(sites_.size());
   block_->poll_targets = arena.copy<uint64_t>(poll_targets_);
+  block_->swaps = arena.copy<RegisterSwap>(swaps_);
+  block_->swap_count = static_cast<uint8_t>(swaps_.size());
   block_->host = host_address;
   block_->host_bytes = host_code().size();
   stats_.blocks++;
@@ -281,6 +284,7 @@ void BlockTranslator::emit_out_of_line() {
   for (const LinkStub& stub : link_stubs_) {
     stub.link->stub_offset = static_cast<uint32_t>(a_.offset());
     a_.bind(stub.entry);
+    if (stub.swaps) emit_swaps();
     a_.mov(kLinear, asmjit::Imm(stub.link->target_rip));
     a_.mov(kTemp, asmjit::Imm(reinterpret_cast<uint64_t>(stub.link)));
     a_.jmp(asmjit::Imm(environment_.thunks->link));

@@ -1,6 +1,7 @@
 // Guest bytes to host code: one basic block. Sees a BlockKey, the bytes and the options, nothing of the vCPU.
 #pragma once
 
+#include <array>
 #include <span>
 #include <vector>
 
@@ -65,6 +66,7 @@ class BlockTranslator {
   struct LinkStub {
     asmjit::Label entry;
     BlockLink* link;
+    bool swaps = false;  // comes from within a loop whose registers are swapped
   };
 
   void decode(std::span<const uint8_t> code);
@@ -151,9 +153,13 @@ class BlockTranslator {
   struct RegisterMap {
     int reg = -1, rm = -1, vvvv = -1,
         opcode = -1;  // host register numbers where they differ from the guest's
+    void set(ZydisOperandEncoding encoding, int host);
+    bool empty() const { return (reg & rm & vvvv & opcode) == -1; }
   };
   void embed_reencoded(const GuestInstruction& insn, MemoryForm form, const RegisterMap& map);
   void set_gpr(unsigned gpr, const x86::Gp& from, unsigned bytes);  // from must be a scratch register
+  bool lives_in_memory(unsigned gpr) const { return home_[gpr] == kInMemory; }
+  x86::Gp host_gpr(unsigned gpr) const { return x86::gpq(home_[gpr]); }  // of one that does not
   x86::Gp read_gpr(unsigned gpr, const x86::Gp& scratch);           // the host register, or `scratch` loaded
 
   // --- emit_stack.cpp
@@ -170,9 +176,13 @@ class BlockTranslator {
   void emit_call(const GuestInstruction& insn);
   void emit_jmp(const GuestInstruction& insn);
   void emit_jcc(const GuestInstruction& insn);
+  void plan_loop();
+  bool is_plain(const GuestInstruction& insn) const;
+  void emit_swaps();
   void emit_loop(const GuestInstruction& insn);
   void emit_ret(const GuestInstruction& insn);
   void load_indirect_target(const GuestInstruction& insn);  // into kTemp
+  LinkStub& add_link(uint64_t rip);
   void exit_to(uint64_t rip, uint64_t from_rip);            // direct
   void exit_indirect(int32_t stack_change);
   // A direct branch; one that leaves the code segment faults where it stands.
@@ -220,6 +230,12 @@ class BlockTranslator {
   bool access_is_inline_ = true;
   bool stored_by_callout_ = false;
   x86::Mem operand_;  // of the access that is open
+  // Host register of each guest register.
+  static constexpr uint8_t kInMemory = 0xff;
+  static constexpr std::array<uint8_t, 16> kHomes{0, 1, 2, 3, 4, 5, 6, 7, 8, kInMemory, kInMemory, kInMemory, 12, 13, 14, 15};
+  std::array<uint8_t, 16> home_ = kHomes;
+  std::vector<RegisterSwap> swaps_;
+  asmjit::Label loop_;  // valid while swaps_ is not empty
   PatchedBytes patched_;
   WindowUse window_use_;
   std::array<KeptDelta, WindowState::kKept> kept_{};  // by guest register

@@ -300,6 +300,7 @@ void Translator::kill_block(Block& block) {
     if (!link->from->dead) point_link(*link, link->from->host + link->stub_offset);
   }
   block.incoming = nullptr;
+  if (block.loop) point_link(*block.loop, block.host + block.loop->stub_offset);
 
   std::byte code[kEntryPatchBytes];
   const auto put = [&code](unsigned at_byte, uint64_t value, unsigned bytes) {

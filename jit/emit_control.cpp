@@ -47,6 +47,14 @@ void BlockTranslator::emit_poll(uint64_t resume_rip) {
   a_.mov(kTemp.r32(), x86::ptr_rel(environment_.poll_page, 4));
 }
 
+BlockTranslator::LinkStub& BlockTranslator::add_link(uint64_t rip) {
+  BlockLink* const link =
+      arena_->make<BlockLink>({.from = block_, .target_rip = rip, .next_of_block = block_->links});
+  block_->links = link;
+  link_stubs_.push_back({a_.newLabel(), link});
+  return link_stubs_.back();
+}
+
 void BlockTranslator::exit_to(uint64_t rip, uint64_t from_rip) {
   block_ended_ = true;
   if (key_.mode.has(ModeBits::kSingleStep)) {
@@ -58,13 +66,9 @@ void BlockTranslator::exit_to(uint64_t rip, uint64_t from_rip) {
   need_flags_in_host();
   if (rip <= from_rip) emit_poll(rip);
   if (can_link(rip)) {
-    BlockLink* const link =
-        arena_->make<BlockLink>({.from = block_, .target_rip = rip, .next_of_block = block_->links});
-    block_->links = link;
-    const LinkStub stub{a_.newLabel(), link};
-    link_stubs_.push_back(stub);
+    const LinkStub& stub = add_link(rip);
     a_.long_().jmp(stub.entry);
-    link->patch_offset = static_cast<uint32_t>(a_.offset()) - 4;
+    stub.link->patch_offset = static_cast<uint32_t>(a_.offset()) - 4;
     return;
   }
   a_.mov(kLinear, asmjit::Imm(rip));
@@ -189,9 +193,101 @@ void BlockTranslator::emit_jmp(const GuestInstruction& insn) {
   exit_indirect(0);
 }
 
+// Whether nothing but an access through a window leads from the instruction's host code elsewhere.
+bool BlockTranslator::is_plain(const GuestInstruction& insn) const {
+  switch (insn.row.action) {
+    case Action::Generic:
+    case Action::Mov:
+    case Action::Lea:
+    case Action::Jcc:
+      break;
+    default:
+      return false;
+  }
+  const FpuNeed fpu = fpu_need(insn);
+  if (fpu.needs && !fpu_available(fpu.fpu_class, key_.mode)) return false;
+  if (insn.lane_bytes() != 0) return false;
+  for (unsigned i = 0; i < insn.zydis.operand_count; ++i) {
+    if (is_gpr(insn.operands[i]) && is_high_byte(insn.operands[i].reg.value)) return false;
+  }
+  return true;
+}
+
+// A block that is a loop, and writes registers that live in memory, runs with others in memory: else each of its rounds would
+// wait for the store of the one before.
+void BlockTranslator::plan_loop() {
+  home_ = kHomes;
+  swaps_.clear();
+  const GuestInstruction& last = instructions_.back();
+  if (!options_.swap_registers || !block_->windows || !code64() || key_.mode.has(ModeBits::kAlignment) ||
+      options_.record_blocks || patched_.memory || last.row.action != Action::Jcc || branch_target(last) != key_.rip ||
+      !can_link(key_.rip)) {
+    return;
+  }
+  uint32_t used = 1u << kRsp, written = 0;
+  for (const GuestInstruction& insn : instructions_) {
+    if (!is_plain(insn)) return;
+    for (unsigned i = 0; i < insn.zydis.operand_count; ++i) {
+      const ZydisDecodedOperand& operand = insn.operands[i];
+      if (is_gpr(operand)) {
+        used |= 1u << gpr_number(operand.reg.value);
+        if (operand.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) written |= 1u << gpr_number(operand.reg.value);
+      } else if (operand.type == ZYDIS_OPERAND_TYPE_MEMORY) {
+        for (const ZydisRegister reg : {operand.mem.base, operand.mem.index}) {
+          if (reg != ZYDIS_REGISTER_NONE && reg != ZYDIS_REGISTER_RIP && reg != ZYDIS_REGISTER_EIP) used |= 1u << gpr_number(reg);
+        }
+      }
+    }
+  }
+  unsigned free = 16;
+  for (unsigned gpr = 0; gpr < 16; ++gpr) {
+    if (home_[gpr] != kInMemory || !(written & 1u << gpr)) continue;
+    do {
+      if (free-- == 0) break;
+    } while (home_[free] == kInMemory || used & 1u << free);
+    if (free >= 16) break;
+    swaps_.push_back({.in_memory = static_cast<uint8_t>(gpr), .in_host = static_cast<uint8_t>(free)});
+  }
+  if (swaps_.empty()) return;
+  emit_swaps();
+  for (const RegisterSwap& swap : swaps_) home_[swap.in_memory] = swap.in_host;
+  loop_ = a_.newLabel();
+  a_.bind(loop_);
+  // kill_block() writes over the entry and lets the loop end.
+  static_assert(kEntryPatchBytes <= 3 + 8 + 8);
+}
+
+void BlockTranslator::emit_swaps() {
+  for (const RegisterSwap& swap : swaps_) {
+    const x86::Gp host = x86::gpq(swap.in_host);
+    a_.mov(kHostAddend, host);
+    a_.mov(host, a_.gpr_field(swap.in_memory));
+    a_.mov(a_.gpr_field(swap.in_memory), kHostAddend);
+  }
+}
+
 void BlockTranslator::emit_jcc(const GuestInstruction& insn) {
   const uint64_t target = branch_target(insn);
   need_flags_in_host();
+  if (can_link(target) && !leaves_segment(target)) {
+    // The jump itself is patched. An interrupt that it polls for comes before it.
+    if (target <= insn.rip) emit_poll(insn.rip);
+    if (!swaps_.empty()) {
+      LinkStub& stub = add_link(target);
+      stub.swaps = true;
+      block_->loop = stub.link;
+      a_.long_().j(condition_of(insn), loop_);
+      stub.link->patch_offset = static_cast<uint32_t>(a_.offset()) - 4;
+      emit_swaps();
+      exit_to(insn.next_rip() & code_mask(), insn.rip);
+      return;
+    }
+    const LinkStub& stub = add_link(target);
+    a_.long_().j(condition_of(insn), stub.entry);
+    stub.link->patch_offset = static_cast<uint32_t>(a_.offset()) - 4;
+    exit_to(insn.next_rip() & code_mask(), insn.rip);
+    return;
+  }
   const asmjit::Label taken = a_.newLabel();
   a_.long_().j(condition_of(insn), taken);
   exit_to(insn.next_rip() & code_mask(), insn.rip);

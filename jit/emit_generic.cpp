@@ -199,6 +199,25 @@ void BlockTranslator::embed_reencoded(const GuestInstruction& insn, MemoryForm f
   a_.embed(out.data(), out.size());
 }
 
+void BlockTranslator::RegisterMap::set(ZydisOperandEncoding encoding, int host) {
+  switch (encoding) {
+    case ZYDIS_OPERAND_ENCODING_MODRM_REG:
+      reg = host;
+      break;
+    case ZYDIS_OPERAND_ENCODING_MODRM_RM:
+      rm = host;
+      break;
+    case ZYDIS_OPERAND_ENCODING_NDSNDD:
+      vvvv = host;
+      break;
+    case ZYDIS_OPERAND_ENCODING_OPCODE:
+      opcode = host;
+      break;
+    default:
+      assert(false && "register operand in an unknown place");
+  }
+}
+
 void BlockTranslator::emit_generic(const GuestInstruction& insn) {
   const ZydisDecodedInstruction& zydis = insn.zydis;
   const ZydisDecodedOperand* memory = insn.memory_operand();
@@ -220,7 +239,11 @@ void BlockTranslator::emit_generic(const GuestInstruction& insn) {
       const ZydisDecodedOperand& operand = insn.operands[i];
       if (!is_gpr(operand) || is_high_byte(operand.reg.value)) continue;
       const unsigned gpr = gpr_number(operand.reg.value);
-      if (lives_in_memory(gpr)) mapped[mapped_count++] = {&operand, gpr, {}};
+      if (lives_in_memory(gpr)) {
+        mapped[mapped_count++] = {&operand, gpr, {}};
+      } else if (host_gpr(gpr).id() != gpr) {
+        map.set(operand.encoding, static_cast<int>(host_gpr(gpr).id()));
+      }
     }
   }
 
@@ -261,23 +284,7 @@ void BlockTranslator::emit_generic(const GuestInstruction& insn) {
       if (mapped[i].scratch.id() == kHostAddend.id()) held_ = kNothingHeld;
       a_.mov(mapped[i].scratch, a_.gpr_field(mapped[i].gpr));
     }
-    const int host = static_cast<int>(mapped[i].scratch.id());
-    switch (mapped[i].operand->encoding) {
-      case ZYDIS_OPERAND_ENCODING_MODRM_REG:
-        map.reg = host;
-        break;
-      case ZYDIS_OPERAND_ENCODING_MODRM_RM:
-        map.rm = host;
-        break;
-      case ZYDIS_OPERAND_ENCODING_NDSNDD:
-        map.vvvv = host;
-        break;
-      case ZYDIS_OPERAND_ENCODING_OPCODE:
-        map.opcode = host;
-        break;
-      default:
-        assert(false && "register operand in an unknown place");
-    }
+    map.set(mapped[i].operand->encoding, static_cast<int>(mapped[i].scratch.id()));
   }
 
   if (form == MemoryForm::Rdi) {
@@ -292,7 +299,7 @@ void BlockTranslator::emit_generic(const GuestInstruction& insn) {
     } else {
       a_.inc(gpr);
     }
-  } else if (code64() && !memory && mapped_count == 0) {
+  } else if (code64() && !memory && map.empty()) {
     a_.embed(insn.bytes.data(), zydis.length);
   } else {
     embed_reencoded(insn, form, map);

@@ -21,13 +21,13 @@ void Emitter::restore_flags() {
 
 void Emitter::save_gprs() {
   for (unsigned gpr = 0; gpr < 16; ++gpr) {
-    if (!lives_in_memory(gpr)) mov(gpr_field(gpr), host_gpr(gpr));
+    if (!usually_in_memory(gpr)) mov(gpr_field(gpr), host_gpr(gpr));
   }
 }
 
 void Emitter::load_gprs() {
   for (unsigned gpr = 0; gpr < 16; ++gpr) {
-    if (!lives_in_memory(gpr)) mov(host_gpr(gpr), gpr_field(gpr));
+    if (!usually_in_memory(gpr)) mov(host_gpr(gpr), gpr_field(gpr));
   }
 }
 

@@ -18,7 +18,8 @@ inline const x86::Gp kHostAddend = x86::r9;  // memory path: host address = kHos
 inline const x86::Gp kLinear = x86::r10;  // linear address or offset of an access; jump target at block ends
 inline const x86::Gp kTemp = x86::r11;
 
-constexpr bool lives_in_memory(unsigned gpr) {
+// Between blocks, and in all of them but loops (RegisterSwap).
+constexpr bool usually_in_memory(unsigned gpr) {
   return gpr >= kR9 && gpr <= kR11;
 }
 

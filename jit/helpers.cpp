@@ -172,7 +172,9 @@ uint64_t window_select(Translator& translator, uint64_t linear, uint64_t site_ad
   const uint64_t delta = translator.window_select({linear}, *reinterpret_cast<WindowSite*>(site_address));
   if (delta == ShadowWindows::kNoChunk) {
     translator.collect_flags();
-    translator.vcpu().state().rip = translator.site_at(site)->rip;
+    VcpuState& state = translator.vcpu().state();
+    state.rip = translator.site_at(site)->rip;
+    translator.undo_swaps(*translator.block_at(site), [&state](unsigned gpr) -> uint64_t& { return state.gpr[gpr]; });
     return translator.tlb_host_code();
   }
   translator.vcpu().state().windows.found = delta;

@@ -23,6 +23,10 @@ thread_local Translator* current_translator = nullptr;
 constexpr int kFaultSignals[] = {SIGSEGV, SIGFPE, SIGILL, SIGBUS};
 struct sigaction previous_actions[NSIG];
 
+// By guest register, which is the host's of the same name.
+constexpr int kGregs[] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+                          REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+
 void on_fault(int signal, siginfo_t* info, void* context) {
   if (current_translator && current_translator->handle_host_fault(signal, info, context)) return;
   // Not ours: let whoever handled it before (or the default action) see it when the instruction faults again.
@@ -197,8 +201,10 @@ bool Translator::handle_host_fault(int signal, void* info_pointer, void* context
 
   const auto fault_address = reinterpret_cast<uint64_t>(info->si_addr);
   const auto poll_page = reinterpret_cast<uint64_t>(cache_.poll_page());
+  Block& block = *block_at(pc);
   if (site->kind == SiteKind::Poll && signal == SIGSEGV && fault_address - poll_page < kPageSize) {
     state_.rip = site->rip == kPollRipInRegister ? static_cast<uint64_t>(regs[REG_R10]) : site->rip;
+    undo_swaps(block, [regs](unsigned gpr) -> greg_t& { return regs[kGregs[gpr]]; });
     regs[REG_RIP] = static_cast<greg_t>(thunks_.interrupted);
     poll_closed_.store(true);  // run() reopens the page
     ++counters_.poll_exits;
@@ -206,6 +212,7 @@ bool Translator::handle_host_fault(int signal, void* info_pointer, void* context
   }
   const WindowFault result = window_fault(*site, info, context_pointer);
   if (result == WindowFault::Filled) return true;
+  undo_swaps(block, [regs](unsigned gpr) -> greg_t& { return regs[kGregs[gpr]]; });
   if (site->kind == SiteKind::String) {
     regs[REG_RSI] -= regs[REG_R10];
     regs[REG_RDI] -= regs[REG_R11];

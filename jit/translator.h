@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -86,6 +87,16 @@ class Translator final : public Engine,
   // A repeated string instruction stopped between elements: to step() it is still the same instruction.
   void repeat_goes_on() noexcept {
     if (step_ == Step::Taken) step_ = Step::Wanted;
+  }
+  // Gives the guest registers of a loop the places that they have elsewhere. `host(gpr)`: what is in the host's register.
+  template <class Host>
+  void undo_swaps(const Block& block, Host host) noexcept {
+    for (unsigned i = 0; i < block.swap_count; ++i) {
+      const RegisterSwap& swap = block.swaps[i];
+      const auto value = static_cast<uint64_t>(host(swap.in_host));
+      host(swap.in_host) = static_cast<std::remove_reference_t<decltype(host(0))>>(state_.gpr[swap.in_memory]);
+      state_.gpr[swap.in_memory] = value;
+    }
   }
   // Collects the flags that translated code spilled into VcpuState::rflags.
   void collect_flags() noexcept;
