@@ -19,7 +19,7 @@ LOOP = 3_000_000
 PROBES_OF_PAGE = 32 * 60
 SEED = int(os.environ.get("PENUMBRA_SEED") or 1)
 ROUNDS = int(os.environ.get("PENUMBRA_ISOLATION_ROUNDS") or 1)
-SECONDS = 600
+SECONDS = 150
 RAM = "/memfd:guest-ram"
 
 

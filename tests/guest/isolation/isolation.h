@@ -68,7 +68,7 @@ static bool is_memory(uint64_t physical) {
 }
 
 // An instruction or two. DISP and STEP stand for constants that each copy has of its own. `accesses`: a letter each, b [base],
-// d [base + index + disp], s [base + step + disp], 1 and 2 [base + as many steps], p [base - size].
+// d [base + index + disp], s and 5 [base + one or five steps + disp], 1 and 2 [base + as many steps], p [base - size], x [index].
 #define DISP "0x12345678"
 #define STEP "0x1abcdef0"
 struct form {
@@ -86,12 +86,17 @@ struct copy {
   unsigned long code;
   int64_t disp, step;
   uint64_t segment_base;
+  uint64_t tempting_base;  // from where the constants lead to another mapping, or 0
+  uint64_t tempting_index;
 };
 
 // What the host told.
-enum { MAX_HOSTS = 2048, MAX_DELTAS = 2048 };
-static uint64_t hosts[MAX_HOSTS], deltas[MAX_DELTAS];
-static unsigned host_count, delta_count;
+enum { MAX_HOSTS = 2048, MAX_WINDOWS = 2048 };
+static uint64_t hosts[MAX_HOSTS];
+static struct {
+  uint64_t host, linear;  // of a page
+} windows[MAX_WINDOWS];
+static unsigned host_count, window_count;
 
 // The pages of a layout.
 struct page {
@@ -266,8 +271,37 @@ static int64_t some_constant(void) {
 
 static uint64_t some_segment_base(void);
 
+// Constants that lead from one window to another one, or to other memory of the host's, if they are large enough.
+static void tempt(struct copy* copy) {
+  char last = 0;
+  for (const char* access = copy->form->accesses; *access; ++access) last = *access;
+  const int64_t steps = last == '5' ? 5 : last == '2' ? 2 : last == '1' || last == 's' ? 1 : 0;
+  const bool has_disp = last == '5' || last == 's' || last == 'd';
+  if (!window_count || last == 'b' || last == 'p') return;
+  for (unsigned tries = 0; tries < 400; ++tries) {
+    const unsigned from = below(window_count), to = below(window_count);
+    const uint64_t target = below(4) ? windows[to].host : hosts[below(host_count)];
+    const int64_t distance = (int64_t)(target - windows[from].host);
+    if (distance > (6ll << 31) || distance < -(6ll << 31)) continue;
+    if (steps == 5 && tries < 300 && distance < 1ll << 32 && distance > -(1ll << 32)) continue;
+    int64_t left = distance;
+    int64_t step = copy->step;
+    if (steps) {
+      step = steps == 5 ? (left >> 16) * 13107 : left >> (steps - 1);
+      left -= steps * step;
+    }
+    if (step != (int32_t)step || (has_disp ? left != (int32_t)left : left < -8 || left > 8)) continue;
+    copy->step = step;
+    if (has_disp) copy->disp = left;
+    copy->tempting_base = windows[from].linear + below(32);
+    copy->tempting_index = last == 'd' ? 0 : windows[to].linear;
+    return;
+  }
+}
+
 static struct copy make_copy(unsigned long at) {
   struct copy copy = {.form = choose_form(), .code = at, .disp = (int32_t)some_constant(), .step = (int32_t)some_constant()};
+  if (below(4)) tempt(&copy);
   uint8_t* const code = (uint8_t*)at;
   memcpy(code, copy.form->code, 96);
   if (copy.form->flags & WORD_ADDRESS) copy.disp = (int16_t)copy.disp;
@@ -305,6 +339,10 @@ static uint64_t some_index(void);
 static void probe_copy(const struct copy* copy) {
   for (unsigned i = 0; i < PROBES_OF_COPY; ++i) {
     const uint64_t index = some_index();
+    if (copy->tempting_base && i % 4 == 0) {
+      probe(copy, copy->tempting_base, copy->tempting_index);
+      continue;
+    }
     // From where the guest may be, to wherever that leads; or to the target.
     probe(copy, below(3) == 0 ? some_page_address() : base_for(copy, some_target(), index), index);
   }
@@ -315,15 +353,23 @@ static void read_hosts(void) {
   host_count = (unsigned)read_number();
   for (unsigned i = 0; i < host_count; ++i) hosts[i] = read_number();
   // Where pages of guest RAM are mapped: a window leads there from one of the linear addresses of that page.
-  delta_count = 0;
+  window_count = 0;
   for (unsigned count = (unsigned)read_number(); count; --count) {
     const uint64_t host = read_number(), physical = read_number();
     for (unsigned i = 0; i < page_count; ++i) {
       const uint64_t offset = physical - pages[i].physical;
-      if (offset < pages[i].bytes && delta_count < MAX_DELTAS) deltas[delta_count++] = host - pages[i].linear - offset;
+      if (offset >= pages[i].bytes || window_count == MAX_WINDOWS) continue;
+      windows[window_count].host = host;
+      windows[window_count++].linear = pages[i].linear + offset;
     }
   }
-  if (delta_count == 0) deltas[delta_count++] = 0;
+}
+
+// Linear addresses that a window's delta makes into a host's.
+static uint64_t some_window_address(uint64_t host) {
+  if (!window_count) return host;
+  const unsigned i = below(window_count);
+  return host - windows[i].host + windows[i].linear;
 }
 
 // Runs a loop in the copies' page until it is worth a translation through the windows.

@@ -108,6 +108,7 @@ static void make_forms(bool avx) {
   FORM("mov edi, ebx; mov ecx, 8; rep stosd", "b", 32, 0, STORE | REPEATED);
   FORM("mov esi, ebx; mov edi, ebp; mov ecx, 8; rep movsd; mov eax, [edi - 32]; mov edx, [edi - 4]", "b", 32, 0, TAIL | TO_SCRATCH);
   FORM("mov eax, [ebx]; add ebx, " STEP "; mov eax, [ebx + " DISP "]", "bs", 4);
+  FORM("mov eax, [ecx]; mov eax, [ebx]; add ebx, " STEP "; add ebx, " STEP "; add ebx, " STEP "; add ebx, " STEP "; add ebx, " STEP "; mov eax, [ebx + " DISP "]", "xb5", 4);
   FORM("mov edi, 3; 1: mov eax, [ebx]; add ebx, " STEP "; dec edi; jnz 1b", "b12", 4);
   FORM("mov eax, [ebx]; mov edx, cr3; mov cr3, edx; mov eax, [ebx + " DISP "]", "bd", 4, 0, ONLY_KERNEL);
   FORM(".byte 0x67, 0x8b, 0x87; .word 0x7654", "d", 4, 1, WORD_ADDRESS);  // mov eax, [bx + displacement]
@@ -127,6 +128,8 @@ static uint64_t address_of(const struct copy* copy, char access, uint64_t base, 
   switch (access) {
     case 'd': address += (form->flags & WORD_ADDRESS ? 0 : (uint32_t)index * form->scale) + disp; break;
     case 's': address += step + disp; break;
+    case '5': address += 5 * (uint32_t)copy->step + disp; break;
+    case 'x': address = (uint32_t)index; break;
     case '1': address += step; break;
     case '2': address += 2 * step; break;
     case 'p': address -= form->size; break;
@@ -177,7 +180,7 @@ static uint64_t some_target(void) {
   switch (below(6)) {
     case 0: return (uint32_t)random64();
     case 1: return kEdges[below(sizeof kEdges / sizeof *kEdges)] + below(65) - 32;
-    case 2: return (uint32_t)(some_host_address() - deltas[below(delta_count)]);
+    case 2: return (uint32_t)(some_window_address(some_host_address()));
     case 3: return (uint32_t)(some_page_address() + ((uint64_t)below(2) << 31));
     default: return (uint32_t)some_page_address();
   }

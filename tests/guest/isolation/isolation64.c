@@ -125,9 +125,11 @@ static void make_forms(bool avx) {
   FORM("mov rax, [rbx]; mov rax, [rbx + " DISP "]", "bd", 8);
   FORM("mov rax, [rbx]; add rbx, " STEP "; mov rax, [rbx + " DISP "]", "bs", 8);
   FORM("mov rax, [rbx]; mov rdi, rbx; add rdi, " STEP "; mov rax, [rdi + " DISP "]", "bs", 8);
+  FORM("mov rax, [rcx]; mov rax, [rbx]; add rbx, " STEP "; add rbx, " STEP "; add rbx, " STEP "; add rbx, " STEP "; add rbx, " STEP "; mov rax, [rbx + " DISP "]", "xb5", 8);
   FORM("mov edi, 3; 1: mov rax, [rbx]; add rbx, " STEP "; dec edi; jnz 1b", "b12", 8);
   // Deltas do not outlive a flush (step 4).
   FORM("mov rax, [rbx]; mov rdx, cr3; mov cr3, rdx; mov rax, [rbx + " DISP "]", "bd", 8, 0, ONLY_KERNEL);
+  FORM("mov rax, [rbx]; mov rdx, cr3; mov cr3, rdx; mov rdx, [rcx]; mov rax, [rbx]", "bxb", 8, 0, ONLY_KERNEL);
   if (avx) {
     FORM("vmovups ymm0, [rbx + " DISP "]; movq rax, xmm0; vextracti128 xmm0, ymm0, 1; psrldq xmm0, 8; movq rdx, xmm0", "d", 32, 0,
          TAIL);
@@ -141,6 +143,8 @@ static uint64_t address_of(const struct copy* copy, char access, uint64_t base, 
   switch (access) {
     case 'd': address += index * copy->form->scale + (uint64_t)copy->disp; break;
     case 's': address += (uint64_t)copy->step + (uint64_t)copy->disp; break;
+    case '5': address += 5 * (uint64_t)copy->step + (uint64_t)copy->disp; break;
+    case 'x': address = index; break;
     case '1': address += (uint64_t)copy->step; break;
     case '2': address += 2 * (uint64_t)copy->step; break;
     case 'p': address -= copy->form->size; break;
@@ -164,10 +168,11 @@ static bool fill_state(struct machine_state* state, const struct copy* copy, uin
 }
 
 static uint64_t some_index(void) {
-  switch (below(4)) {
+  switch (below(5)) {
     case 0: return 0;
     case 1: return (uint64_t)(int64_t)(int32_t)random64();
     case 2: return random64() >> below(64);
+    case 3: return some_page_address();
     default: return below(16);
   }
 }
@@ -187,7 +192,7 @@ static uint64_t some_target(void) {
     case 6: return some_page_address() + ((uint64_t)((int64_t)below(9) - 4) << 31) + (uint64_t)((int64_t)below(65) - 32);
     // Host memory, and what a window's delta makes into it.
     case 7: return some_host_address();
-    case 8: return some_host_address() - deltas[below(delta_count)];
+    case 8: return some_window_address(some_host_address());
     default: return some_page_address();
   }
 }
