@@ -35,9 +35,10 @@ void BlockTranslator::decode(std::span<const uint8_t> code) {
   const size_t limit =
       one_instruction() || block_->crosses_page || !options_.long_blocks ? 1 : kMaxBlockInstructions;
   instructions_.clear();
-  size_t offset = 0;
   uint64_t rip = key_.rip;
+  size_t end = 0;
   while (instructions_.size() < limit) {
+    const size_t offset = rip - key_.rip;
     if (offset >= code.size()) break;
     if (!key_.mode.has(ModeBits::kFlatCs) && rip > key_.cs_limit) break;
     if (!code64() && offset > 0 && rip != (rip & code_mask())) break;
@@ -59,13 +60,18 @@ void BlockTranslator::decode(std::span<const uint8_t> code) {
       break;
     }
     if (status == Decoder::Status::Invalid) ++stats_.unknown_opcodes;
-    offset += insn.zydis.length;
     rip += insn.zydis.length;
-    if (insn.ends_block()) break;
+    end = std::max(end, offset + insn.zydis.length);
+    if (insn.ends_block()) {
+      const auto next = block_->windows && options_.superblocks ? superblock_goes_on_at(insn) : std::nullopt;
+      if (!next) break;
+      rip = *next;
+      continue;
+    }
     // What follows is about to change: the flags that it would overwrite are not dead yet.
     if (insn.stores_ahead(kMaxBlockInstructions * kMaxInstructionBytes)) break;
   }
-  block_->guest_bytes = static_cast<uint16_t>(offset);
+  block_->guest_bytes = static_cast<uint16_t>(end);
 }
 
 void BlockTranslator::analyse_flags() {
@@ -75,6 +81,7 @@ void BlockTranslator::analyse_flags() {
     const GuestInstruction& insn = instructions_[i];
     live_[i].after = live;
     live = insn.flags_read | (live & ~insn.flags_killed);
+    if (insn.row.action == Action::Jcc) live = flag::kArithmetic;  // a superblock may be left here
     if (!options_.flag_liveness) live = flag::kArithmetic;
     live_[i].before = live;
   }
@@ -143,6 +150,7 @@ Block* BlockTranslator::translate(const BlockKey& key, std::span<const uint8_t> 
   block_ended_ = false;
   slow_paths_.clear();
   window_checks_.clear();
+  side_exits_.clear();
   forget_kept_deltas();
   link_stubs_.clear();
   instruction_offsets_.clear();
@@ -281,6 +289,13 @@ void BlockTranslator::emit_instruction(size_t index) {
 void BlockTranslator::emit_out_of_line() {
   for (const SlowPath& slow : slow_paths_) emit_tlb_miss(slow);
   for (const WindowCheck& check : window_checks_) emit_window_out_of_line(check);
+  for (const SideExit& side : side_exits_) {
+    a_.bind(side.entry);
+    flags_ = FlagHome::Host;
+    emit_poll(side.target);  // before the swaps, which a poll would undo
+    if (!swaps_.empty()) emit_swaps();
+    exit_polled(side.target);
+  }
   for (const LinkStub& stub : link_stubs_) {
     stub.link->stub_offset = static_cast<uint32_t>(a_.offset());
     a_.bind(stub.entry);

@@ -69,6 +69,12 @@ class BlockTranslator {
     bool swaps = false;  // comes from within a loop whose registers are swapped
   };
 
+  // A conditional jump that leaves a superblock, where it can't be patched itself.
+  struct SideExit {
+    asmjit::Label entry;
+    uint64_t target;
+  };
+
   void decode(std::span<const uint8_t> code);
   void analyse_flags();
   void emit_instruction(size_t index);
@@ -176,6 +182,8 @@ class BlockTranslator {
   void emit_call(const GuestInstruction& insn);
   void emit_jmp(const GuestInstruction& insn);
   void emit_jcc(const GuestInstruction& insn);
+  std::optional<uint64_t> superblock_goes_on_at(const GuestInstruction& branch) const;
+  bool goes_on_at(uint64_t rip) const;
   void plan_loop();
   bool is_plain(const GuestInstruction& insn) const;
   void emit_swaps();
@@ -184,6 +192,7 @@ class BlockTranslator {
   void load_indirect_target(const GuestInstruction& insn);  // into kTemp
   LinkStub& add_link(uint64_t rip);
   void exit_to(uint64_t rip, uint64_t from_rip);            // direct
+  void exit_polled(uint64_t rip);
   void exit_indirect(int32_t stack_change);
   // A direct branch; one that leaves the code segment faults where it stands.
   void exit_branch(uint64_t target, const GuestInstruction& insn, int32_t stack_change = 0);                 // to the RIP in kLinear
@@ -241,6 +250,7 @@ class BlockTranslator {
   std::array<KeptDelta, WindowState::kKept> kept_{};  // by guest register
   int held_ = kNothingHeld;                           // home of the delta in kHostAddend
   std::vector<WindowCheck> window_checks_;
+  std::vector<SideExit> side_exits_;
   std::vector<SlowPath> slow_paths_;
   std::vector<LinkStub> link_stubs_;
 };

@@ -65,6 +65,11 @@ void BlockTranslator::exit_to(uint64_t rip, uint64_t from_rip) {
   }
   need_flags_in_host();
   if (rip <= from_rip) emit_poll(rip);
+  exit_polled(rip);
+}
+
+void BlockTranslator::exit_polled(uint64_t rip) {
+  block_ended_ = true;
   if (can_link(rip)) {
     const LinkStub& stub = add_link(rip);
     a_.long_().jmp(stub.entry);
@@ -176,6 +181,7 @@ void BlockTranslator::emit_call(const GuestInstruction& insn) {
   end_access();
   adjust_stack(-static_cast<int64_t>(bytes));
   if (direct) {
+    if (!stored_by_callout_ && goes_on_at(branch_target(insn))) return;
     exit_branch(branch_target(insn), insn, -static_cast<int32_t>(bytes));
   } else {
     a_.mov(kLinear, a_.scratch_field(Scratch::Target));
@@ -185,7 +191,7 @@ void BlockTranslator::emit_call(const GuestInstruction& insn) {
 
 void BlockTranslator::emit_jmp(const GuestInstruction& insn) {
   if (insn.operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-    exit_branch(branch_target(insn), insn);
+    if (!goes_on_at(branch_target(insn))) exit_branch(branch_target(insn), insn);
     return;
   }
   load_indirect_target(insn);
@@ -200,6 +206,9 @@ bool BlockTranslator::is_plain(const GuestInstruction& insn) const {
     case Action::Mov:
     case Action::Lea:
     case Action::Jcc:
+      break;
+    case Action::Jmp:
+      if (insn.operands[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE) return false;
       break;
     default:
       return false;
@@ -267,33 +276,56 @@ void BlockTranslator::emit_swaps() {
 }
 
 void BlockTranslator::emit_jcc(const GuestInstruction& insn) {
-  const uint64_t target = branch_target(insn);
+  const uint64_t target = branch_target(insn), next = insn.next_rip() & code_mask();
   need_flags_in_host();
-  if (can_link(target) && !leaves_segment(target)) {
-    // The jump itself is patched. An interrupt that it polls for comes before it.
-    if (target <= insn.rip) emit_poll(insn.rip);
-    if (!swaps_.empty()) {
-      LinkStub& stub = add_link(target);
-      stub.swaps = true;
-      block_->loop = stub.link;
-      a_.long_().j(condition_of(insn), loop_);
-      stub.link->patch_offset = static_cast<uint32_t>(a_.offset()) - 4;
-      emit_swaps();
-      exit_to(insn.next_rip() & code_mask(), insn.rip);
-      return;
-    }
+  const bool patched = can_link(target) && !leaves_segment(target);
+  // An interrupt that a jump back polls for comes before it.
+  if (patched && target <= insn.rip) emit_poll(insn.rip);
+  if (patched && swaps_.empty()) {
     const LinkStub& stub = add_link(target);
     a_.long_().j(condition_of(insn), stub.entry);
     stub.link->patch_offset = static_cast<uint32_t>(a_.offset()) - 4;
-    exit_to(insn.next_rip() & code_mask(), insn.rip);
-    return;
+  } else if (patched && target == key_.rip) {
+    LinkStub& stub = add_link(target);
+    stub.swaps = true;
+    block_->loop = stub.link;
+    a_.long_().j(condition_of(insn), loop_);
+    stub.link->patch_offset = static_cast<uint32_t>(a_.offset()) - 4;
+  } else if (!leaves_segment(target)) {
+    side_exits_.push_back({a_.newLabel(), target});
+    a_.long_().j(condition_of(insn), side_exits_.back().entry);
+  } else {
+    const asmjit::Label stays = a_.newLabel();
+    a_.long_().j(x86::negateCond(condition_of(insn)), stays);
+    if (!swaps_.empty()) emit_swaps();
+    exit_branch(target, insn);
+    a_.bind(stays);
+    flags_ = FlagHome::Host;
+    block_ended_ = false;
   }
-  const asmjit::Label taken = a_.newLabel();
-  a_.long_().j(condition_of(insn), taken);
-  exit_to(insn.next_rip() & code_mask(), insn.rip);
-  a_.bind(taken);
-  flags_ = FlagHome::Host;
-  exit_branch(target, insn);
+  if (goes_on_at(next)) return;
+  if (!swaps_.empty()) emit_swaps();
+  exit_to(next, insn.rip);
+}
+
+// A superblock has one entry and several exits: after a conditional jump it goes on where that is not taken, and it follows
+// other direct jumps and calls, forwards within the page. Loops end it.
+std::optional<uint64_t> BlockTranslator::superblock_goes_on_at(const GuestInstruction& branch) const {
+  uint64_t next = branch.next_rip();
+  if (branch.row.action == Action::Jcc) {
+    if (branch_target(branch) == key_.rip) return std::nullopt;
+  } else if ((branch.row.action == Action::Jmp || branch.row.action == Action::Call) &&
+             branch.operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+    next = branch_target(branch);
+  } else {
+    return std::nullopt;
+  }
+  if (next < branch.next_rip() || next != (next & code_mask()) || leaves_segment(next) || !can_link(next)) return std::nullopt;
+  return next;
+}
+
+bool BlockTranslator::goes_on_at(uint64_t rip) const {
+  return current_ + 1 < instructions_.size() && instructions_[current_ + 1].rip == rip;
 }
 
 // LOOP, LOOPE, LOOPNE, JCXZ, JECXZ, JRCXZ: count in rCX by address size; no flag changes.

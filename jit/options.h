@@ -17,6 +17,7 @@ struct TranslatorOptions {
   bool flag_liveness = true;  // clobber arithmetic flags where no later instruction reads them
   bool soft_tlb = true;       // inline TLB lookup; off: every memory operand in callout form
   bool long_blocks = true;    // off: one guest instruction a block
+  bool superblocks = true;    // blocks for the shadow windows go on after conditional jumps, through direct ones and calls
   bool swap_registers = true; // loops have all registers that they write in host registers
   bool inline_system = true;  // the usual case of CLI, PUSHF, MOVS and the like without a call into the core
   bool record_blocks = false; // blocks note that they are entered, for Translator::recent_blocks()

@@ -125,6 +125,7 @@ Translator::Translator(Vcpu& vcpu, const TranslatorOptions& options, TraceSink t
       hot_(options.mmu == TranslatorOptions::Mmu::Windows, options.mmu == TranslatorOptions::Mmu::Tlb) {
   // Every block comes to the dispatcher, with the flags that its registers are shown with.
   if (options_.trace_execution) options_.chain = options_.jump_cache = options_.flag_liveness = false;
+  if (options_.trace_guest_code || options_.trace_host_code) options_.superblocks = false;  // shown in one piece
   if (options_.perf_map) perf_map_ = std::make_unique<PerfMap>(*options_.perf_map);
   frames_.resize(vcpu_.map().tracker().frame_count());
   vcpu_.tlb().set_listener(this);
