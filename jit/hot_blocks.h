@@ -17,8 +17,8 @@ class HotBlocks {
   static constexpr unsigned kSlots = 1u << 16;
   static constexpr unsigned kHotSamples = 3;
   // A fill costs a few microseconds, a sample stands for the interval of SampleTimer: a block whose page
-  // spends more than about a tenth of its time in the block's fills does better with the software TLB.
-  static constexpr unsigned kFreeFaults = 64, kFaultsPerSample = 20;
+  // spends more than about a fifth of its time in the block's fills does better with the software TLB.
+  static constexpr unsigned kFreeFaults = 64, kFaultsPerSample = 30;
 
   // Whether an address space has been sampled this often since its last flush; all have when `always`.
   static constexpr uint8_t kMatureSamples = 3;

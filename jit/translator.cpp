@@ -33,9 +33,56 @@ void on_fault(int signal, siginfo_t* info, void* context) {
   sigaction(signal, &previous_actions[signal], nullptr);
 }
 
+// Sends SIGPROF to this thread again and again while it runs guest code. (Not a timer of processor time: those fire at ticks
+// of the host's scheduler, milliseconds apart.)
+class SampleTimer {
+ public:
+  SampleTimer() {
+    sigevent event = {};
+    event.sigev_notify = SIGEV_THREAD_ID;
+    event.sigev_signo = SIGPROF;
+    event._sigev_un._tid = gettid();
+    exists_ = timer_create(CLOCK_MONOTONIC, &event, &timer_) == 0;  // without samples no block becomes hot
+  }
+  ~SampleTimer();
+  SampleTimer(const SampleTimer&) = delete;
+  SampleTimer& operator=(const SampleTimer&) = delete;
+
+  void start() {
+    if (!running_) set(kSampleNanoseconds);
+    running_ = true;
+  }
+  void stop() {
+    if (running_) set(0);
+    running_ = false;
+  }
+
+ private:
+  static constexpr long kSampleNanoseconds = 500'000;
+  void set(long nanoseconds) {
+    itimerspec interval = {};
+    interval.it_value.tv_nsec = interval.it_interval.tv_nsec = nanoseconds;
+    if (exists_) timer_settime(timer_, 0, &interval, nullptr);
+  }
+  timer_t timer_ = {};
+  bool exists_ = false;
+  volatile bool running_ = false;  // also changed by the signal handler
+};
+
+thread_local SampleTimer* sample_timer = nullptr;
+
+SampleTimer::~SampleTimer() {
+  sample_timer = nullptr;
+  if (exists_) timer_delete(timer_);
+}
+
 void on_sample(int, siginfo_t*, void* context) {
   const int saved_errno = errno;
-  if (current_translator) current_translator->handle_sample(context);
+  if (current_translator) {
+    current_translator->handle_sample(context);
+  } else if (sample_timer) {
+    sample_timer->stop();  // until the thread runs guest code again
+  }
   errno = saved_errno;
 }
 
@@ -80,32 +127,6 @@ class SignalStack {
   static constexpr unsigned kAutodisarm = 1u << 31;  // SS_AUTODISARM
   void* memory_;
   stack_t previous_ = {};
-};
-
-// Sends SIGPROF to this thread after every kSampleInterval of processor time.
-class SampleTimer {
- public:
-  SampleTimer() {
-    sigevent event = {};
-    event.sigev_notify = SIGEV_THREAD_ID;
-    event.sigev_signo = SIGPROF;
-    event._sigev_un._tid = gettid();
-    armed_ = timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &timer_) == 0;
-    if (!armed_) return;  // without samples no block becomes hot
-    itimerspec interval = {};
-    interval.it_value.tv_nsec = interval.it_interval.tv_nsec = kSampleNanoseconds;
-    timer_settime(timer_, 0, &interval, nullptr);
-  }
-  ~SampleTimer() {
-    if (armed_) timer_delete(timer_);
-  }
-  SampleTimer(const SampleTimer&) = delete;
-  SampleTimer& operator=(const SampleTimer&) = delete;
-
- private:
-  static constexpr long kSampleNanoseconds = 1'000'000;
-  timer_t timer_ = {};
-  bool armed_ = false;
 };
 
 }  // namespace
@@ -166,12 +187,15 @@ void Translator::step() {
 void Translator::enter_guest() {
   install_fault_handlers();
   thread_local SignalStack signal_stack;
-  if (windows_ && options_.mmu == TranslatorOptions::Mmu::Auto) thread_local SampleTimer sample_timer;
+  thread_local SampleTimer timer;
+  sample_timer = &timer;
+  if (windows_ && options_.mmu == TranslatorOptions::Mmu::Auto) timer.start();
   current_translator = this;
   follow_gs(true);
   run_guest();
   follow_gs(false);
   current_translator = nullptr;
+  if (state_.attention.load() & attention::kHalt) timer.stop();
 }
 
 // GS is this thread's: nobody else may change it for the vCPU.

@@ -165,7 +165,7 @@ class Translator final : public Engine,
   void trace_block(const Block& block, std::span<const std::byte> host_code);
   void note_entry(uint64_t host);
 
-  static constexpr unsigned kBuckets = 1u << 17;
+  static constexpr unsigned kBuckets = 1u << 19;
 
   // A block's bytes in one frame.
   struct FrameNode {
