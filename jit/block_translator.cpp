@@ -292,8 +292,12 @@ void BlockTranslator::emit_out_of_line() {
   for (const SideExit& side : side_exits_) {
     a_.bind(side.entry);
     flags_ = FlagHome::Host;
-    emit_poll(side.target);  // before the swaps, which a poll would undo
-    if (!swaps_.empty()) emit_swaps();
+    if (swaps_.empty()) {
+      exit_to(side.target, side.target);
+      continue;
+    }
+    emit_poll(side.target);  // which undoes the swaps itself
+    emit_swaps();
     exit_polled(side.target);
   }
   for (const LinkStub& stub : link_stubs_) {
