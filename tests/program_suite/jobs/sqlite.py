@@ -30,7 +30,7 @@ QUESTIONS = (
     "select name from people where name like '%ab%' or name glob '[x-z]*' order by name, id",
     "select json_group_array(json_object('id', id, 'name', name)) from people where id < 40",
     "select sum(a.price * b.price) from orders a join orders b on b.id = a.id + 1 where a.id < 3000",
-    "select hex(randomblob(0)), quote(zeroblob(3)), abs(-5), coalesce(null, 3), typeof(1.5), unicode('ß')",
+    "select length(randomblob(9)), quote(zeroblob(3)), abs(-5), coalesce(null, 3), typeof(1.5), unicode('ß')",
     "select count(*) from search where search match 'be* OR ca*'",
     "select id from box where x0 < 500 and x1 > 400 and y0 < 300 and y1 > 200 order by id",
 )
