@@ -25,7 +25,7 @@ Result<Outcome> Vcpu::transfer_real(const SystemInstruction& insn, uint16_t sele
   if (offset > target.limit) return raise(vector::kGp, 0);
   if (insn.op == SystemOp::CallFar) {
     const uint64_t frame[2] = {cs.selector, insn.next_rip() & code_mask()};
-    auto sp = write_frame({state_.segments[kSs], stack_mask(), current_view(), 0}, state_.gpr[kRsp], frame, 2,
+    auto sp = write_frame({state_.segments[kSs], stack_mask(), current_view(), 0, true}, state_.gpr[kRsp], frame, 2,
                           insn.operand_bytes);
     if (!sp) return std::unexpected(sp.error());
     set_sp(*sp);
@@ -89,7 +89,7 @@ Result<Outcome> Vcpu::transfer_far(const SystemInstruction& insn) {
   if (auto done = set_accessed(*code); !done) return std::unexpected(done.error());
   if (call) {
     const uint64_t frame[2] = {state_.segments[kCs].selector, insn.next_rip() & code_mask()};
-    auto sp = write_frame({state_.segments[kSs], stack_mask(), current_view(), 0}, state_.gpr[kRsp], frame, 2,
+    auto sp = write_frame({state_.segments[kSs], stack_mask(), current_view(), 0, true}, state_.gpr[kRsp], frame, 2,
                           insn.operand_bytes);
     if (!sp) return std::unexpected(sp.error());
     set_sp(*sp);
@@ -173,7 +173,7 @@ Result<Outcome> Vcpu::transfer_gate(const SystemInstruction& insn, uint16_t sele
     if (call) {
       frame[items++] = state_.segments[kCs].selector;
       frame[items++] = return_rip;
-      auto sp = write_frame({state_.segments[kSs], stack_mask(), current_view(), 0}, state_.gpr[kRsp], frame,
+      auto sp = write_frame({state_.segments[kSs], stack_mask(), current_view(), 0, true}, state_.gpr[kRsp], frame,
                             items, bytes);
       if (!sp) return std::unexpected(sp.error());
       set_sp(*sp);

@@ -245,6 +245,7 @@ Result<void> Vcpu::read_stack_frame(uint64_t offset, uint64_t* values, unsigned 
   }
   auto address = linearize(kSs, sp, count * bytes, AccessKind::Read);
   if (!address) return std::unexpected(address.error());
+  if (misaligned(*address, bytes)) return raise(vector::kAc, 0);
   if (bytes == 8) return read_linear(*address, values, count * 8, current_view());
   std::byte image[kMaxFrameItems * 4];
   if (auto done = read_linear(*address, image, count * bytes, current_view()); !done) return done;
@@ -278,6 +279,7 @@ Result<uint64_t> Vcpu::write_frame(const StackTarget& stack, uint64_t sp, const 
   };
   const unsigned size = count * bytes;
   const uint64_t bottom = (sp - size) & stack.mask;
+  if (stack.same_privilege && misaligned({stack.segment.base + bottom}, bytes)) return raise(vector::kAc, 0);
   if (bottom > stack.mask - size) {
     // SP wraps inside the frame, which is legal for single pushes: check all of them, then write.
     for (unsigned i = 1; i <= count; ++i) {
@@ -300,6 +302,10 @@ Result<uint64_t> Vcpu::write_frame(const StackTarget& stack, uint64_t sp, const 
   auto address = linear(bottom, size);
   if (!address) return std::unexpected(address.error());
   if (auto done = write_linear(*address, image, size, stack.view); !done) {
+    // What a far call has pushed before the fault stays.
+    for (unsigned i = 1; stack.same_privilege && i <= count; ++i) {
+      if (!write_linear(wrap(address->value + size - i * bytes), values[i - 1], bytes, stack.view)) break;
+    }
     return first_push_fault(*address + size, count, bytes, stack.view, done.error());
   }
   return bottom;

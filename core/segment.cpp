@@ -247,7 +247,8 @@ Result<Outcome> Vcpu::examine_selector(const SystemInstruction& insn) {
   switch (insn.op) {
     case SystemOp::Lar:
       if (!system(0x1a3e, 0x1a04)) return advance(insn);
-      write_gpr(insn.reg, (d.raw >> 32) & 0x00f0'ff00, insn.operand_bytes);
+      // AMD leaves the upper bits of the limit in.
+      write_gpr(insn.reg, (d.raw >> 32) & (amd_ ? 0x00ff'ff00 : 0x00f0'ff00), insn.operand_bytes);
       break;
     case SystemOp::Lsl:
       if (!system(0x0a0e, 0x0a04)) return advance(insn);

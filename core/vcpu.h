@@ -229,7 +229,8 @@ class Vcpu {
     Segment segment;
     uint64_t mask;
     TlbView view;
-    uint32_t error_code;  // of the #SS when there is no room
+    uint32_t error_code;       // of the #SS when there is no room
+    bool same_privilege = false;  // the pushes are the program's own: #AC if it is armed
   };
   std::unexpected<Exception> first_push_fault(LinearAddr top, unsigned count, unsigned bytes, TlbView view,
                                               const Exception& fault);

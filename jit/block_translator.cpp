@@ -61,7 +61,7 @@ void BlockTranslator::decode(std::span<const uint8_t> code) {
     }
     if (status == Decoder::Status::Invalid) ++stats_.unknown_opcodes;
     rip += insn.zydis.length;
-    end = std::max(end, offset + insn.zydis.length);
+    end = std::max(end, offset + insn.examined);
     if (insn.ends_block()) {
       const auto next = block_->windows && options_.superblocks ? superblock_goes_on_at(insn) : std::nullopt;
       if (!next) break;

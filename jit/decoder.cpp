@@ -151,6 +151,15 @@ void correct_branch(ZydisDecodedInstruction& zydis, bool amd) {
   if (amd && code64 && near && operand_size && !wide) zydis.operand_width = 16;
 }
 
+// Far pointers of 64 bits are Intel's: to AMD, REX.W of LSS, LFS, LGS and far CALL and JMP means 32 bits (APM vol. 3).
+void correct_far_pointer(ZydisDecodedInstruction& zydis, bool amd) {
+  const bool far = zydis.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR &&
+                   (zydis.mnemonic == ZYDIS_MNEMONIC_CALL || zydis.mnemonic == ZYDIS_MNEMONIC_JMP);
+  const bool load = zydis.mnemonic == ZYDIS_MNEMONIC_LSS || zydis.mnemonic == ZYDIS_MNEMONIC_LFS ||
+                    zydis.mnemonic == ZYDIS_MNEMONIC_LGS;
+  if (amd && (far || load) && zydis.operand_width == 64) zydis.operand_width = 32;
+}
+
 // SIB.base of 5 with ModRM.mod of 0 is no base, whatever REX.B says. Zydis 4.0 says R13D where the address
 // size is 32 bits.
 void correct_base(GuestInstruction& insn) {
@@ -392,6 +401,7 @@ Decoder::Status Decoder::decode(std::span<const uint8_t> bytes, uint64_t rip, Gu
     if (status == ZYDIS_STATUS_NO_MORE_DATA && length < kMaxInstructionBytes) return Status::Truncated;
     std::memset(&out.zydis, 0, sizeof(out.zydis));
     out.zydis.length = 1;
+    out.examined = static_cast<uint8_t>(length);
     out.row = {};
     const bool too_long = status == ZYDIS_STATUS_NO_MORE_DATA || status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG;
     if (too_long) out.row = {.action = Action::System, .system_op = SystemOp::TooLong};
@@ -399,7 +409,9 @@ Decoder::Status Decoder::decode(std::span<const uint8_t> bytes, uint64_t rip, Gu
     return too_long ? Status::Ok : Status::Invalid;
   }
   std::memcpy(out.bytes.data(), bytes.data(), out.zydis.length);
+  out.examined = out.zydis.length;
   correct_branch(out.zydis, amd_);
+  correct_far_pointer(out.zydis, amd_);
   correct_base(out);
   out.vex_w = vex_w_matters(decoder_, out);
   out.row = classify(out);

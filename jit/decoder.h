@@ -66,7 +66,8 @@ struct GuestInstruction {
   std::array<uint8_t, kMaxInstructionBytes> bytes;
   uint64_t rip = 0;  // offset in CS
   InstructionRow row;
-  bool vex_w = false;  // VEX.W, where it means anything in the guest's mode
+  uint8_t examined = 0;  // bytes that decide what it is: more than its length where it is no instruction
+  bool vex_w = false;    // VEX.W, where it means anything in the guest's mode
 
   // Arithmetic flags (flag::kArithmetic): read; certainly overwritten; possibly changed in any way.
   uint32_t flags_read = 0;

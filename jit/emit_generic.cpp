@@ -25,9 +25,13 @@ bool uses_vector_register(const GuestInstruction& insn) {
 }
 
 // In 16-bit code an operand-size prefix means 32 bits, in host code it means 16: it must be added or dropped,
-// but not where it selects the instruction (SSE and a few of the 0F AE, 0F C3 groups).
+// but not where it selects the instruction (SSE, ADCX, and a few of the 0F AE, 0F C3 groups) or makes it none (EMMS).
 bool operand_size_applies(const GuestInstruction& insn) {
-  if (uses_vector_register(insn)) return false;
+  if (uses_vector_register(insn) || insn.zydis.mnemonic == ZYDIS_MNEMONIC_EMMS) return false;
+  for (unsigned i = 0; i < insn.zydis.raw.prefix_count; ++i) {
+    const auto& prefix = insn.zydis.raw.prefixes[i];
+    if (prefix.value == 0x66 && prefix.type == ZYDIS_PREFIX_TYPE_MANDATORY) return false;
+  }
   if (insn.zydis.opcode_map == ZYDIS_OPCODE_MAP_0F)
     return insn.zydis.opcode != 0xae && insn.zydis.opcode != 0xc3;
   return true;

@@ -216,7 +216,9 @@ uint64_t callout_begin(Translator& translator, uint64_t offset, uint64_t access_
   const auto must_raise_ac = [&](LinearAddr address) {
     return state.mode.has(ModeBits::kAlignment) && (address.value & (checked_alignment(access) - 1)) != 0;
   };
-  const auto linear = vcpu.linearize(access.segment, offset, access.size, access.kind);
+  // A line may be flushed through an execute-only segment (SDM vol. 2, CLFLUSH).
+  const AccessKind checked = access.probe ? AccessKind::Fetch : access.kind;
+  const auto linear = vcpu.linearize(access.segment, offset, access.size, checked);
   if (!linear) {
     // An operand that is misaligned, too, is #GP where it would be #SS.
     const uint64_t base = vcpu.code64() ? 0 : state.segments[access.segment].base;

@@ -132,7 +132,7 @@ TEST_F(SegmentTest, ExaminingInstructions) {
   s().gpr[kRax] = kUserData32;
   ASSERT_TRUE(run(lar));
   EXPECT_TRUE(s().rflags & flag::kZf);
-  EXPECT_EQ(s().gpr[kRbx], 0x00c0'f200u);
+  EXPECT_EQ(s().gpr[kRbx] & ~0x000f'0000ull, 0x00c0'f200u);  // the rest is undefined (SDM vol. 2, LAR)
   auto lsl = lar;
   lsl.op = SystemOp::Lsl;
   ASSERT_TRUE(run(lsl));

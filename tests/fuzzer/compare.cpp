@@ -6,6 +6,7 @@
 
 #include "core/exception.h"
 #include "core/vcpu_state.h"
+#include "tests/fuzzer/descriptors.h"
 
 namespace penumbra::fuzz {
 
@@ -54,6 +55,9 @@ void compare_faults(Difference& out, const Case& made, const Outcome& native, co
       ((fetch(native) && engine.vector == vector::kUd) || (native.vector == vector::kUd && fetch(engine)))) {
     return;
   }
+  // AMD pushes before it checks the target's offset, and reads the stack of a return to another privilege before it finds
+  // that there is no such return.
+  if (made.far_transfer && native.vector == vector::kPf && engine.vector == vector::kGp) return;
   out.value("exception", native.vector, engine.vector);
   if (native.vector != engine.vector) return;
   constexpr uint64_t kLargestImage = 512;
@@ -87,7 +91,7 @@ void compare_vectors(Difference& out, const VectorState& native, const VectorSta
   }
 }
 
-// An indirect near call is at `rip`.
+// An indirect or far call is at `rip`.
 bool calls(std::span<const std::byte> memory, uint64_t rip) {
   uint64_t at = rip & (area::kBytes - 1);
   const auto byte = [&](uint64_t offset) {
@@ -95,7 +99,8 @@ bool calls(std::span<const std::byte> memory, uint64_t rip) {
   };
   constexpr unsigned kPrefixes[] = {0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf2, 0xf3};
   while (std::ranges::find(kPrefixes, byte(at)) != std::end(kPrefixes) || (byte(at) & 0xf0) == 0x40) ++at;
-  return byte(at) == 0xff && (byte(at + 1) >> 3 & 7) == 2;
+  const unsigned group = byte(at + 1) >> 3 & 7;
+  return byte(at) == 0x9a || (byte(at) == 0xff && (group == 2 || group == 3));
 }
 
 }  // namespace
@@ -114,8 +119,18 @@ std::string difference(const Case& made, const Outcome& native, std::span<const 
   const MachineState& there = native.state;
   const MachineState& here = engine.state;
   out.value("rip", there.rip, here.rip);
+  // Nothing is known of the upper half of RSP once code was not 64-bit (SDM vol. 1, 3.4.1.1).
+  const bool wide = made.program.bits == 64 && descriptor_of(there.selectors[kCs]).is_long();
   for (unsigned i = 0; i < 16; ++i) {
-    if (static_cast<int>(i) != made.random_gpr) out.value(kGprNames[i], there.gpr[i], here.gpr[i]);
+    if (static_cast<int>(i) == made.random_gpr) continue;
+    const uint64_t known = i == kRsp && !wide ? 0xffff'ffff : ~uint64_t{0};
+    out.value(kGprNames[i], there.gpr[i] & known, here.gpr[i] & known);
+  }
+  constexpr const char* kSegmentNames[] = {"es", "cs", "ss", "ds", "fs", "gs"};
+  for (unsigned i = 0; i < 6; ++i) {
+    // The way back from the host's kernel makes any null selector a zero (SDM vol. 2, IRET).
+    if (is_null(there.selectors[i]) && is_null(here.selectors[i])) continue;
+    out.value(kSegmentNames[i], there.selectors[i], here.selectors[i]);
   }
   // RF is set in a fault's frame and does not say anything; VM cannot change.
   uint64_t flags =
@@ -126,11 +141,14 @@ std::string difference(const Case& made, const Outcome& native, std::span<const 
   out.value("gs base", there.gs_base, here.gs_base);
   compare_vectors(out, there.vector, here.vector, made.x87_on_fault || there.rip != made.program.start.rip);
 
-  // A call to where no code can be faults before the CPU pushes, and after the translator does.
+  const uint64_t code_offset = there.rip + descriptor_of(there.selectors[kCs]).base();
+  // A call to where no code can be: near, it faults before the CPU pushes and after the translator does; far, the
+  // other way round on AMD.
   Hole pushed{};
-  if (native.vector == vector::kGp && calls(native_memory, there.rip)) {
+  if (native.vector == vector::kGp && calls(native_memory, code_offset)) {
+    constexpr uint64_t kFarReturn = 16;
     const uint64_t top = there.gpr[kRsp] & (area::kBytes - 1);
-    pushed = {top < 8 ? 0 : top - 8, top};
+    pushed = {top < kFarReturn ? 0 : top - kFarReturn, top};
   }
   for (uint64_t page = 0; page < area::kPages; ++page) {
     const uint64_t begin = page * area::kPage, end = begin + area::kPage;

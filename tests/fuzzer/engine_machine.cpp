@@ -1,5 +1,7 @@
 #include "tests/fuzzer/engine_machine.h"
 
+#include "tests/fuzzer/descriptors.h"
+
 namespace penumbra::fuzz {
 
 namespace {
@@ -16,8 +18,10 @@ jit::TranslatorOptions make_options(std::string_view switches) {
   return options;
 }
 
-// Ends of the tables in guest physical memory: PML4, then page-directory-pointer tables and so on.
-constexpr uint64_t kTables = 0x1000, kGdt = 0x20000;
+// Guest physical memory: PML4, then page-directory-pointer tables and so on; GDT and LDT.
+constexpr uint64_t kTables = 0x1000, kDescriptorPage = 0x2'0000;
+// The descriptor tables' linear address is the kernel's half, as natively.
+constexpr uint64_t kDescriptors = 0xffff'ff00'0000'0000, kGdt = 0, kLdt = 0x800;
 
 }  // namespace
 
@@ -40,29 +44,33 @@ void EngineMachine::build_tables() {
   constexpr uint64_t kPresentWritableUser = 7, kPresentUser = 5, kAccessedDirty = 0x60,
                      kNoExecute = 1ull << 63;
   uint64_t next = kTables + area::kPage;
+  const auto map_page = [&](uint64_t linear, uint64_t leaf) {
+    uint64_t table = kTables;
+    for (unsigned shift = 39; shift > 12; shift -= 9) {
+      const uint64_t entry = table + (linear >> shift & 511) * 8;
+      if (!(map_.read({entry}, 8) & 1)) {
+        map_.write({entry}, 8, next | kPresentWritableUser);
+        next += area::kPage;
+      }
+      table = map_.read({entry}, 8) & ~uint64_t{0xfff};
+    }
+    map_.write({table + (linear >> 12 & 511) * 8}, 8, leaf);
+  };
   for (const uint64_t base : {area::kLow, area::kHigh}) {
     for (uint64_t page = 0; page < area::kPages; ++page) {
-      const uint64_t linear = base + page * area::kPage;
-      uint64_t table = kTables;
-      for (unsigned shift = 39; shift > 12; shift -= 9) {
-        const uint64_t entry = table + (linear >> shift & 511) * 8;
-        if (!(map_.read({entry}, 8) & 1)) {
-          map_.write({entry}, 8, next | kPresentWritableUser);
-          next += area::kPage;
-        }
-        table = map_.read({entry}, 8) & ~uint64_t{0xfff};
-      }
       const area::Rights rights = area::rights(page);
-      if (!rights.present) continue;
-      map_.write({table + (linear >> 12 & 511) * 8}, 8,
-                 (kPhysical + page * area::kPage) | (rights.write ? kPresentWritableUser : kPresentUser) |
-                     kAccessedDirty | (rights.execute ? 0 : kNoExecute));
+      const uint64_t leaf = (kPhysical + page * area::kPage) |
+                            (rights.write ? kPresentWritableUser : kPresentUser) | kAccessedDirty |
+                            (rights.execute ? 0 : kNoExecute);
+      map_page(base + page * area::kPage, rights.present ? leaf : 0);
     }
   }
-  // Linux' GDT as far as user code can load it.
-  map_.write({kGdt + selector::kCode32 / 8 * 8}, 8, 0x00cf'fb00'0000'ffff);
-  map_.write({kGdt + selector::kData / 8 * 8}, 8, 0x00cf'f300'0000'ffff);
-  map_.write({kGdt + selector::kCode64 / 8 * 8}, 8, 0x00af'fb00'0000'ffff);
+  constexpr uint64_t kPresentWritable = 3;
+  map_page(kDescriptors, kDescriptorPage | kPresentWritable | kAccessedDirty | kNoExecute);
+  for (unsigned i = 0; i < kGdtEntries; ++i) map_.write({kDescriptorPage + kGdt + i * 8}, 8, gdt_entry(i));
+  for (unsigned i = 0; i < std::size(ldt::kEntries); ++i) {
+    map_.write({kDescriptorPage + kLdt + i * 8}, 8, ldt::kEntries[i]);
+  }
 }
 
 // Only the bytes that differ are written: code pages through the map, so that translations are dropped.
@@ -95,9 +103,17 @@ void EngineMachine::event_delivered(const EventRecord& event) {
   outcome_.state.fs_base = s.segments[kFs].base;
   outcome_.state.gs_base = s.segments[kGs].base;
   outcome_.state.vector = load_vector_state(s.guest_vector_state.data());
+  for (unsigned i = 0; i < s.segments.size(); ++i) outcome_.state.selectors[i] = s.segments[i].selector;
   outcome_.vector = event.vector;
   outcome_.error_code = event.has_error_code ? event.error_code : 0;
   outcome_.cr2 = event.cr2;
+  // Linux lets user code raise these only.
+  const bool allowed = event.vector == vector::kBp || event.vector == vector::kOf;
+  if (event.software && !allowed) {
+    outcome_.state.rip = s.rip;
+    outcome_.error_code = event.vector * 8u + 2;
+    outcome_.vector = vector::kGp;
+  }
 }
 
 void EngineMachine::give_up() {
@@ -112,22 +128,18 @@ Outcome EngineMachine::run(const Program& program, bool cold_tlb) {
   s.gpr = program.start.gpr;
   s.rip = program.start.rip;
   s.rflags = program.start.rflags;
-  constexpr uint16_t kUserData = 0xf3, kUserCode = 0xfb;  // present, DPL 3, accessed
-  for (Segment& segment : s.segments) {
-    segment = {.base = 0,
-               .limit = ~0u,
-               .selector = selector::kData,
-               .attributes = kUserData | Segment::kBig | Segment::kGranular};
+  for (unsigned i = 0; i < s.segments.size(); ++i) {
+    const uint16_t chosen = program.start.selectors[i];
+    s.segments[i] = is_null(chosen) ? null_segment(chosen) : descriptor_of(chosen).segment(chosen);
   }
   s.segments[kFs].base = program.start.fs_base;
   s.segments[kGs].base = program.start.gs_base;
-  const bool wide = program.bits == 64;
-  s.segments[kCs] = {.base = 0,
-                     .limit = ~0u,
-                     .selector = wide ? selector::kCode64 : selector::kCode32,
-                     .attributes = static_cast<uint16_t>(kUserCode | Segment::kGranular |
-                                                         (wide ? Segment::kLong : Segment::kBig))};
-  s.gdtr = {.base = kGdt, .limit = 0x7f};
+  constexpr uint16_t kLdtAttributes = Segment::kPresent | system_type::kLdt;
+  s.gdtr = {.base = kDescriptors + kGdt, .limit = kGdtEntries * 8 - 1};
+  s.ldtr = {.base = kDescriptors + kLdt,
+            .limit = std::size(ldt::kEntries) * 8 - 1,
+            .selector = 0x50,
+            .attributes = kLdtAttributes};
   s.idtr = {.base = 0, .limit = 0};  // any exception ends in a triple fault; the listener has seen the first
   // Too short to name an I/O permission map: no port is allowed.
   s.tr = {.base = 0, .limit = 0x65, .selector = 0x40, .attributes = 0x8b};

@@ -26,6 +26,7 @@ VectorState load_vector_state(const std::byte* image);                // honours
 struct MachineState {
   std::array<uint64_t, 16> gpr{};
   uint64_t rip = 0, rflags = 0x202;
+  std::array<uint16_t, 6> selectors{};  // as ModRM.reg counts them: ES CS SS DS FS GS
   uint64_t fs_base = 0, gs_base = 0;
   VectorState vector;
 };

@@ -16,6 +16,11 @@
 namespace penumbra::fuzz {
 namespace {
 
+constexpr std::array<unsigned, 3> kWidths = {64, 32, 16};
+unsigned column_of(unsigned bits) {
+  return static_cast<unsigned>(std::ranges::find(kWidths, bits) - kWidths.begin());
+}
+
 constexpr std::byte kHalt{0xf4}, kNop{0x90};
 
 struct Options {
@@ -56,7 +61,7 @@ class Fuzzer {
 
   int run() {
     if (!options_.one.empty()) return run_one();
-    for (const unsigned bits : {64u, 32u}) {
+    for (const unsigned bits : kWidths) {
       if (options_.bits == 0 || options_.bits == bits) run_bits(bits);
     }
     if (options_.coverage) print_coverage();
@@ -67,8 +72,8 @@ class Fuzzer {
 
  private:
   struct Coverage {
-    std::array<uint64_t, 2> cases{};  // 64 and 32 bits
-    std::array<bool, 2> exists{};
+    std::array<uint64_t, kWidths.size()> cases{};
+    std::array<bool, kWidths.size()> exists{};
   };
 
   // Anew now and then: an engine gives up windows where too many faults were (jit/hot_blocks.h).
@@ -84,16 +89,22 @@ class Fuzzer {
     Program program;
     program.memory.assign(area::kBytes, kHalt);
     program.start.rip = area::kLow + area::kCode;
+    program.start.selectors.fill(selector::kData);
+    program.start.selectors[kCs] = selector::kCode64;
     for (auto& engine : engines_) engine->run(program, true);
   }
 
   void run_bits(unsigned bits) {
     const Generator generator(bits);
     const SequenceGenerator sequences(bits, generator.forms());
-    const unsigned column = bits == 64 ? 0 : 1;
+    if (bits == 16 && !native_.has_ldt()) {
+      fmt::print("no 16-bit code: the host lets no program have segments of its own\n");
+      return;
+    }
+    const unsigned column = column_of(bits);
     for (const ZydisMnemonic mnemonic : generator.mnemonics()) coverage_[mnemonic].exists[column] = true;
-    const uint64_t parts = options_.bits == 0 ? 2 : 1;
-    const uint64_t first = mix(options_.seed * 2 + column);
+    const uint64_t parts = options_.bits == 0 ? kWidths.size() : 1;
+    const uint64_t first = mix(options_.seed * kWidths.size() + column);
     const uint64_t most_attempts = 1000 + 10'000 * options_.cases;
     uint64_t attempt = 0;
     for (uint64_t i = 0; i < options_.cases / parts && attempt < most_attempts;) {
@@ -114,7 +125,7 @@ class Fuzzer {
     if (!generator.make_single(chosen, seed, case_)) return false;
     name_ = fmt::format("{}:{:x}", bits, seed);
     ++cases_;
-    ++coverage_[case_.mnemonic].cases[bits == 64 ? 0 : 1];
+    ++coverage_[case_.mnemonic].cases[column_of(bits)];
     run_case();
     return true;
   }
@@ -187,8 +198,9 @@ class Fuzzer {
 
   // Instructions but NOPs.
   std::string disassemble() const {
-    const ZydisMachineMode mode =
-        case_.program.bits == 64 ? ZYDIS_MACHINE_MODE_LONG_64 : ZYDIS_MACHINE_MODE_LEGACY_32;
+    const ZydisMachineMode mode = case_.program.bits == 64   ? ZYDIS_MACHINE_MODE_LONG_64
+                                  : case_.program.bits == 32 ? ZYDIS_MACHINE_MODE_LEGACY_32
+                                                             : ZYDIS_MACHINE_MODE_LEGACY_16;
     std::string out;
     uint64_t rip = case_.program.start.rip;
     for (std::span<const std::byte> rest = code(); !rest.empty();) {
@@ -244,9 +256,9 @@ class Fuzzer {
       const Coverage& coverage = coverage_[mnemonic];
       const char* reason = reason_not_native(mnemonic);
       std::string note = reason ? reason : "";
-      if (!reason && !coverage.exists[0] && !coverage.exists[1]) note = "Zydis knows no encoding of it";
-      fmt::print("{:<18} {:<10} {:>8} {:>8}  {}\n", ZydisMnemonicGetString(mnemonic),
-                 jit::name_of(row.instruction_class), coverage.cases[0], coverage.cases[1], note);
+      if (!reason && std::ranges::none_of(coverage.exists, std::identity())) note = "Zydis knows no encoding of it";
+      fmt::print("{:<18} {:<10} {:>8} {:>8} {:>8}  {}\n", ZydisMnemonicGetString(mnemonic),
+                 jit::name_of(row.instruction_class), coverage.cases[0], coverage.cases[1], coverage.cases[2], note);
     }
   }
 
@@ -281,7 +293,7 @@ int main(int argc, char** argv) {
   app.add_option("--seed", options.seed, "what the cases follow from");
   app.add_option("--cases", options.cases, "how many single instructions");
   app.add_option("--sequences", options.sequences, "how many sequences of instructions");
-  app.add_option("--bits", options.bits, "64 or 32 only");
+  app.add_option("--bits", options.bits, "64, 32 or 16 only");
   app.add_option("--only", options.only, "one mnemonic only, in lower case");
   app.add_option("--case", options.one, "one case, as a failure names it");
   app.add_option("--max-failures", options.max_failures, "when to stop");

@@ -1,6 +1,8 @@
 #include "tests/fuzzer/native_machine.h"
 
+#include <asm/ldt.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -8,7 +10,10 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
 #include <stdexcept>
+
+#include "tests/fuzzer/descriptors.h"
 
 namespace penumbra::fuzz {
 
@@ -18,6 +23,8 @@ struct NativeEntry {
   uint64_t rip, cs, rflags, rsp, ss;
   uint64_t fs_base, gs_base;
   std::byte* vector_image;
+  uint64_t launch_stack;
+  uint64_t ds, es, fs, gs;
 };
 
 extern "C" {
@@ -29,11 +36,13 @@ int fuzz_on_signal(int signal, siginfo_t* info, void* context);
 uint32_t fuzz_native = 0;  // the program is running: FS and GS are its own
 uint64_t fuzz_stack = 0, fuzz_host_fs = 0;
 uint64_t fuzz_program_fs = 0, fuzz_program_gs = 0;
+uint16_t fuzz_program_selectors[4] = {};  // DS ES FS GS
 }
 
 // SAFETY: fuzz_enter saves what the ABI preserves and leaves through fuzz_resume with the same stack pointer.
 // The signal entry puts the thread's FS base back before any C++ runs, and clears AC and NT, which the kernel
-// leaves as the program had them.
+// leaves as the program had them. IRET to a 16-bit stack leaves bits 16 to 31 of ESP as they were: the launch stack has
+// zeros there.
 asm(R"(
 .text
 .globl fuzz_enter
@@ -52,10 +61,14 @@ fuzz_enter:
   rdfsbase %rax
   mov %rax, fuzz_host_fs(%rip)
   movl $1, fuzz_native(%rip)
-  mov $0x2b, %eax
+  mov 192(%rdi), %rsp
+  mov 200(%rdi), %rax
   mov %eax, %ds
+  mov 208(%rdi), %rax
   mov %eax, %es
+  mov 216(%rdi), %rax
   mov %eax, %fs
+  mov 224(%rdi), %rax
   mov %eax, %gs
   mov 168(%rdi), %rax
   wrfsbase %rax
@@ -109,6 +122,10 @@ fuzz_signal_entry:
   mov %rax, fuzz_program_fs(%rip)
   rdgsbase %rax
   mov %rax, fuzz_program_gs(%rip)
+  mov %ds, fuzz_program_selectors(%rip)
+  mov %es, 2 + fuzz_program_selectors(%rip)
+  mov %fs, 4 + fuzz_program_selectors(%rip)
+  mov %gs, 6 + fuzz_program_selectors(%rip)
   xor %eax, %eax
   mov %eax, %fs
   mov fuzz_host_fs(%rip), %rax
@@ -119,8 +136,7 @@ fuzz_signal_entry:
   add $8, %rsp
   test %eax, %eax
   jz 2f
-  mov $0x2b, %eax
-  mov %eax, %fs
+  mov 4 + fuzz_program_selectors(%rip), %fs
   mov fuzz_program_fs(%rip), %rax
   wrfsbase %rax
 2:
@@ -137,6 +153,7 @@ constexpr uint64_t kPatienceTicks = 2;  // of 10 ms
 constexpr int kFaultSignals[] = {SIGSEGV, SIGFPE, SIGILL, SIGBUS, SIGTRAP};
 struct sigaction translator_action[NSIG];
 
+constexpr uint64_t kLaunchStack = 0x3b57'0000'0000, kLaunchBytes = area::kPage;
 constexpr int kGregs[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
                             REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
 
@@ -183,6 +200,10 @@ int on_signal(int signal, void* info, void* context) {
   state.rflags = static_cast<uint64_t>(regs[REG_EFL]);
   state.fs_base = fuzz_program_fs;
   state.gs_base = fuzz_program_gs;
+  uint16_t frame_selectors[4];  // cs, gs, fs, ss
+  std::memcpy(frame_selectors, &regs[REG_CSGSFS], sizeof(frame_selectors));
+  const uint16_t* const data = fuzz_program_selectors;
+  state.selectors = {data[1], frame_selectors[0], frame_selectors[3], data[0], data[2], data[3]};
   state.vector = load_vector_state(
       reinterpret_cast<const std::byte*>(static_cast<ucontext_t*>(context)->uc_mcontext.fpregs));
   outcome.vector = static_cast<uint8_t>(regs[REG_TRAPNO]);
@@ -222,6 +243,28 @@ NativeMachine::NativeMachine() {
     }
   }
   close(fd);
+  launch_stack_ = static_cast<std::byte*>(mmap(reinterpret_cast<void*>(kLaunchStack), kLaunchBytes,
+                                               PROT_READ | PROT_WRITE,
+                                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0));
+  if (launch_stack_ == MAP_FAILED) throw std::runtime_error("mmap of the launch stack failed");
+  load_ldt();
+}
+
+void NativeMachine::load_ldt() {
+  for (unsigned i = 0; i < std::size(ldt::kEntries); ++i) {
+    const Descriptor descriptor{.raw = ldt::kEntries[i]};
+    user_desc entry = {};
+    entry.entry_number = i;
+    entry.base_addr = static_cast<unsigned>(descriptor.base());
+    entry.limit = descriptor.limit();
+    entry.seg_32bit = descriptor.big();
+    entry.contents = descriptor.type() >> 2;
+    entry.read_exec_only = !(descriptor.type() & 2);
+    entry.seg_not_present = !descriptor.present();
+    constexpr int kWrite = 0x11;
+    has_ldt_ = syscall(SYS_modify_ldt, kWrite, &entry, sizeof(entry)) == 0;
+    if (!has_ldt_) return;
+  }
 }
 
 NativeMachine::~NativeMachine() {
@@ -254,8 +297,10 @@ Outcome NativeMachine::run(const Program& program) {
   entry.rsp = entry.gpr[4];
   entry.rip = program.start.rip;
   entry.rflags = program.start.rflags;
-  entry.cs = program.bits == 64 ? selector::kCode64 : selector::kCode32;
-  entry.ss = selector::kData;
+  const auto& selectors = program.start.selectors;
+  entry.es = selectors[kEs], entry.cs = selectors[kCs], entry.ss = selectors[kSs], entry.ds = selectors[kDs],
+  entry.fs = selectors[kFs], entry.gs = selectors[kGs];
+  entry.launch_stack = reinterpret_cast<uint64_t>(launch_stack_) + kLaunchBytes;
   entry.fs_base = program.start.fs_base;
   entry.gs_base = program.start.gs_base;
   entry.vector_image = vector_image;

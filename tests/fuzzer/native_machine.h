@@ -20,6 +20,9 @@ class NativeMachine {
   // Must follow the translator's first run: it installs its fault handlers once, and these hand on to them.
   void install_handlers();
 
+  // The host lets programs have segments of their own: without them there is no 16-bit code.
+  bool has_ldt() const { return has_ldt_; }
+
   Outcome run(const Program& program);
   std::span<const std::byte> memory() const { return {view_, area::kBytes}; }
 
@@ -30,7 +33,10 @@ class NativeMachine {
 
  private:
   friend int on_signal(int signal, void* info, void* context);
+  void load_ldt();
   std::byte* view_ = nullptr;
+  std::byte* launch_stack_ = nullptr;
+  bool has_ldt_ = false;
   void (*tick_)() = nullptr;
   void (*crash_)() = nullptr;
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "tests/fuzzer/descriptors.h"
 #include "tests/fuzzer/encoding.h"
 #include "tests/fuzzer/sandbox.h"
 #include "tests/fuzzer/values.h"
@@ -65,6 +66,8 @@ class Builder {
       if (!roles_.reserved(gpr)) return gpr;
     }
   }
+  // Bytes of an address, and of an operand without prefixes.
+  unsigned address_bytes() const { return bits_ == 16 ? 2 : 4; }
   int later_item() { return static_cast<int>(items_.size() + 1 + random_.below(6)); }  // cut to what there is
 
   unsigned bits_;
@@ -88,8 +91,11 @@ void Builder::choose_state() {
     if (random_.percent(50)) roles_ = {.pointers = {kRsi, kRdi, kR12, kR13}, .index = kRbp, .counter = kRbx};
     code_base_ = random_.percent(50) ? area::kHigh : area::kLow;
     data_base_ = random_.percent(50) ? area::kHigh : area::kLow;
-  } else {
+  } else if (bits_ == 32) {
     roles_ = {.pointers = {kRsi, kRdi}, .index = kRbp, .counter = kRbx};
+  } else {
+    roles_ = {.pointers = {kRsi, kRdi}, .index = kRbx, .counter = kRbp};
+    code_base_ = data_base_ = 0;  // offsets in segments that are the area
   }
   for (auto& gpr : start.gpr) gpr = random_.edge();
   for (const unsigned pointer : roles_.pointers) {
@@ -107,6 +113,9 @@ void Builder::choose_state() {
   if (random_.percent(1)) start.rflags |= flag::kTf;
   if (random_.percent(2)) start.rflags |= flag::kAc;
   start.fs_base = start.gs_base = 0;
+  start.selectors.fill(bits_ == 16 ? ldt::kData16 : selector::kData);
+  start.selectors[kCs] = wide ? selector::kCode64 : bits_ == 32 ? selector::kCode32 : ldt::kCode16;
+  if (bits_ == 16) start.selectors[kFs] = start.selectors[kGs] = selector::kData;
   start.vector = random_vector_state(random_);
   if (random_.percent(90)) {
     start.vector.mxcsr |= 0x1f80;
@@ -116,6 +125,8 @@ void Builder::choose_state() {
 }
 
 bool Builder::acceptable(const jit::GuestInstruction& insn) const {
+  // Whether #AC is raised depends on the mask, in a way that no manual tells.
+  if (insn.row.action == jit::Action::MaskMove && out_.program.start.rflags & flag::kAc) return false;
   switch (insn.row.action) {
     case jit::Action::Generic:
     case jit::Action::Mov:
@@ -198,6 +209,7 @@ bool Builder::add_plain() {
   if (random_.percent(30)) {
     addressing.index = static_cast<int>(roles_.index);
     addressing.shift = static_cast<unsigned>(random_.below(4));
+    if (bits_ == 16) addressing.shift = 0;
   }
   EncodedBytes bytes = encode(form, bits_, random_, &addressing);
   jit::GuestInstruction insn;
@@ -208,9 +220,9 @@ bool Builder::add_plain() {
   if (!decode() || !acceptable(insn)) return false;
   if (form.memory) {
     const auto& disp = insn.zydis.raw.disp;
-    if (disp.size == 32) {
+    if (disp.size > 8) {
       const auto value = static_cast<uint32_t>(random_.below(0x400) - 0x200);
-      std::memcpy(bytes.data() + disp.offset, &value, 4);
+      std::memcpy(bytes.data() + disp.offset, &value, disp.size / 8);
     }
     // SSE operands are aligned more often than not.
     if (random_.percent(70)) bytes[disp.offset] &= 0xf0;
@@ -242,7 +254,7 @@ void Builder::add_branch() {
     item.bytes = {0xe8};
   }
   item.field = static_cast<unsigned>(item.bytes.size());
-  item.field_bytes = near || kind >= 8 ? 4 : 1;
+  item.field_bytes = near || kind >= 8 ? address_bytes() : 1;
   item.bytes.resize(item.field + item.field_bytes);
   add(std::move(item));
 }
@@ -254,7 +266,7 @@ void Builder::add_indirect() {
   const unsigned gpr = free_register();
   Item load;
   load.target = target;
-  load.field_bytes = 4;
+  load.field_bytes = address_bytes();
   if (wide) {  // lea gpr, [rip + target]
     put_rex(load.bytes, true, gpr >= 8, false);
     load.bytes.push_back(0x8d);
@@ -264,7 +276,7 @@ void Builder::add_indirect() {
     load.relative = false;
   }
   load.field = static_cast<unsigned>(load.bytes.size());
-  put(load.bytes, 0, 4);
+  put(load.bytes, 0, load.field_bytes);
   switch (random_.below(4)) {
     case 0:  // jmp or call gpr
     case 1: {
@@ -292,8 +304,13 @@ void Builder::add_indirect() {
     default: {  // jmp or call [address]
       Item jump;
       const uint64_t slot = area::kIsland + random_.below(64) * 8;
-      jump.bytes = {0xff, static_cast<uint8_t>(random_.percent(50) ? 0x24 : 0x14), 0x25};  // [disp32]
-      put(jump.bytes, area::kLow + slot, 4);
+      if (bits_ == 16) {  // [disp16]
+        jump.bytes = {0xff, static_cast<uint8_t>(random_.percent(50) ? 0x26 : 0x16)};
+        put(jump.bytes, slot, 2);
+      } else {  // [disp32]
+        jump.bytes = {0xff, static_cast<uint8_t>(random_.percent(50) ? 0x24 : 0x14), 0x25};
+        put(jump.bytes, area::kLow + slot, 4);
+      }
       jump.target = target;
       jump.absolute_slot = static_cast<int>(slot);
       add(std::move(jump));
@@ -311,7 +328,7 @@ void Builder::add_store_into_code() {
       const unsigned gpr = free_register();
       put_rex(item.bytes, false, false, gpr >= 8);
       item.bytes.push_back(static_cast<uint8_t>(0xb8 | (gpr & 7)));
-      put(item.bytes, random_.next(), 4);
+      put(item.bytes, random_.next(), address_bytes());
     } else {
       item.bytes = {kSimpleOpcodes[random_.below(std::size(kSimpleOpcodes))]};
     }
@@ -331,21 +348,26 @@ void Builder::add_store_into_code() {
   const Item& target = items_[static_cast<size_t>(victim)];
   Item store;
   store.target = victim;
-  store.field_bytes = 4;
+  store.field_bytes = address_bytes();
   store.relative = bits_ == 64;
   store.field = 2;
-  if (target.bytes.size() == 1) {  // mov byte [..], imm8
-    store.bytes = {0xc6, 0x05, 0, 0, 0, 0, kSimpleOpcodes[random_.below(std::size(kSimpleOpcodes))]};
+  const auto begin = [&](uint8_t opcode) {  // [rip + disp32], [disp32] or [disp16]
+    store.bytes = {opcode, static_cast<uint8_t>(bits_ == 16 ? 0x06 : 0x05)};
+    put(store.bytes, 0, address_bytes());
+  };
+  if (target.bytes.size() == 1) {
+    begin(0xc6);  // mov byte
+    store.bytes.push_back(kSimpleOpcodes[random_.below(std::size(kSimpleOpcodes))]);
   } else {
-    const unsigned immediate = static_cast<unsigned>(target.bytes.size()) - 4;
-    store.target_byte = immediate;
+    const unsigned immediate = address_bytes();
+    store.target_byte = static_cast<unsigned>(target.bytes.size()) - immediate;
     if (random_.percent(50)) {
-      store.bytes = {0xc7, 0x05};
-      put(store.bytes, 0, 4);
-      put(store.bytes, random_.next(), 4);
+      begin(0xc7);
+      put(store.bytes, random_.next(), immediate);
     } else {
-      store.bytes = {0xc6, 0x05, 0, 0, 0, 0, static_cast<uint8_t>(random_.next())};
-      store.target_byte += static_cast<unsigned>(random_.below(4));
+      begin(0xc6);
+      store.bytes.push_back(static_cast<uint8_t>(random_.next()));
+      store.target_byte += static_cast<unsigned>(random_.below(immediate));
     }
   }
   items_[store_at] = std::move(store);
@@ -354,7 +376,7 @@ void Builder::add_store_into_code() {
 void Builder::add_repeated_string() {
   Item count;
   count.bytes = {0xb9};
-  put(count.bytes, random_.below(20), 4);
+  put(count.bytes, random_.below(20), address_bytes());
   add(std::move(count));
   static constexpr uint8_t kOpcodes[] = {0xa4, 0xa5, 0xa6, 0xa7, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf};
   Item string;
@@ -373,9 +395,10 @@ void Builder::add_loop(unsigned from) {
   step.bytes.push_back(static_cast<uint8_t>(0xc8 | (counter & 7)));  // dec
   Item back;
   back.target = static_cast<int>(from);
-  back.bytes = {0x0f, 0x85, 0, 0, 0, 0};  // jnz
+  back.bytes = {0x0f, 0x85};  // jnz
   back.field = 2;
-  back.field_bytes = 4;
+  back.field_bytes = address_bytes();
+  put(back.bytes, 0, back.field_bytes);
   add(std::move(step));
   add(std::move(back));
 }
