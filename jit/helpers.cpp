@@ -222,13 +222,14 @@ uint64_t callout_begin(Translator& translator, uint64_t offset, uint64_t access_
   if (!linear) {
     // An operand that is misaligned, too, is #GP where it would be #SS.
     const uint64_t base = vcpu.code64() ? 0 : state.segments[access.segment].base;
-    // Of an x87 extended value the mantissa is accessed first.
-    constexpr unsigned kExtended = 10, kMantissa = 8;
-    if (access.size == kExtended) {
-      const auto mantissa = vcpu.linearize(access.segment, offset, kMantissa, access.kind);
-      if (mantissa) {
-        if (must_raise_ac(*mantissa)) return raise_here({.vector = vector::kAc, .has_error_code = true});
-        const auto page = vcpu.translate(*mantissa, access.kind, vcpu.current_view());
+    // Operands of several parts are accessed part by part: of an x87 extended value, the mantissa first.
+    constexpr unsigned kExtended = 10;
+    const unsigned part = checked_alignment(access);
+    const auto first = part < access.size ? vcpu.linearize(access.segment, offset, part, access.kind) : linear;
+    if (first) {
+      if (must_raise_ac(*first)) return raise_here({.vector = vector::kAc, .has_error_code = true});
+      if (access.size == kExtended) {
+        const auto page = vcpu.translate(*first, access.kind, vcpu.current_view());
         if (!page) return raise_here(page.error());
       }
     }

@@ -73,15 +73,14 @@ void EngineMachine::build_tables() {
   }
 }
 
-// Only the bytes that differ are written: code pages through the map, so that translations are dropped.
-void EngineMachine::load(const Memory& memory) {
+// Only the bytes that differ are written: pages with code through the map, so that translations are dropped.
+void EngineMachine::load(const Program& program) {
   for (uint64_t page = 0; page < area::kPages; ++page) {
-    const area::Rights rights = area::rights(page);
-    if (!rights.present) continue;
-    const std::byte* wanted = memory.data() + page * area::kPage;
+    if (!accessible(program, page)) continue;
+    const std::byte* wanted = program.memory.data() + page * area::kPage;
     std::byte* have = ram_ + page * area::kPage;
     if (std::memcmp(wanted, have, area::kPage) == 0) continue;
-    if (!rights.execute) {
+    if (!map_.tracker().holds_code(PhysAddr{kPhysical + page * area::kPage}.frame())) {
       std::memcpy(have, wanted, area::kPage);
       continue;
     }
@@ -93,24 +92,28 @@ void EngineMachine::load(const Memory& memory) {
   }
 }
 
-void EngineMachine::event_delivered(const EventRecord& event) {
-  if (ended_) return;
+void EngineMachine::capture(uint64_t rip) {
   ended_ = true;
   const VcpuState& s = *state_;
   outcome_.state.gpr = s.gpr;
-  outcome_.state.rip = event.rip;
+  outcome_.state.rip = rip;
   outcome_.state.rflags = s.rflags;
   outcome_.state.fs_base = s.segments[kFs].base;
   outcome_.state.gs_base = s.segments[kGs].base;
   outcome_.state.vector = load_vector_state(s.guest_vector_state.data());
   for (unsigned i = 0; i < s.segments.size(); ++i) outcome_.state.selectors[i] = s.segments[i].selector;
+}
+
+void EngineMachine::event_delivered(const EventRecord& event) {
+  if (ended_) return;
+  capture(event.rip);
   outcome_.vector = event.vector;
   outcome_.error_code = event.has_error_code ? event.error_code : 0;
   outcome_.cr2 = event.cr2;
   // Linux lets user code raise these only.
   const bool allowed = event.vector == vector::kBp || event.vector == vector::kOf;
-  if (event.software && !allowed) {
-    outcome_.state.rip = s.rip;
+  if (event.software && !allowed && paging_) {
+    outcome_.state.rip = state_->rip;
     outcome_.error_code = event.vector * 8u + 2;
     outcome_.vector = vector::kGp;
   }
@@ -122,12 +125,8 @@ void EngineMachine::give_up() {
   translator_->interrupt();
 }
 
-Outcome EngineMachine::run(const Program& program, bool cold_tlb) {
-  load(program.memory);
+void EngineMachine::load_protected(const Program& program) {
   VcpuState& s = *state_;
-  s.gpr = program.start.gpr;
-  s.rip = program.start.rip;
-  s.rflags = program.start.rflags;
   for (unsigned i = 0; i < s.segments.size(); ++i) {
     const uint16_t chosen = program.start.selectors[i];
     s.segments[i] = is_null(chosen) ? null_segment(chosen) : descriptor_of(chosen).segment(chosen);
@@ -140,28 +139,59 @@ Outcome EngineMachine::run(const Program& program, bool cold_tlb) {
             .limit = std::size(ldt::kEntries) * 8 - 1,
             .selector = 0x50,
             .attributes = kLdtAttributes};
-  s.idtr = {.base = 0, .limit = 0};  // any exception ends in a triple fault; the listener has seen the first
   // Too short to name an I/O permission map: no port is allowed.
   s.tr = {.base = 0, .limit = 0x65, .selector = 0x40, .attributes = 0x8b};
   s.cr0 = cr0::kPe | cr0::kPg | cr0::kEt | cr0::kNe | cr0::kMp | cr0::kAm | cr0::kWp;
   s.cr4 = cr4::kOsfxsr | cr4::kOsxmmexcpt | cr4::kOsxsave | cr4::kPae | cr4::kFsgsbase | cr4::kUmip;
   s.efer = efer::kLme | efer::kLma | efer::kSce | efer::kNxe;
   s.cr3 = kTables;
-  s.xcr0 = model_.xcr0_mask();
   s.cpl = 3;
+}
+
+void EngineMachine::load_real(const Program& program) {
+  VcpuState& s = *state_;
+  constexpr uint16_t kWritable = Segment::kPresent | Segment::kS | 3;
+  for (unsigned i = 0; i < s.segments.size(); ++i) {
+    const uint16_t chosen = program.start.selectors[i];
+    s.segments[i] = {.base = chosen * 16u, .limit = 0xffff, .selector = chosen, .attributes = kWritable};
+  }
+  s.cr0 = cr0::kEt | cr0::kNe;
+  s.cr4 = s.efer = s.cr3 = 0;
+  s.cpl = 0;
+}
+
+Outcome EngineMachine::run(const Program& program, bool cold_tlb) {
+  load(program);
+  VcpuState& s = *state_;
+  s.gpr = program.start.gpr;
+  s.rip = program.start.rip;
+  s.rflags = program.start.rflags;
+  const bool real = program.kind == Kind::Real;
+  if (real) {
+    load_real(program);
+  } else {
+    load_protected(program);
+  }
+  s.idtr = {.base = 0, .limit = 0};  // any exception ends in a triple fault; the listener has seen the first
+  s.xcr0 = model_.xcr0_mask();
   s.attention = 0;
   s.interrupt_shadow = s.nmi_blocked = s.halted = false;
   std::memset(s.guest_vector_state.data(), 0, s.guest_vector_state.size());
   store_vector_state(program.start.vector, s.guest_vector_state.data());
-  if (cold_tlb) tlb_.flush_all();
+  if (cold_tlb || paging_ == real) tlb_.flush_all();
+  paging_ = !real;
   vcpu_->update_mode();
 
   outcome_ = {};
   ended_ = false;
   gave_up_ = false;
-  while (!(s.attention & attention::kStop) && !gave_up_) {
+  while (!(s.attention & attention::kStop) && !gave_up_ && !s.halted) {
     s.attention = 0;
     translator_->run();
+  }
+  if (s.halted && !ended_) {
+    capture(s.rip);
+    outcome_.halted = true;
   }
   if (!ended_) outcome_.timeout = true;
   return outcome_;

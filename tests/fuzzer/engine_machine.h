@@ -24,10 +24,13 @@ class EngineMachine final : private EventListener {
   void give_up();
 
  private:
-  static constexpr uint64_t kPhysical = 0x40'0000;
+  static constexpr uint64_t kPhysical = area::kReal;
   void event_delivered(const EventRecord& event) override;
   void build_tables();
-  void load(const Memory& memory);
+  void load(const Program& program);
+  void load_protected(const Program& program);
+  void load_real(const Program& program);
+  void capture(uint64_t rip);
 
   std::string name_;
   bool exact_fault_flags_;
@@ -40,6 +43,7 @@ class EngineMachine final : private EventListener {
   std::unique_ptr<jit::Translator> translator_;
   std::byte* ram_;
   Outcome outcome_;
+  bool paging_ = true;
   bool ended_ = false;
   volatile bool gave_up_ = false;
 };

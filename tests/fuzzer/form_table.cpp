@@ -84,6 +84,7 @@ void FormTable::add_opcode(const jit::Decoder& decoder, Form form) {
     if (insn.zydis.opcode != form.opcode || insn.zydis.raw.modrm.offset > modrm_at) continue;
     form.mnemonic = insn.zydis.mnemonic;
     form.modrm = has_modrm;
+    form.isa = insn.zydis.meta.isa_ext;
     form.memory = has_modrm && mod != 3;
     auto at = std::ranges::find_if(found, [&](const Form& other) {
       return other.mnemonic == form.mnemonic && other.memory == form.memory;

@@ -17,6 +17,7 @@ struct Form {
   uint8_t opcode = 0;
   uint8_t prefix = 0;  // 0, 66, F2 or F3
   bool w = false, l = false;
+  ZydisISAExt isa = ZYDIS_ISA_EXT_INVALID;
   bool modrm = false;
   bool memory = false;                 // ModRM.mod is not 3
   std::array<uint8_t, 8> rm_of_reg{};  // by ModRM.reg: the values of ModRM.rm that are this form, a bit each

@@ -1,18 +1,16 @@
 #include "tests/fuzzer/generator.h"
 
 #include <algorithm>
-#include <map>
 
 #include "tests/fuzzer/descriptors.h"
 #include "tests/fuzzer/encoding.h"
+#include "tests/fuzzer/rows.h"
 #include "tests/fuzzer/sandbox.h"
 #include "tests/fuzzer/values.h"
 
 namespace penumbra::fuzz {
 
 namespace {
-
-constexpr uint64_t kNoHole = 0;
 
 // Addresses of the area that the case may use as data.
 enum class Place : uint8_t {
@@ -110,11 +108,14 @@ bool is_host_quirk(const EncodedBytes& bytes) {
 }
 
 struct Attempt {
-  unsigned bits;
+  Kind kind;
   Random& random;
   const jit::Decoder& decoder;
   Case& out;
-  uint64_t code_base = area::kLow, data_base = area::kLow;  // linear
+  unsigned bits = bits_of(kind);
+  bool real = kind == Kind::Real;
+  uint64_t low = real ? area::kReal : area::kLow;
+  uint64_t code_base = low, data_base = low;  // linear
   EncodedBytes bytes{};
   unsigned length = 0;
   jit::GuestInstruction insn{};
@@ -130,6 +131,7 @@ struct Attempt {
   uint16_t random_code_selector();
   uint64_t far_target(uint16_t chosen);
   bool build(const Form& form);
+  bool take(std::span<const uint8_t> fixed);
   bool decode();
   void reencode();
   void randomize_registers();
@@ -148,6 +150,11 @@ struct Attempt {
 
 void Attempt::choose_segments() {
   MachineState& start = out.program.start;
+  if (real) {
+    start.selectors.fill(selector::kReal);
+    start.fs_base = start.gs_base = area::kReal;
+    return;
+  }
   const bool wide = bits == 64;
   if (wide && random.percent(50)) code_base = area::kHigh;
   if (wide && random.percent(50)) data_base = area::kHigh;
@@ -179,10 +186,12 @@ uint64_t Attempt::segment_base(ZydisRegister segment) const {
   if (segment == ZYDIS_REGISTER_FS) return start.fs_base;
   if (segment == ZYDIS_REGISTER_GS) return start.gs_base;
   if (bits == 64 || segment == ZYDIS_REGISTER_NONE) return 0;
+  if (real) return area::kReal;
   return descriptor_of(start.selectors[jit::segment_index(segment)]).base();
 }
 
 uint16_t Attempt::random_selector() {
+  if (real) return random.percent(50) ? selector::kReal : static_cast<uint16_t>(random.next());
   constexpr uint16_t kUser[] = {selector::kCode32, selector::kData, selector::kCode64};
   uint64_t chosen;
   switch (random.below(10)) {
@@ -207,18 +216,23 @@ uint16_t Attempt::random_selector() {
 }
 
 uint16_t Attempt::random_code_selector() {
-  // Where the pushes of a far call to 64-bit code go when the stack segment is not flat no manual says.
-  const bool flat_stack = segment_base(ZYDIS_REGISTER_SS) == 0;
+  if (real) return static_cast<uint16_t>(selector::kReal + random.below(4) * 0x40);
+  // Where a far call between 64-bit code and other code pushes to, when a stack segment that is not flat or an RSP of more
+  // than 32 bits makes a difference, no manual says.
+  const bool flat_stack = segment_base(ZYDIS_REGISTER_SS) == 0 && out.program.start.gpr[kRsp] >> 32 == 0;
   constexpr uint16_t kCode[] = {selector::kCode64, selector::kCode32, ldt::kCode16, ldt::kCode32,
                                 ldt::kExecuteOnly16};
   const uint16_t chosen = random.percent(80) ? kCode[random.below(std::size(kCode))] : random_selector();
-  return flat_stack || !descriptor_of(chosen).is_long() ? chosen : ldt::kCode16;
+  const bool changes_width = descriptor_of(chosen).is_long() != (bits == 64);
+  if (flat_stack || !changes_width) return chosen;
+  return bits == 64 ? selector::kCode64 : ldt::kCode16;
 }
 
 // Offset of a HLT, most of the time.
 uint64_t Attempt::far_target(uint16_t chosen) {
-  if (random.percent(5)) return random.edge();
-  return area::kLow + area::kCode + random.below(area::kCodeEnd - area::kCode) - descriptor_of(chosen).base();
+  const uint64_t target = low + area::kCode + random.below(area::kCodeEnd - area::kCode);
+  if (real) return target - chosen * 16u;
+  return random.percent(5) ? random.edge() : target - descriptor_of(chosen).base();
 }
 
 bool Attempt::build(const Form& form) {
@@ -226,6 +240,12 @@ bool Attempt::build(const Form& form) {
   if (!decode()) return false;
   if (random.percent(20)) reencode();
   return decoded;
+}
+
+bool Attempt::take(std::span<const uint8_t> fixed) {
+  for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random.next());
+  std::ranges::copy(fixed, bytes.begin());
+  return decode();
 }
 
 // The same instruction as Zydis' encoder would have it.
@@ -255,13 +275,13 @@ void Attempt::randomize_registers() {
     if (i > 0 && random.percent(8)) gpr()[i] = gpr()[random.below(i)];
   }
   const bool large = bits == 64 && random.percent(50);
-  gpr()[kRsp] = (large ? area::kHigh : area::kLow) + area::kStack + 0x200 + random.below(0x1c00) -
+  gpr()[kRsp] = (large ? area::kHigh : low) + area::kStack + 0x200 + random.below(0x1c00) -
                 segment_base(ZYDIS_REGISTER_SS);
   if (random.percent(80)) gpr()[kRsp] &= ~uint64_t{15};
   uint64_t& flags = out.program.start.rflags;
   flags = 0x202 | (random.next() & flag::kArithmetic);
   if (random.percent(25)) flags |= flag::kDf;
-  if (random.percent(4)) flags |= flag::kTf;
+  if (!real && random.percent(4)) flags |= flag::kTf;
   if (random.percent(4)) flags |= flag::kAc;
   if (random.percent(4)) flags |= flag::kNt;
   if (random.percent(10)) flags |= flag::kId;
@@ -345,9 +365,9 @@ void Attempt::steer_branch() {
   }
   if (insn.row.instruction_class != jit::InstructionClass::ControlTransfer) return;
   const ZydisDecodedOperand& target = insn.operands[0];
-  const ZydisRegisterClass kind = ZydisRegisterGetClass(target.reg.value);
+  const ZydisRegisterClass group = ZydisRegisterGetClass(target.reg.value);
   if (target.type == ZYDIS_OPERAND_TYPE_REGISTER &&
-      (kind == ZYDIS_REGCLASS_GPR64 || kind == ZYDIS_REGCLASS_GPR32) && random.percent(95)) {
+      (group == ZYDIS_REGCLASS_GPR64 || group == ZYDIS_REGCLASS_GPR32) && random.percent(95)) {
     set(jit::gpr_number(target.reg.value), code_target(), 64);
   }
 }
@@ -357,13 +377,13 @@ bool Attempt::steer_operand(const ZydisDecodedOperand& operand, uint64_t size, u
   const ZydisDecodedOperandMem& mem = operand.mem;
   const unsigned width = insn.zydis.address_width;
   const uint64_t segment = segment_base(mem.segment);
-  uint64_t target = (width < 64 ? area::kLow : data_base) + offset;
+  uint64_t target = (width < 64 ? low : data_base) + offset;
   // The long x87 and FXSAVE operands, and those of masked stores, are accessed in an order of the CPU's own.
   const bool one_piece =
       (size <= 10 || size == 16 || size == 32) && insn.row.action != jit::Action::MaskMove;
   const bool at_the_edge = one_piece && random.percent(50);
   // Of the canonical addresses, of a 32-bit address or of a small segment.
-  const uint64_t edge = bits == 64 ? uint64_t{1} << 47 : segment ? area::kLow + area::kBytes : uint64_t{1} << 32;
+  const uint64_t edge = bits == 64 ? uint64_t{1} << 47 : segment ? low + area::kBytes : uint64_t{1} << 32;
   if (wild) target = at_the_edge ? edge - random.below(2 * size + 2) : random.next();
   const uint64_t wanted = target - segment;
   const auto& disp = insn.zydis.raw.disp;
@@ -504,7 +524,7 @@ void Attempt::fill_memory_operand(uint64_t offset, uint64_t size) {
         if (insn.row.system_op != SystemOp::Iret) break;
         std::memcpy(data + item, &chosen, 2);
         std::memcpy(data + 2 * item, &flags, std::min(item, 4u));
-        if (random.percent(90)) data[2 * item + 1] &= ~1;  // TF
+        if (real || random.percent(90)) data[2 * item + 1] &= ~1;  // TF
         std::memcpy(data + 3 * item, &stack, item);
         std::memcpy(data + 4 * item, &other, 2);
         if (random.percent(70)) std::memcpy(data + 4 * item, &selector::kData, 2);
@@ -518,7 +538,7 @@ void Attempt::fill_memory_operand(uint64_t offset, uint64_t size) {
     case ZYDIS_MNEMONIC_POPF:
     case ZYDIS_MNEMONIC_POPFD:
     case ZYDIS_MNEMONIC_POPFQ:
-      if (random.percent(90)) data[1] &= ~1;  // TF
+      if (real || random.percent(90)) data[1] &= ~1;  // TF
       break;
     default:
       if (insn.row.action == jit::Action::System) {
@@ -578,53 +598,43 @@ void Attempt::steer_memory() {
   }
 }
 
-void add_holes(const jit::GuestInstruction& insn, const Case& made, uint64_t operand_offset,
-               std::vector<Hole>& holes);
-
-}  // namespace
-
-const char* reason_not_native(ZydisMnemonic mnemonic) {
-  struct Reason {
-    const char* text;
-    std::vector<ZydisMnemonic> mnemonics;
-  };
-  static const Reason kReasons[] = {
-#define M(name) ZYDIS_MNEMONIC_##name
-      {"a system call would reach the host's kernel: tests/core/fast_call_test.cpp",
-       {M(SYSCALL), M(SYSENTER), M(SYSEXIT), M(SYSRET)}},
-      {"under a hypervisor, some hosts' #DB of it is at the instruction and not behind it: tests/guest/debug64.c",
-       {M(INT1)}},
-      {"a hypercall would reach the host's hypervisor", {M(VMCALL), M(VMMCALL)}},
-      {"not offered by the guest's CPUID, whatever the host has: #UD",
-       {M(XSAVES), M(XSAVES64), M(XRSTORS), M(XRSTORS64)}},
-      {"SVM is not offered by the guest's CPUID (#UD); a host that is a virtual machine itself raises #GP",
-       {M(VMLOAD), M(VMSAVE), M(VMRUN), M(STGI), M(CLGI), M(SKINIT), M(INVLPGA)}},
-      {"the answer is the VMM's own: tests/core/cpu_model_test.cpp, tests/core/processor_test.cpp",
-       {M(CPUID), M(RDTSC), M(RDTSCP), M(RDPID), M(RDPMC), M(XGETBV)}},
-      {"the host's tables are not the guest's, and its kernel answers for UMIP: tests/core/segment_test.cpp",
-       {M(SGDT), M(SIDT), M(SLDT), M(SMSW), M(STR)}},
-      {"the image has the components of the host's XCR0: tests/core/state_image_test.cpp",
-       {M(XSAVE), M(XSAVE64), M(XSAVEC), M(XSAVEC64), M(XSAVEOPT), M(XSAVEOPT64), M(XRSTOR), M(XRSTOR64)}},
-#undef M
-  };
-  static const std::map<ZydisMnemonic, const char*> by_mnemonic = [] {
-    std::map<ZydisMnemonic, const char*> made;
-    for (const Reason& reason : kReasons) {
-      for (const ZydisMnemonic one : reason.mnemonics) made[one] = reason.text;
-    }
-    return made;
-  }();
-  const auto found = by_mnemonic.find(mnemonic);
-  return found == by_mnemonic.end() ? nullptr : found->second;
+// What the manual leaves open (SDM vol. 2: BSWAP, SHLD), and where TCG is wrong, as the bare CPU shows in 16-bit protected mode:
+// the upper half of EBP after ENTER of 32 bits.
+bool is_told_by_unicorn(const jit::GuestInstruction& insn) {
+  if (insn.zydis.meta.isa_ext != ZYDIS_ISA_EXT_BASE) return false;
+  switch (insn.zydis.mnemonic) {
+    case ZYDIS_MNEMONIC_BSWAP:
+    case ZYDIS_MNEMONIC_SHLD:
+    case ZYDIS_MNEMONIC_SHRD:
+      return insn.zydis.operand_width != 16;
+    case ZYDIS_MNEMONIC_ENTER:
+      return insn.zydis.operand_width != 32;
+    default:
+      return true;
+  }
 }
 
-namespace {
+// What Unicorn, which is TCG, does not tell.
+void set_unicorn_exceptions(const jit::GuestInstruction& insn, Case& out) {
+  if (const ZydisAccessedFlags* flags = insn.zydis.cpu_flags) out.undefined_flags = flags->undefined & flag::kArithmetic;
+  switch (insn.row.action) {
+    case jit::Action::Generic:
+    case jit::Action::Mov:
+    case jit::Action::BitTest:
+    case jit::Action::Hint:
+    case jit::Action::Lea:
+    case jit::Action::Xlat:
+      break;
+    default:
+      // The stack, strings and jumps.
+      out.may_exceed_limit = true;
+      break;
+  }
+}
 
 // FIP, FDP and FOP, FCS and FDS: the host's own addresses (jit/README.md, "What is not exact").
-void add_holes(const jit::GuestInstruction& insn, const Case& made, uint64_t operand_offset,
-               std::vector<Hole>& holes) {
-  (void)made;
-  uint64_t begin = kNoHole, end = kNoHole;
+void add_holes(const jit::GuestInstruction& insn, uint64_t operand_offset, std::vector<Hole>& holes) {
+  uint64_t begin = 0, end = 0;
   switch (insn.zydis.mnemonic) {
     case ZYDIS_MNEMONIC_FNSAVE:
     case ZYDIS_MNEMONIC_FNSTENV:
@@ -643,35 +653,52 @@ void add_holes(const jit::GuestInstruction& insn, const Case& made, uint64_t ope
 
 }  // namespace
 
-Generator::Generator(unsigned bits) : bits_(bits), forms_(bits), decoder_(make_decoder(bits)) {
+Generator::Generator(Kind kind) : kind_(kind), forms_(bits_of(kind)), decoder_(make_decoder(bits_of(kind))) {
   for (unsigned i = 0; i <= ZYDIS_MNEMONIC_MAX_VALUE; ++i) {
     const auto mnemonic = static_cast<ZydisMnemonic>(i);
-    if (!forms_.forms_of(mnemonic).empty() && !reason_not_native(mnemonic)) mnemonics_.push_back(mnemonic);
+    if (forms_.forms_of(mnemonic).empty() || reason_not_native(mnemonic)) continue;
+    if (kind == Kind::Real && !runs_on_unicorn(forms_.forms_of(mnemonic).front())) continue;
+    mnemonics_.push_back(mnemonic);
   }
 }
 
 bool Generator::make_single(ZydisMnemonic mnemonic, uint64_t seed, Case& out) const {
+  return make(mnemonic, {}, seed, out);
+}
+
+bool Generator::make_fixed(std::span<const uint8_t> bytes, uint64_t seed, Case& out) const {
+  return make(ZYDIS_MNEMONIC_INVALID, bytes, seed, out);
+}
+
+bool Generator::make(ZydisMnemonic mnemonic, std::span<const uint8_t> fixed, uint64_t seed, Case& out) const {
   Random random(seed);
   out = {};
-  out.program.bits = bits_;
+  out.program.kind = kind_;
   out.program.memory = pristine_memory();
-  const bool wide = bits_ == 64;
-  Attempt attempt{.bits = bits_,
+  const bool wide = kind_ == Kind::Bits64, real = kind_ == Kind::Real;
+  Attempt attempt{.kind = kind_,
                   .random = random,
                   .decoder = decoder_,
                   .out = out};
   attempt.choose_segments();
   out.code = area::kCode + random.below(area::kCodeEnd - area::kCode - 16);
-  if (random.percent(8)) out.code = area::kCode + random.between(1, 3) * area::kPage - random.between(1, 15);
+  if (real) {
+    // Beyond the code pages there is data that would run.
+    out.code = area::kCode + random.below(area::kCodeEnd - area::kCode - 64);
+  } else if (random.percent(8)) {
+    out.code = area::kCode + random.between(1, 3) * area::kPage - random.between(1, 15);
+  }
 
   const std::vector<Form>& forms = forms_.forms_of(mnemonic);
-  const bool built = attempt.build(forms[random.below(forms.size())]);
+  const bool built =
+      fixed.empty() ? attempt.build(forms[random.below(forms.size())]) : attempt.take(fixed);
   // What Zydis knows and the table does not has no CPUID bit in the guest.
   ZydisDecodedInstruction known;
   ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
-  if (!built && (!random.percent(20) || ZYAN_SUCCESS(ZydisDecoderDecodeFull(
+  if (!built && fixed.empty() && (!random.percent(20) || ZYAN_SUCCESS(ZydisDecoderDecodeFull(
                                             &decoder_.zydis(), attempt.bytes.data(), 15, &known, operands))))
     return false;
+  if (real && (!built || !is_told_by_unicorn(attempt.insn))) return false;
   MachineState& start = out.program.start;
   attempt.randomize_registers();
   start.vector = random_vector_state(random);
@@ -694,24 +721,22 @@ bool Generator::make_single(ZydisMnemonic mnemonic, uint64_t seed, Case& out) co
       case ZYDIS_MNEMONIC_FXRSTOR64:
       case ZYDIS_MNEMONIC_FXSAVE:
       case ZYDIS_MNEMONIC_FXSAVE64:
-      case ZYDIS_MNEMONIC_IRET:
-      case ZYDIS_MNEMONIC_IRETD:
-      case ZYDIS_MNEMONIC_IRETQ:
         out.any_cr2_of_operand = true;
         break;
       case ZYDIS_MNEMONIC_MASKMOVQ:
         out.x87_on_fault = false;
         break;
       default:
-        if (attempt.insn.row.action != jit::Action::System) break;
-        out.far_transfer = attempt.insn.row.system_op == SystemOp::RetFar ||
-                           attempt.insn.row.system_op == SystemOp::CallFar;
-        out.any_cr2_of_operand = attempt.insn.row.system_op == SystemOp::RetFar;
         break;
+    }
+    const bool image = out.any_cr2_of_operand && attempt.insn.row.action == jit::Action::System;
+    if (attempt.insn.row.action == jit::Action::System) {
+      const SystemOp op = attempt.insn.row.system_op;
+      out.far_transfer = op == SystemOp::RetFar || op == SystemOp::CallFar || op == SystemOp::Iret;
+      out.any_cr2_of_operand |= op == SystemOp::RetFar || op == SystemOp::Iret;
     }
     // Whether #AC is raised depends on the mask, in a way that no manual tells; for FXSAVE and FXRSTOR, #AC, #GP of the
     // address and #GP of the segment have no order (SDM vol. 2).
-    const bool image = out.any_cr2_of_operand && attempt.insn.row.action == jit::Action::System && !out.far_transfer;
     if (attempt.insn.row.action == jit::Action::MaskMove || (image && !wide)) start.rflags &= ~flag::kAc;
     if (out.mnemonic == ZYDIS_MNEMONIC_RDRAND || out.mnemonic == ZYDIS_MNEMONIC_RDSEED) {
       out.random_gpr = static_cast<int>(jit::gpr_number(attempt.insn.operands[0].reg.value));
@@ -725,7 +750,10 @@ bool Generator::make_single(ZydisMnemonic mnemonic, uint64_t seed, Case& out) co
   }
   // The upper halves are undefined outside 64-bit mode (SDM vol. 1, 3.4.1.1): the translator clears them.
   for (unsigned i = 0; !wide && i < 8; ++i) start.gpr[i] &= 0xffff'ffff;
-  if (!wide) {  // what IRET to such a stack leaves of it
+  if (real) {
+    start.gpr[kRsp] &= 0xffff;
+    set_unicorn_exceptions(attempt.insn, out);
+  } else if (!wide) {  // what IRET to such a stack leaves of it
     start.gpr[kRsp] &= descriptor_of(start.selectors[kSs]).big() ? 0xffff'ffff : 0xffff;
   }
   out.code_bytes = attempt.length;
@@ -751,8 +779,9 @@ bool Generator::make_single(ZydisMnemonic mnemonic, uint64_t seed, Case& out) co
         const bool based = mem.segment == ZYDIS_REGISTER_FS || mem.segment == ZYDIS_REGISTER_GS;
         constexpr uint64_t kEnd = uint64_t{1} << 32;
         if (!wide && based && (address & (kEnd - 1)) + operand->size / 8 > kEnd) return false;
+        if (real) out.may_exceed_limit |= address + operand->size / 8 > area::kBytes;
         address += attempt.segment_base(mem.segment);
-        add_holes(attempt.insn, out, address & (area::kBytes - 1), out.holes);
+        add_holes(attempt.insn, address & (area::kBytes - 1), out.holes);
       }
     }
   }

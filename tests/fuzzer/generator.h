@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "tests/fuzzer/form_table.h"
@@ -27,18 +28,20 @@ struct Case {
   };
   std::vector<Piece> pieces;
   ZydisMnemonic mnemonic = ZYDIS_MNEMONIC_INVALID;  // INVALID: bytes that Zydis does not decode
+  uint64_t undefined_flags = 0;  // real mode: arithmetic flags that the manual leaves open
+  bool may_exceed_limit = false;  // real mode: it can reach beyond a segment, which TCG does not check
   bool undefined = false;                           // #UD on every CPU
   bool cold_tlb = false;
   int random_gpr = -1;  // holds a random number afterwards
   std::vector<Hole> holes;
   bool any_cr2_of_operand = false;  // reads or writes in an order of its own: which byte faulted says nothing
-  bool far_transfer = false;
+  bool far_transfer = false;        // uses the stack and a selector
   bool x87_on_fault = true;         // false: the CPU has switched to MMX before the fault
 };
 
 class Generator {
  public:
-  explicit Generator(unsigned bits);
+  explicit Generator(Kind kind);
 
   const FormTable& forms() const { return forms_; }
   // Mnemonics with a row that can run here, in order.
@@ -46,15 +49,16 @@ class Generator {
 
   // One instruction of `mnemonic` and a HLT; false when the attempt came to nothing.
   bool make_single(ZydisMnemonic mnemonic, uint64_t seed, Case& out) const;
+  // The instruction that `bytes` are, with another state for each seed.
+  bool make_fixed(std::span<const uint8_t> bytes, uint64_t seed, Case& out) const;
 
  private:
-  unsigned bits_;
+  bool make(ZydisMnemonic mnemonic, std::span<const uint8_t> fixed, uint64_t seed, Case& out) const;
+
+  Kind kind_;
   FormTable forms_;
   jit::Decoder decoder_;
   std::vector<ZydisMnemonic> mnemonics_;
 };
-
-// Why a row has no native cases, or null.
-const char* reason_not_native(ZydisMnemonic mnemonic);
 
 }  // namespace penumbra::fuzz

@@ -8,6 +8,8 @@
 #include <span>
 #include <vector>
 
+#include "tests/fuzzer/kind.h"
+
 namespace penumbra::fuzz {
 
 // Registers that XSAVE components 0 to 2 hold. FIP, FDP and FOP are left out.
@@ -37,12 +39,15 @@ struct Outcome {
   uint32_t error_code = 0;
   uint64_t cr2 = 0;
   bool timeout = false;
+  bool halted = false;    // real mode: HLT ended it, and no exception
+  bool unmapped = false;  // Unicorn: an address beyond all memory
 };
 
 // The memory of a case: 16 pages at a linear address below 4 GiB, and at a second one above in 64-bit mode.
 // Both the guest's page tables and the native mapping have these rights.
 namespace area {
 inline constexpr uint64_t kLow = 0x1000'0000, kHigh = 0x5a5a'1000'0000;
+inline constexpr uint64_t kReal = 0x1'0000;  // in real mode, where all of it is readable, writable and executable
 inline constexpr uint64_t kPage = 0x1000, kPages = 16, kBytes = kPages * kPage;
 inline constexpr uint64_t kCode = 1 * kPage, kCodeEnd = 4 * kPage;  // read, write, execute
 inline constexpr uint64_t kData = 5 * kPage, kDataEnd = 9 * kPage;  // read, write
@@ -77,15 +82,20 @@ constexpr Rights rights(uint64_t page) {
 // Selectors as Linux gives them to user code; the guest has the same.
 namespace selector {
 inline constexpr uint16_t kCode32 = 0x23, kData = 0x2b, kCode64 = 0x33;
+inline constexpr uint16_t kReal = area::kReal >> 4;
 }
 
 using Memory = std::vector<std::byte>;  // area::kBytes
 
 // One program: where it starts, what memory holds.
 struct Program {
-  unsigned bits = 64;
+  Kind kind = Kind::Bits64;
   MachineState start;
   Memory memory;
 };
+
+inline bool accessible(const Program& program, uint64_t page) {
+  return program.kind == Kind::Real || area::rights(page).present;
+}
 
 }  // namespace penumbra::fuzz

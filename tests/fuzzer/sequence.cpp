@@ -4,6 +4,7 @@
 
 #include "tests/fuzzer/descriptors.h"
 #include "tests/fuzzer/encoding.h"
+#include "tests/fuzzer/rows.h"
 #include "tests/fuzzer/sandbox.h"
 #include "tests/fuzzer/values.h"
 
@@ -33,15 +34,37 @@ struct Item {
 
 constexpr uint8_t kSimpleOpcodes[] = {0x90, 0xf5, 0xf8, 0xf9, 0x98, 0x99, 0x9e, 0x9f};
 
+// All that it does is in the manual; of AF after AND, OR, XOR and TEST everybody makes 0.
+bool is_defined(const jit::GuestInstruction& insn) {
+  if (insn.zydis.meta.isa_ext != ZYDIS_ISA_EXT_BASE) return false;
+  switch (insn.zydis.mnemonic) {
+    case ZYDIS_MNEMONIC_AND:
+    case ZYDIS_MNEMONIC_OR:
+    case ZYDIS_MNEMONIC_XOR:
+    case ZYDIS_MNEMONIC_TEST:
+      return true;
+    default:
+      return !insn.zydis.cpu_flags || (insn.zydis.cpu_flags->undefined & flag::kArithmetic) == 0;
+  }
+}
+
 class Builder {
  public:
-  Builder(unsigned bits, const FormTable& forms, const jit::Decoder& decoder,
+  Builder(Kind kind, const FormTable& forms, const jit::Decoder& decoder,
           const std::vector<ZydisMnemonic>& mnemonics, uint64_t seed, Case& out)
-      : bits_(bits), forms_(forms), decoder_(decoder), mnemonics_(mnemonics), random_(seed), out_(out) {}
+      : kind_(kind),
+        bits_(bits_of(kind)),
+        forms_(forms),
+        decoder_(decoder),
+        mnemonics_(mnemonics),
+        random_(seed),
+        out_(out) {}
 
   bool build();
+  bool take(std::span<const uint8_t> bytes);
 
  private:
+  void begin();
   void choose_state();
   bool add_plain();
   void add_branch();
@@ -70,6 +93,7 @@ class Builder {
   unsigned address_bytes() const { return bits_ == 16 ? 2 : 4; }
   int later_item() { return static_cast<int>(items_.size() + 1 + random_.below(6)); }  // cut to what there is
 
+  Kind kind_;
   unsigned bits_;
   const FormTable& forms_;
   const jit::Decoder& decoder_;
@@ -81,6 +105,13 @@ class Builder {
   std::vector<Item> items_;
   std::vector<int> patchable_;  // items that are a MOV with a 32-bit immediate, or one simple opcode
 };
+
+void Builder::begin() {
+  out_ = {};
+  out_.program.kind = kind_;
+  out_.program.memory = pristine_memory();
+  choose_state();
+}
 
 void Builder::choose_state() {
   MachineState& start = out_.program.start;
@@ -112,19 +143,27 @@ void Builder::choose_state() {
   if (random_.percent(10)) start.rflags |= flag::kDf;
   if (random_.percent(1)) start.rflags |= flag::kTf;
   if (random_.percent(2)) start.rflags |= flag::kAc;
-  start.fs_base = start.gs_base = 0;
-  start.selectors.fill(bits_ == 16 ? ldt::kData16 : selector::kData);
-  start.selectors[kCs] = wide ? selector::kCode64 : bits_ == 32 ? selector::kCode32 : ldt::kCode16;
-  if (bits_ == 16) start.selectors[kFs] = start.selectors[kGs] = selector::kData;
   start.vector = random_vector_state(random_);
   if (random_.percent(90)) {
     start.vector.mxcsr |= 0x1f80;
     start.vector.fcw |= 0x3f;
     start.vector.fsw &= 0x7f7f;
   }
+  start.fs_base = start.gs_base = 0;
+  if (kind_ == Kind::Real) {
+    start.selectors.fill(selector::kReal);
+    start.fs_base = start.gs_base = area::kReal;
+    start.rflags &= ~(flag::kTf | flag::kAc);
+    for (uint64_t& gpr : start.gpr) gpr &= 0xffff'ffff;
+    return;
+  }
+  start.selectors.fill(bits_ == 16 ? ldt::kData16 : selector::kData);
+  start.selectors[kCs] = wide ? selector::kCode64 : bits_ == 32 ? selector::kCode32 : ldt::kCode16;
+  if (bits_ == 16) start.selectors[kFs] = start.selectors[kGs] = selector::kData;
 }
 
 bool Builder::acceptable(const jit::GuestInstruction& insn) const {
+  if (kind_ == Kind::Real && !is_defined(insn)) return false;
   // Whether #AC is raised depends on the mask, in a way that no manual tells.
   if (insn.row.action == jit::Action::MaskMove && out_.program.start.rflags & flag::kAc) return false;
   switch (insn.row.action) {
@@ -441,11 +480,15 @@ bool Builder::layout() {
   return true;
 }
 
+bool Builder::take(std::span<const uint8_t> bytes) {
+  begin();
+  add({.bytes = {bytes.begin(), bytes.end()}});
+  add({.bytes = {0xf4}});
+  return layout();
+}
+
 bool Builder::build() {
-  out_ = {};
-  out_.program.bits = bits_;
-  out_.program.memory = pristine_memory();
-  choose_state();
+  begin();
   const uint64_t length = random_.between(5, 26);
   unsigned loop_start = 0;
   const bool loops = random_.percent(60);
@@ -458,7 +501,7 @@ bool Builder::build() {
       add_branch();
     } else if (kind < 92) {
       add_indirect();
-    } else if (kind < 97) {
+    } else if (kind < 97 && kind_ != Kind::Real) {  // TCG has translated what follows already
       add_store_into_code();
     } else {
       add_repeated_string();
@@ -472,11 +515,12 @@ bool Builder::build() {
 
 }  // namespace
 
-SequenceGenerator::SequenceGenerator(unsigned bits, const FormTable& forms)
-    : bits_(bits), forms_(forms), decoder_(make_decoder(bits)) {
+SequenceGenerator::SequenceGenerator(Kind kind, const FormTable& forms)
+    : kind_(kind), forms_(forms), decoder_(make_decoder(bits_of(kind))) {
   for (unsigned i = 0; i <= ZYDIS_MNEMONIC_MAX_VALUE; ++i) {
     const auto mnemonic = static_cast<ZydisMnemonic>(i);
     if (forms_.forms_of(mnemonic).empty() || reason_not_native(mnemonic)) continue;
+    if (kind == Kind::Real && !runs_on_unicorn(forms_.forms_of(mnemonic).front())) continue;
     // Integer instructions are a small part of the table and most of what runs.
     const bool common = i == ZYDIS_MNEMONIC_MOV || i == ZYDIS_MNEMONIC_ADD || i == ZYDIS_MNEMONIC_CMP ||
                         i == ZYDIS_MNEMONIC_ADC || i == ZYDIS_MNEMONIC_SUB || i == ZYDIS_MNEMONIC_TEST;
@@ -489,7 +533,11 @@ SequenceGenerator::SequenceGenerator(unsigned bits, const FormTable& forms)
 }
 
 bool SequenceGenerator::make(uint64_t seed, Case& out) const {
-  return Builder(bits_, forms_, decoder_, mnemonics_, seed, out).build();
+  return Builder(kind_, forms_, decoder_, mnemonics_, seed, out).build();
+}
+
+bool SequenceGenerator::make_fixed(std::span<const uint8_t> bytes, uint64_t seed, Case& out) const {
+  return Builder(kind_, forms_, decoder_, mnemonics_, seed, out).take(bytes);
 }
 
 }  // namespace penumbra::fuzz

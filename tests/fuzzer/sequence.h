@@ -1,6 +1,7 @@
 // Random sequences: 5 to 30 instructions with jumps, calls, loops and stores into their own code.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "tests/fuzzer/form_table.h"
@@ -10,13 +11,15 @@ namespace penumbra::fuzz {
 
 class SequenceGenerator {
  public:
-  SequenceGenerator(unsigned bits, const FormTable& forms);
+  SequenceGenerator(Kind kind, const FormTable& forms);
 
   // False when the attempt came to nothing.
   bool make(uint64_t seed, Case& out) const;
+  // `bytes` and a HLT, with another state for each seed.
+  bool make_fixed(std::span<const uint8_t> bytes, uint64_t seed, Case& out) const;
 
  private:
-  unsigned bits_;
+  Kind kind_;
   const FormTable& forms_;
   jit::Decoder decoder_;
   std::vector<ZydisMnemonic> mnemonics_;

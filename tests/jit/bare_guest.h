@@ -26,6 +26,7 @@ class BareGuest {
  public:
   static constexpr uint64_t kCode = 0x1000'0000;  // linear; the image starts here
   static constexpr uint64_t kBytes = 0x20'0000;   // mapped from kCode on: image, data, stack at the end
+  static constexpr uint64_t kPhysical = 0x40'0000;  // where kCode is
   static constexpr uint64_t kStackTop = kCode + kBytes - 0x1000;
 
   // `bits`: 16, 32 or 64. In 16 and 32 bit the segments are flat (16-bit code, 4 GiB limits) and paging is
@@ -51,7 +52,6 @@ class BareGuest {
   jit::Translator& translator() { return *translator_; }
 
  private:
-  static constexpr uint64_t kPhysical = 0x40'0000;
   void build_page_tables();
   unsigned bits_;
   PhysicalMap map_;
