@@ -222,9 +222,10 @@ uint64_t callout_begin(Translator& translator, uint64_t offset, uint64_t access_
   if (!linear) {
     // An operand that is misaligned, too, is #GP where it would be #SS.
     const uint64_t base = vcpu.code64() ? 0 : state.segments[access.segment].base;
-    // Operands of several parts are accessed part by part: of an x87 extended value, the mantissa first.
-    constexpr unsigned kExtended = 10;
-    const unsigned part = checked_alignment(access);
+    // Operands of several parts are accessed part by part: of an x87 extended value, the mantissa first. An AVX one is of
+    // one part.
+    constexpr unsigned kExtended = 10, kYmm = 32;
+    const unsigned part = access.size == kYmm ? kYmm : checked_alignment(access);
     const auto first = part < access.size ? vcpu.linearize(access.segment, offset, part, access.kind) : linear;
     if (first) {
       if (must_raise_ac(*first)) return raise_here({.vector = vector::kAc, .has_error_code = true});

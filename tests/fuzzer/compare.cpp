@@ -105,6 +105,11 @@ bool calls(std::span<const std::byte> memory, uint64_t rip) {
   return byte(at) == 0xe8 || byte(at) == 0x9a || (byte(at) == 0xff && (group == 2 || group == 3));
 }
 
+// TCG may have translated what lay there before.
+bool stored_into_code(const Program& program, std::span<const std::byte> memory) {
+  return std::memcmp(&memory[area::kCode], &program.memory[area::kCode], area::kCodeEnd - area::kCode) != 0;
+}
+
 }  // namespace
 
 std::string hex_bytes(std::span<const std::byte> bytes) {
@@ -116,21 +121,24 @@ std::string hex_bytes(std::span<const std::byte> bytes) {
 std::string difference(const Case& made, const Outcome& native, std::span<const std::byte> native_memory,
                        const Outcome& engine, std::span<const std::byte> engine_memory, Exactness exactness) {
   Difference out;
-  // TCG has no limits in real mode: SDM vol. 3, 21.1.1 and 6.15, #GP and #SS.
-  const bool beyond_limit = !engine.halted && (engine.vector == vector::kGp || engine.vector == vector::kSs);
-  if (made.may_exceed_limit && beyond_limit && (native.halted || native.unmapped || native.vector != engine.vector)) {
-    return {};
+  if (made.program.kind == Kind::Real) {
+    if (native.unmapped || stored_into_code(made.program, native_memory)) return {};
+    // TCG has no limits in real mode: SDM vol. 3, 21.1.1 and 6.15, #GP and #SS.
+    const bool beyond_limit = !engine.halted && (engine.vector == vector::kGp || engine.vector == vector::kSs);
+    if (made.may_exceed_limit && beyond_limit && (native.halted || native.vector != engine.vector)) return {};
   }
   compare_faults(out, made, native, engine);
   if (native.timeout || engine.timeout) return out.text();
   const MachineState& there = native.state;
   const MachineState& here = engine.state;
   out.value("rip", there.rip, here.rip);
-  // Nothing is known of the upper half of RSP once code was not 64-bit (SDM vol. 1, 3.4.1.1).
-  const bool wide = made.program.kind == Kind::Bits64 && descriptor_of(there.selectors[kCs]).is_long();
+  // Nothing is known of the upper halves once 64-bit code was left (SDM vol. 1, 3.4.1.1): the translator clears them.
+  const bool from_64 = made.program.kind == Kind::Bits64;
+  const bool wide = from_64 && descriptor_of(there.selectors[kCs]).is_long();
   for (unsigned i = 0; i < 16; ++i) {
     if (static_cast<int>(i) == made.random_gpr) continue;
-    const uint64_t known = i == kRsp && !wide ? 0xffff'ffff : ~uint64_t{0};
+    const bool narrow = !wide && (i == kRsp || (from_64 && i < 8));
+    const uint64_t known = narrow ? 0xffff'ffff : ~uint64_t{0};
     out.value(kGprNames[i], there.gpr[i] & known, here.gpr[i] & known);
   }
   constexpr const char* kSegmentNames[] = {"es", "cs", "ss", "ds", "fs", "gs"};

@@ -93,8 +93,10 @@ void Fuzzer::run_kind(Kind kind) {
     if (!options_.only.empty() && options_.only != ZydisMnemonicGetString(chosen)) continue;
     i += run_single(generators.singles, kind, chosen, seed);
   }
-  if (!options_.only.empty()) return;
-  for (uint64_t i = 0; i < options_.sequences / parts && failures_ < options_.max_failures;) {
+  // TCG has translated what follows a store into the code already.
+  if (!options_.only.empty() || kind == Kind::Real) return;
+  const uint64_t sequence_parts = options_.kind ? 1 : kKinds.size() - 1;
+  for (uint64_t i = 0; i < options_.sequences / sequence_parts && failures_ < options_.max_failures;) {
     i += run_sequence(generators.sequences, kind, first + attempt++);
   }
 }
@@ -127,7 +129,11 @@ bool Fuzzer::run_sequence(const SequenceGenerator& generator, Kind kind, uint64_
 }
 
 Outcome Fuzzer::judge() {
-  return case_.program.kind == Kind::Real ? unicorn_.run(case_.program) : native_.run(case_.program);
+  if (case_.program.kind != Kind::Real) return native_.run(case_.program);
+  patience_ = kUnicornPatience;
+  const Outcome outcome = unicorn_.run(case_.program);
+  patience_ = 0;
+  return outcome;
 }
 
 std::span<const std::byte> Fuzzer::judge_memory() const {
@@ -152,6 +158,7 @@ std::string Fuzzer::compare(EngineMachine& engine) {
   engine_ = &engine;
   patience_ = kPatience;
   const Outcome outcome = engine.run(case_.program, case_.cold_tlb);
+  patience_ = 0;
   engine_ = nullptr;
   // The HLT at the end, and no other fault.
   const uint64_t at = native_outcome_.state.rip & (area::kBytes - 1);
@@ -189,7 +196,7 @@ int Fuzzer::run_one() {
   const std::string row = name.substr(first + 1, last - first - 1);
   const uint64_t seed = std::strtoull(name.c_str() + last + 1, nullptr, 16);
   const Generators generators(kind);
-  if (row == "sequence") {
+  if (row == "sequence" && kind != Kind::Real) {
     run_sequence(generators.sequences, kind, seed);
   } else {
     for (const ZydisMnemonic one : generators.singles.mnemonics()) {
@@ -286,9 +293,14 @@ void Fuzzer::show_state() const {
 }
 
 void Fuzzer::tick() {
-  if (!engine_ || patience_ == 0) return;
+  if (patience_ == 0) return;
   patience_ = patience_ - 1;
-  if (patience_ == 0) engine_->give_up();
+  if (patience_ != 0) return;
+  if (engine_) {
+    engine_->give_up();
+  } else {
+    unicorn_.give_up();
+  }
 }
 
 void Fuzzer::crashed() const {

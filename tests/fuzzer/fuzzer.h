@@ -64,7 +64,7 @@ class Fuzzer {
   void tick();
   void crashed() const;
 
-  static constexpr unsigned kPatience = 500;  // of 10 ms
+  static constexpr unsigned kPatience = 500, kUnicornPatience = 100;  // of 10 ms
   static constexpr uint64_t kRenewal = 20'000;
   Options options_;
   NativeMachine native_;

@@ -348,8 +348,8 @@ void Attempt::prepare() {
       break;
   }
   if (insn.row.instruction_class == jit::InstructionClass::String) {
-    const uint64_t count = random.percent(75) ? random.below(40) : random.below(5000);
-    if (random.percent(95)) set(kRcx, count, insn.zydis.address_width);
+    const uint64_t count = real || random.percent(75) ? random.below(40) : random.below(5000);
+    if (real || random.percent(95)) set(kRcx, count, insn.zydis.address_width);
   }
   const bool counts = insn.row.action == jit::Action::Loop;
   if (counts && random.percent(50)) gpr()[kRcx] = random.below(3);
@@ -358,7 +358,7 @@ void Attempt::prepare() {
 void Attempt::steer_branch() {
   for (const auto& imm : insn.zydis.raw.imm) {
     if (!imm.size || !imm.is_relative) continue;
-    if (imm.size > 8 && random.percent(96)) patch(imm.offset, imm.size, code_target() - (rip() + length));
+    if (imm.size > 8 && (real || random.percent(96))) patch(imm.offset, imm.size, code_target() - (rip() + length));
     // A jump to itself is what an endless loop is, and this would wait for it.
     if (imm.size == 8 && bytes[imm.offset] == static_cast<uint8_t>(-static_cast<int>(length)))
       bytes[imm.offset] ^= 1;
@@ -366,8 +366,8 @@ void Attempt::steer_branch() {
   if (insn.row.instruction_class != jit::InstructionClass::ControlTransfer) return;
   const ZydisDecodedOperand& target = insn.operands[0];
   const ZydisRegisterClass group = ZydisRegisterGetClass(target.reg.value);
-  if (target.type == ZYDIS_OPERAND_TYPE_REGISTER &&
-      (group == ZYDIS_REGCLASS_GPR64 || group == ZYDIS_REGCLASS_GPR32) && random.percent(95)) {
+  const bool general = group == ZYDIS_REGCLASS_GPR64 || group == ZYDIS_REGCLASS_GPR32 || group == ZYDIS_REGCLASS_GPR16;
+  if (target.type == ZYDIS_OPERAND_TYPE_REGISTER && general && (real || random.percent(95))) {
     set(jit::gpr_number(target.reg.value), code_target(), 64);
   }
 }
@@ -530,7 +530,7 @@ void Attempt::fill_memory_operand(uint64_t offset, uint64_t size) {
         if (random.percent(70)) std::memcpy(data + 4 * item, &selector::kData, 2);
         break;
       }
-      if (random.percent(95)) {
+      if (real || random.percent(95)) {
         const uint64_t target = code_target();
         std::memcpy(data, &target, 8);
       }
@@ -577,7 +577,8 @@ void Attempt::steer_memory() {
       fill_memory_operand(gpr()[kRsp] & (area::kBytes - 1), size);
       continue;
     }
-    const Place place = pick_place(random);
+    Place place = pick_place(random);
+    if (real && (place == Place::Code || place == Place::Wild)) place = Place::Anywhere;
     const uint64_t offset = pick_offset(random, place, size);
     if (operand.mem.type == ZYDIS_MEMOP_TYPE_VSIB) {
       steer_gather(operand, offset);
@@ -595,22 +596,6 @@ void Attempt::steer_memory() {
       (insn.row.action == jit::Action::System && insn.row.system_op == SystemOp::Enter)) {
     gpr()[kRbp] = gpr()[kRsp] + (random.below(0x400) & ~uint64_t{7}) - 0x200;
     if (random.percent(10)) gpr()[kRbp] = random.edge();
-  }
-}
-
-// What the manual leaves open (SDM vol. 2: BSWAP, SHLD), and where TCG is wrong, as the bare CPU shows in 16-bit protected mode:
-// the upper half of EBP after ENTER of 32 bits.
-bool is_told_by_unicorn(const jit::GuestInstruction& insn) {
-  if (insn.zydis.meta.isa_ext != ZYDIS_ISA_EXT_BASE) return false;
-  switch (insn.zydis.mnemonic) {
-    case ZYDIS_MNEMONIC_BSWAP:
-    case ZYDIS_MNEMONIC_SHLD:
-    case ZYDIS_MNEMONIC_SHRD:
-      return insn.zydis.operand_width != 16;
-    case ZYDIS_MNEMONIC_ENTER:
-      return insn.zydis.operand_width != 32;
-    default:
-      return true;
   }
 }
 
@@ -683,8 +668,9 @@ bool Generator::make(ZydisMnemonic mnemonic, std::span<const uint8_t> fixed, uin
   attempt.choose_segments();
   out.code = area::kCode + random.below(area::kCodeEnd - area::kCode - 16);
   if (real) {
-    // Beyond the code pages there is data that would run.
-    out.code = area::kCode + random.below(area::kCodeEnd - area::kCode - 64);
+    // Beyond the code pages, where a short jump reaches, there is data that would run.
+    constexpr uint64_t kReach = 0x90;
+    out.code = area::kCode + kReach + random.below(area::kCodeEnd - area::kCode - 2 * kReach);
   } else if (random.percent(8)) {
     out.code = area::kCode + random.between(1, 3) * area::kPage - random.between(1, 15);
   }
@@ -698,7 +684,7 @@ bool Generator::make(ZydisMnemonic mnemonic, std::span<const uint8_t> fixed, uin
   if (!built && fixed.empty() && (!random.percent(20) || ZYAN_SUCCESS(ZydisDecoderDecodeFull(
                                             &decoder_.zydis(), attempt.bytes.data(), 15, &known, operands))))
     return false;
-  if (real && (!built || !is_told_by_unicorn(attempt.insn))) return false;
+  if (real && !built) return false;
   MachineState& start = out.program.start;
   attempt.randomize_registers();
   start.vector = random_vector_state(random);
@@ -711,6 +697,7 @@ bool Generator::make(ZydisMnemonic mnemonic, std::span<const uint8_t> fixed, uin
     attempt.steer_selector();
     const jit::GuestInstruction before = attempt.insn;
     if (!attempt.decode() || attempt.insn.zydis.mnemonic != before.zydis.mnemonic) return false;
+    if (real && !is_told_by_unicorn(attempt.insn)) return false;
     out.mnemonic = attempt.insn.zydis.mnemonic;
     switch (out.mnemonic) {
       case ZYDIS_MNEMONIC_FLDENV:

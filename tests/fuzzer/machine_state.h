@@ -40,7 +40,7 @@ struct Outcome {
   uint64_t cr2 = 0;
   bool timeout = false;
   bool halted = false;    // real mode: HLT ended it, and no exception
-  bool unmapped = false;  // Unicorn: an address beyond all memory
+  bool unmapped = false;  // Unicorn: an address beyond all memory, or code outside the code pages
 };
 
 // The memory of a case: 16 pages at a linear address below 4 GiB, and at a second one above in 64-bit mode.

@@ -14,7 +14,8 @@ constexpr uint64_t mix(uint64_t value) {  // SplitMix64
 
 class Random {
  public:
-  explicit Random(uint64_t seed) : state_(seed) {}
+  // Mixed, for else the sequence of a neighbouring seed would be this one, one number later.
+  explicit Random(uint64_t seed) : state_(mix(seed)) {}
   uint64_t next() { return mix(state_++ * 0xd134'2543'de82'ef95); }
   uint64_t below(uint64_t limit) {
     return static_cast<uint64_t>(static_cast<unsigned __int128>(next()) * limit >> 64);

@@ -1,8 +1,11 @@
 #include "tests/fuzzer/rows.h"
 
+#include <algorithm>
 #include <map>
+#include <span>
 #include <vector>
 
+#include "core/exception.h"
 #include "jit/decoder.h"
 
 namespace penumbra::fuzz {
@@ -72,6 +75,37 @@ bool runs_on_unicorn(const Form& form) {
       return false;
     default:
       return row.instruction_class != jit::InstructionClass::Privileged;
+  }
+}
+
+bool is_told_by_unicorn(const jit::GuestInstruction& insn) {
+  const ZydisDecodedInstruction& zydis = insn.zydis;
+  if (zydis.meta.isa_ext != ZYDIS_ISA_EXT_BASE) return false;
+  // TCG takes them for an instruction's own: LOOPE becomes LOOPNE. Of two that repeat, it obeys the first.
+  const auto repeats = [](uint8_t prefix) { return prefix == 0xf2 || prefix == 0xf3; };
+  const auto prefixes = std::span(zydis.raw.prefixes).first(zydis.raw.prefix_count);
+  const auto count = std::ranges::count_if(prefixes, repeats, [](const auto& prefix) { return prefix.value; });
+  if (count > (insn.row.instruction_class == jit::InstructionClass::String ? 1 : 0)) return false;
+  switch (zydis.mnemonic) {
+    case ZYDIS_MNEMONIC_BSWAP:  // SDM vol. 2 leaves these open
+    case ZYDIS_MNEMONIC_SHLD:
+    case ZYDIS_MNEMONIC_SHRD:
+      return zydis.operand_width != 16;
+    case ZYDIS_MNEMONIC_ENTER:  // the upper half of EBP is another on the bare CPU
+      return zydis.operand_width != 32;
+    case ZYDIS_MNEMONIC_NEG:  // the bare CPU's flags are those without LOCK
+      return !(zydis.attributes & ZYDIS_ATTRIB_HAS_LOCK);
+    case ZYDIS_MNEMONIC_TEST:  // the second opcode, F6 /1 and F7 /1 (AMD APM vol. 3, A.1.2), is none
+      return (zydis.opcode & ~1) != 0xf6 || zydis.raw.modrm.reg == 0;
+    case ZYDIS_MNEMONIC_INT:  // Unicorn takes it for an opcode that is none
+      return zydis.raw.imm[0].value.u != vector::kUd;
+    case ZYDIS_MNEMONIC_NOP:  // 0F 18 to 0F 1F of registers is none
+      return zydis.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT;
+    default:
+      return insn.row.action != jit::Action::System || (insn.row.system_op != SystemOp::MovToCr &&
+                                                        insn.row.system_op != SystemOp::MovFromCr &&
+                                                        insn.row.system_op != SystemOp::MovToDr &&
+                                                        insn.row.system_op != SystemOp::MovFromDr);
   }
 }
 

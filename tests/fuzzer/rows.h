@@ -3,6 +3,7 @@
 
 #include <Zydis/Zydis.h>
 
+#include "jit/decoder.h"
 #include "tests/fuzzer/form_table.h"
 
 namespace penumbra::fuzz {
@@ -16,5 +17,8 @@ const char* privileged_test(ZydisMnemonic mnemonic);
 // Integer instructions, and system ones as far as nothing of the machine but the CPU answers. All others are re-emitted in real
 // mode as in 16-bit protected mode.
 bool runs_on_unicorn(const Form& form);
+
+// Of such a row: the manual leaves nothing open that matters here, and TCG is right.
+bool is_told_by_unicorn(const jit::GuestInstruction& insn);
 
 }  // namespace penumbra::fuzz

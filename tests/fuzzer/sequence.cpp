@@ -34,20 +34,6 @@ struct Item {
 
 constexpr uint8_t kSimpleOpcodes[] = {0x90, 0xf5, 0xf8, 0xf9, 0x98, 0x99, 0x9e, 0x9f};
 
-// All that it does is in the manual; of AF after AND, OR, XOR and TEST everybody makes 0.
-bool is_defined(const jit::GuestInstruction& insn) {
-  if (insn.zydis.meta.isa_ext != ZYDIS_ISA_EXT_BASE) return false;
-  switch (insn.zydis.mnemonic) {
-    case ZYDIS_MNEMONIC_AND:
-    case ZYDIS_MNEMONIC_OR:
-    case ZYDIS_MNEMONIC_XOR:
-    case ZYDIS_MNEMONIC_TEST:
-      return true;
-    default:
-      return !insn.zydis.cpu_flags || (insn.zydis.cpu_flags->undefined & flag::kArithmetic) == 0;
-  }
-}
-
 class Builder {
  public:
   Builder(Kind kind, const FormTable& forms, const jit::Decoder& decoder,
@@ -150,20 +136,12 @@ void Builder::choose_state() {
     start.vector.fsw &= 0x7f7f;
   }
   start.fs_base = start.gs_base = 0;
-  if (kind_ == Kind::Real) {
-    start.selectors.fill(selector::kReal);
-    start.fs_base = start.gs_base = area::kReal;
-    start.rflags &= ~(flag::kTf | flag::kAc);
-    for (uint64_t& gpr : start.gpr) gpr &= 0xffff'ffff;
-    return;
-  }
   start.selectors.fill(bits_ == 16 ? ldt::kData16 : selector::kData);
   start.selectors[kCs] = wide ? selector::kCode64 : bits_ == 32 ? selector::kCode32 : ldt::kCode16;
   if (bits_ == 16) start.selectors[kFs] = start.selectors[kGs] = selector::kData;
 }
 
 bool Builder::acceptable(const jit::GuestInstruction& insn) const {
-  if (kind_ == Kind::Real && !is_defined(insn)) return false;
   // Whether #AC is raised depends on the mask, in a way that no manual tells.
   if (insn.row.action == jit::Action::MaskMove && out_.program.start.rflags & flag::kAc) return false;
   switch (insn.row.action) {
@@ -265,11 +243,14 @@ bool Builder::add_plain() {
     }
     // SSE operands are aligned more often than not.
     if (random_.percent(70)) bytes[disp.offset] &= 0xf0;
-    // A lock prefix where it is allowed.
+    if (!decode() || !acceptable(insn)) return false;
+  }
+  if (insn.zydis.attributes & ZYDIS_ATTRIB_ACCEPTS_LOCK && random_.percent(30)) {
+    std::shift_right(bytes.begin(), bytes.end(), 1);
+    bytes[0] = 0xf0;
     if (!decode() || !acceptable(insn)) return false;
   }
   Item item;
-  if (insn.zydis.attributes & ZYDIS_ATTRIB_ACCEPTS_LOCK && random_.percent(30)) item.bytes.push_back(0xf0);
   item.bytes.insert(item.bytes.end(), bytes.begin(), bytes.begin() + insn.zydis.length);
   add(std::move(item));
   return true;
@@ -501,7 +482,7 @@ bool Builder::build() {
       add_branch();
     } else if (kind < 92) {
       add_indirect();
-    } else if (kind < 97 && kind_ != Kind::Real) {  // TCG has translated what follows already
+    } else if (kind < 97) {
       add_store_into_code();
     } else {
       add_repeated_string();
@@ -520,7 +501,6 @@ SequenceGenerator::SequenceGenerator(Kind kind, const FormTable& forms)
   for (unsigned i = 0; i <= ZYDIS_MNEMONIC_MAX_VALUE; ++i) {
     const auto mnemonic = static_cast<ZydisMnemonic>(i);
     if (forms_.forms_of(mnemonic).empty() || reason_not_native(mnemonic)) continue;
-    if (kind == Kind::Real && !runs_on_unicorn(forms_.forms_of(mnemonic).front())) continue;
     // Integer instructions are a small part of the table and most of what runs.
     const bool common = i == ZYDIS_MNEMONIC_MOV || i == ZYDIS_MNEMONIC_ADD || i == ZYDIS_MNEMONIC_CMP ||
                         i == ZYDIS_MNEMONIC_ADC || i == ZYDIS_MNEMONIC_SUB || i == ZYDIS_MNEMONIC_TEST;

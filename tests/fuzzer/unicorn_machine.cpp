@@ -34,7 +34,12 @@ void write(uc_engine* engine, int id, uint32_t value) {
 
 UnicornMachine::UnicornMachine() : ram_(kRamBytes) {
   check(uc_open(UC_ARCH_X86, UC_MODE_16, &engine_));
-  check(uc_mem_map_ptr(engine_, 0, kRamBytes, UC_PROT_ALL, ram_.data()));
+  // Else a wrong jump runs data, and TCG aborts the process on some of it.
+  constexpr uint64_t kCode = area::kReal + area::kCode, kCodeEnd = area::kReal + area::kCodeEnd;
+  constexpr uint32_t kData = UC_PROT_READ | UC_PROT_WRITE;
+  check(uc_mem_map_ptr(engine_, 0, kCode, kData, ram_.data()));
+  check(uc_mem_map_ptr(engine_, kCode, kCodeEnd - kCode, UC_PROT_ALL, ram_.data() + kCode));
+  check(uc_mem_map_ptr(engine_, kCodeEnd, kRamBytes - kCodeEnd, kData, ram_.data() + kCodeEnd));
   uc_hook hook;
   check(uc_hook_add(engine_, &hook, UC_HOOK_INTR, reinterpret_cast<void*>(&UnicornMachine::on_interrupt), this, 1, 0));
   check(uc_context_alloc(engine_, &fresh_));
@@ -52,6 +57,11 @@ void UnicornMachine::on_interrupt(uc_engine* engine, uint32_t vector, void* self
   uc_emu_stop(engine);
 }
 
+void UnicornMachine::give_up() {
+  gave_up_ = true;
+  uc_emu_stop(engine_);
+}
+
 Outcome UnicornMachine::run(const Program& program) {
   std::memcpy(ram_.data() + area::kReal, program.memory.data(), area::kBytes);
   // Else TCG takes an exception of the case before for one that is being delivered, and makes this one a double fault.
@@ -60,12 +70,13 @@ Outcome UnicornMachine::run(const Program& program) {
   for (unsigned i = 0; i < 8; ++i) write(engine_, kGprIds[i], static_cast<uint32_t>(start.gpr[i]));
   for (unsigned i = 0; i < 6; ++i) write(engine_, kSegmentIds[i], start.selectors[i]);
   write(engine_, UC_X86_REG_EFLAGS, static_cast<uint32_t>(start.rflags));
-  check(uc_ctl_remove_cache(engine_, area::kReal, area::kReal + area::kBytes));
+  check(uc_ctl_remove_cache(engine_, area::kReal + area::kCode, area::kReal + area::kCodeEnd));
   vector_ = -1;
-  // Addresses here are linear ones. Whatever runs that long never ends.
-  constexpr uint64_t kNowhere = ~uint64_t{0}, kMicroseconds = 1'000'000;
+  gave_up_ = false;
+  // Addresses here are linear ones. Unicorn's own time limit costs a thread a case.
+  constexpr uint64_t kNowhere = ~uint64_t{0};
   const uint64_t entry = uint64_t{start.selectors[kCs]} * 16 + start.rip;
-  const uc_err error = uc_emu_start(engine_, entry, kNowhere, kMicroseconds, 0);
+  const uc_err error = uc_emu_start(engine_, entry, kNowhere, 0, 0);
 
   Outcome outcome;
   MachineState& state = outcome.state;
@@ -79,9 +90,7 @@ Outcome UnicornMachine::run(const Program& program) {
   state.vector = start.vector;
   state.fs_base = state.selectors[kFs] * 16u;
   state.gs_base = state.selectors[kGs] * 16u;
-  size_t timed_out = 0;
-  uc_query(engine_, UC_QUERY_TIMEOUT, &timed_out);
-  outcome.timeout = timed_out != 0;
+  outcome.timeout = gave_up_;
   if (error == UC_ERR_INSN_INVALID) vector_ = vector::kUd;
   outcome.halted = vector_ < 0 && error == UC_ERR_OK;
   outcome.vector = static_cast<uint8_t>(vector_ < 0 ? 0 : vector_);

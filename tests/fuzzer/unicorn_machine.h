@@ -20,6 +20,7 @@ class UnicornMachine {
   UnicornMachine& operator=(const UnicornMachine&) = delete;
 
   Outcome run(const Program& program);
+  void give_up();  // from a signal handler: what runs never ends
   std::span<const std::byte> memory() const { return std::span(ram_).subspan(area::kReal, area::kBytes); }
 
  private:
@@ -30,6 +31,7 @@ class UnicornMachine {
   uc_struct* engine_ = nullptr;
   uc_context* fresh_ = nullptr;
   int vector_ = -1;
+  volatile bool gave_up_ = false;
 };
 
 }  // namespace penumbra::fuzz
