@@ -29,11 +29,14 @@ Block* Translator::find_block(const BlockKey& key) const {
   return nullptr;
 }
 
-Result<Block*> Translator::block_for(BlockKey key) noexcept {
+Result<Translator::FoundBlock> Translator::block_for(BlockKey key) noexcept {
   const auto physical = vcpu_.translate_fetch(key.linear());
   if (!physical) return std::unexpected(physical.error());
   key.physical = *physical;
-  Block* block = find_block(key);
+  FoundBlock& found = found_before(key);
+  const bool known = found.block && found.key == key;
+  if (known && !found.crosses_page) [[likely]] return found;
+  Block* block = known ? found.block : find_block(key);
   if (block && block->crosses_page) {
     const auto second = vcpu_.translate_fetch(key.linear().page() + kPageSize);
     if (!second) return std::unexpected(second.error());
@@ -42,9 +45,14 @@ Result<Block*> Translator::block_for(BlockKey key) noexcept {
       block = nullptr;
     }
   }
-  if (block) return block;
-  const HostVectorScope scope(state_);
-  return translate_block(key);
+  if (!block) {
+    const HostVectorScope scope(state_);
+    const auto made = translate_block(key);
+    if (!made) return std::unexpected(made.error());
+    block = *made;
+  }
+  found = {.key = key, .block = block, .host = block->host, .crosses_page = block->crosses_page};
+  return found;
 }
 
 void Translator::note_entry(uint64_t host) {
@@ -72,11 +80,15 @@ uint64_t Translator::next_host_code() noexcept {
       if (verdict == Vcpu::BreakpointVerdict::RunOne) extra.value = ModeBits::kOneInstruction;
     }
     if (shadow) {
-      // Exactly one instruction runs before interrupts are looked at again (SDM vol. 3, 6.8.3).
+      // One instruction runs before interrupts are looked at again (SDM vol. 3, 6.8.3). Where none is waiting, the first
+      // poll comes after it in any case.
       state_.interrupt_shadow = state_.debug_shadow = false;
       vcpu_.interrupts_opened();
-      extra.value = ModeBits::kOneInstruction;
-    } else if (options_.jump_cache && extra.value == 0) {
+      const bool nothing_waits = state_.attention.load(std::memory_order_relaxed) == 0 && !vcpu_.debug().watching() &&
+                                 !state_.mode.has(ModeBits::kSingleStep);
+      if (!nothing_waits) extra.value = ModeBits::kOneInstruction;
+    }
+    if (options_.jump_cache && extra.value == 0) {
       if (const uint64_t host = current_jump_cache_->find(state_.rip)) {
         state_.spilled_overflow = (state_.rflags & flag::kOf) != 0;
         note_entry(host);
@@ -89,16 +101,16 @@ uint64_t Translator::next_host_code() noexcept {
       continue;
     }
     if (extra.value == 0 && options_.jump_cache) {
-      const LinearAddr linear = (*block)->key.linear();
+      const LinearAddr linear = block->key.linear();
       const uint64_t page = linear.value >> kPageShift;
       const TlbEntry& entry = vcpu_.tlb().entry(vcpu_.current_view(), linear);
       const bool global = entry.read_tag == linear.page().value && entry.info & TlbEntry::kGlobal;
-      current_jump_cache_->insert(state_.rip, (*block)->host, page, page + (*block)->crosses_page, global);
+      current_jump_cache_->insert(state_.rip, block->host, page, page + block->crosses_page, global);
     }
-    if (options_.trace_execution) trace_entry(**block, shadow);
+    if (options_.trace_execution) trace_entry(*block->block, shadow);
     state_.spilled_overflow = (state_.rflags & flag::kOf) != 0;
-    note_entry((*block)->host);
-    return (*block)->host;
+    note_entry(block->host);
+    return block->host;
   }
   state_.spilled_overflow = (state_.rflags & flag::kOf) != 0;
   return thunks_.leave;
@@ -112,7 +124,7 @@ uint64_t Translator::callout_host_code() noexcept {
   }
   ++counters_.callout_blocks;
   state_.spilled_overflow = (state_.rflags & flag::kOf) != 0;
-  return (*block)->host;
+  return block->host;
 }
 
 uint64_t Translator::tlb_host_code() noexcept {
@@ -123,7 +135,7 @@ uint64_t Translator::tlb_host_code() noexcept {
     return next_host_code();
   }
   state_.spilled_overflow = (state_.rflags & flag::kOf) != 0;
-  return (*block)->host;
+  return block->host;
 }
 
 bool Translator::store_beside_code(const TlbEntry& entry, LinearAddr address, uint64_t size, uint64_t site) noexcept {
@@ -293,6 +305,7 @@ void Translator::code_written(PageFrame frame, uint64_t offset, uint64_t size) {
 void Translator::kill_block(Block& block) {
   if (block.dead) return;
   block.dead = true;
+  if (FoundBlock& found = found_before(block.key); found.block == &block) found.block = nullptr;
   Block** at = &buckets_[block.key.hash() % kBuckets];
   while (*at != &block) at = &(*at)->next_in_bucket;
   *at = block.next_in_bucket;

@@ -121,15 +121,17 @@ void BlockTranslator::emit_jump_cache_jump(const IndirectBranch* indirect) {
   const asmjit::Label hit = a_.newLabel();
   a_.movzx(kTemp.r32(), kLinear.r16());
   a_.mov(kHostAddend, a_.state_field(offsetof(VcpuState, jump_cache), 8));
+  static_assert(sizeof(JumpCache::Entry) == 16);
+  a_.lea(kHostAddend, x86::ptr(kHostAddend, kTemp, 3));
   a_.mov(a_.scratch_field(Scratch::Rcx), x86::rcx);
-  a_.mov(x86::rcx, x86::ptr(kHostAddend, kTemp, 3, JumpCache::kKeysOffset, 8));
+  a_.mov(x86::rcx, x86::ptr(kHostAddend, kTemp, 3, offsetof(JumpCache::Entry, key), 8));
   a_.lea(x86::rcx, x86::ptr(x86::rcx, kLinear));
   a_.jecxz(x86::rcx, hit);
   a_.mov(x86::rcx, a_.scratch_field(Scratch::Rcx));
   jump_to_lookup();
   a_.bind(hit);
   a_.mov(x86::rcx, a_.scratch_field(Scratch::Rcx));
-  a_.jmp(x86::ptr(kHostAddend, kTemp, 3, JumpCache::kCodeOffset, 8));
+  a_.jmp(x86::ptr(kHostAddend, kTemp, 3, offsetof(JumpCache::Entry, code), 8));
 }
 
 void BlockTranslator::load_indirect_target(const GuestInstruction& insn) {

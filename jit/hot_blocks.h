@@ -16,34 +16,41 @@ class HotBlocks {
  public:
   static constexpr unsigned kSlots = 1u << 16;
   static constexpr unsigned kHotSamples = 3;
-  // A fill costs a few microseconds, a sample stands for the interval of SampleTimer: a block whose page
-  // spends more than about a fifth of its time in the block's fills does better with the software TLB.
-  static constexpr unsigned kFreeFaults = 64, kFaultsPerSample = 30;
+  // A fill costs up to ten microseconds, and its time is sampled as the block's own; a sample stands for the interval of
+  // SampleTimer. Where a page of code spends more than about a tenth of its time in fills, the blocks that cause them do
+  // better with the software TLB.
+  static constexpr unsigned kFreeFaults = 64, kFaultsPerSample = 5;
 
   // Whether an address space has been sampled this often since its last flush; all have when `always`.
-  static constexpr uint8_t kMatureSamples = 3;
+  static constexpr uint8_t kMatureSamples = 8;
   explicit HotBlocks(bool always, bool never) : always_(always), never_(never) {}
   bool mature(unsigned space) const { return !never_ && (always_ || ages_[space] >= kMatureSamples); }
   void flushed(unsigned space) { ages_[space] = 0; }
 
-  bool hot(const BlockKey& key) const { return pages_[page_index(key)] >= kHotSamples && !cold(key); }
-  bool cold(const BlockKey& key) const { return slots_[index(key)].retry_at > pages_[page_index(key)]; }
+  bool hot(const BlockKey& key) const { return page(key).samples >= kHotSamples && !cold(key); }
+  bool cold(const BlockKey& key) const { return slots_[index(key)].retry_at > page(key).samples; }
 
   // True when the block's page has just become hot.
   bool sample(const BlockKey& key, unsigned space) {
     if (ages_[space] < kMatureSamples) ++ages_[space];
-    uint16_t& samples = pages_[page_index(key)];
-    if (samples == UINT16_MAX) return false;
-    return ++samples == kHotSamples;
+    Page& of_block = page(key);
+    if (of_block.samples == UINT16_MAX) return false;
+    return ++of_block.samples == kHotSamples;
   }
   // A host page fault of a windowed block. True when it has just become cold, until its page has been sampled twice as
   // often.
   bool fault(const BlockKey& key) {
+    constexpr unsigned kMany = 8;
     Slot& slot = slots_[index(key)];
-    const unsigned samples = pages_[page_index(key)];
-    if (cold(key) || ++slot.faults <= kFreeFaults + samples * kFaultsPerSample) return false;
+    Page& of_block = page(key);
+    ++slot.faults;
+    ++of_block.faults;
+    const bool too_many = always_ ? slot.faults > kFreeFaults
+                                  : of_block.faults > kFreeFaults + of_block.samples * kFaultsPerSample && slot.faults > kMany;
+    if (!too_many || cold(key)) return false;
+    of_block.faults -= std::min(of_block.faults, slot.faults);
     slot.faults = 0;
-    slot.retry_at = static_cast<uint16_t>(std::min(2 * samples + kHotSamples, unsigned{UINT16_MAX}));
+    slot.retry_at = static_cast<uint16_t>(std::min(2u * of_block.samples + kHotSamples, unsigned{UINT16_MAX}));
     return true;
   }
   // 32-bit addresses of the block wrap: it must compute them before it uses them.
@@ -79,13 +86,18 @@ class HotBlocks {
     } patched = {};
   };
   static unsigned index(const BlockKey& key) { return key.hash() >> 17 & (kSlots - 1); }
-  static unsigned page_index(const BlockKey& key) {
-    return (key.physical.frame().number * 2 + key.mode.has(ModeBits::kUser)) & (kSlots - 1);
+  struct Page {
+    uint16_t samples = 0;
+    uint32_t faults = 0;  // not of blocks that became cold
+  };
+  Page& page(const BlockKey& key) {
+    return pages_[(key.physical.frame().number * 2 + key.mode.has(ModeBits::kUser)) & (kSlots - 1)];
   }
+  const Page& page(const BlockKey& key) const { return const_cast<HotBlocks*>(this)->page(key); }
   bool always_, never_;
   std::array<uint8_t, SoftTlb::kSpaces> ages_{};
   std::array<Slot, kSlots> slots_{};
-  std::array<uint16_t, kSlots> pages_{};
+  std::array<Page, kSlots> pages_{};
 };
 
 }  // namespace penumbra::jit

@@ -10,55 +10,77 @@
 namespace penumbra::jit {
 
 namespace {
-constexpr size_t kTableBytes = size_t{JumpCache::kSlots} * 16;
+constexpr size_t kTableBytes = size_t{JumpCache::kSlots} * sizeof(JumpCache::Entry);
 }
 
 JumpCache::JumpCache() {
   void* table =
       mmap(nullptr, kTableBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (table == MAP_FAILED) throw std::runtime_error("jump cache: mmap: " + std::string(std::strerror(errno)));
-  keys_ = static_cast<uint64_t*>(table);
-  code_ = keys_ + kSlots;
-  keys_[0] = 1;  // zero is the key of RIP 0, which belongs in slot 0
+  entries_ = static_cast<Entry*>(table);
+  entries_[0].key = 1;  // zero is the key of RIP 0, which belongs in slot 0
 }
 
 JumpCache::~JumpCache() {
-  munmap(keys_, kTableBytes);
+  munmap(entries_, kTableBytes);
 }
 
 void JumpCache::insert(uint64_t rip, uint64_t code, uint64_t page, uint64_t other_page, bool global) {
-  has_non_global_ |= !global;
   const unsigned slot = rip & (kSlots - 1);
-  keys_[slot] = -rip;
-  code_[slot] = code;
-  if (filled_count_ < kMaxLog) filled_[filled_count_] = static_cast<uint16_t>(slot);
-  if (filled_count_ <= kMaxLog) ++filled_count_;
+  entries_[slot] = {.key = -rip, .code = code};
+  (global ? global_ : local_).add(slot);
   for (const uint64_t number : {page, other_page}) {
-    const unsigned bit = number % kPageBits;
+    const unsigned bit = page_bit(number);
     pages_[bit / 64] |= uint64_t{1} << bit % 64;
   }
 }
 
 void JumpCache::forget(uint64_t rip) {
   const unsigned slot = rip & (kSlots - 1);
-  if (keys_[slot] + rip == 0) keys_[slot] = slot == 0;
+  if (entries_[slot].key + rip == 0) entries_[slot].key = slot == 0;
+}
+
+void JumpCache::empty(Log& log) {
+  if (log.count <= kMaxLog) {
+    for (unsigned i = 0; i < log.count; ++i) entries_[log.slots[i]].key = 0;
+  } else {
+    for (unsigned slot = 0; slot < kSlots; ++slot) entries_[slot].key = 0;
+  }
+  entries_[0].key = 1;
+  log.count = 0;
+}
+
+void JumpCache::clear_non_global() {
+  if (local_.count == 0) return;
+  empty(local_);
+  if (global_.count == 0) pages_ = {};
 }
 
 void JumpCache::clear() {
-  if (filled_count_ <= kMaxLog) {
-    for (unsigned i = 0; i < filled_count_; ++i) keys_[filled_[i]] = 0;
-  } else {
-    for (unsigned slot = 0; slot < kSlots; ++slot) keys_[slot] = 0;
+  empty(global_);
+  empty(local_);
+  pages_ = {};
+}
+
+void JumpCache::forget_page(const Log& log, uint64_t page) {
+  for (unsigned i = 0; i < log.count; ++i) {
+    Entry& entry = entries_[log.slots[i]];
+    const uint64_t linear = signature.cs_base - entry.key;
+    // A block that starts on the page before may go on here.
+    if (page - (linear >> kPageShift) <= 1) entry.key = log.slots[i] == 0;
   }
-  keys_[0] = 1;
-  filled_count_ = 0;
-  has_non_global_ = false;
-  for (uint64_t& word : pages_) word = 0;
 }
 
 void JumpCache::forget_page(uint64_t page) {
-  const unsigned bit = page % kPageBits;
-  if (pages_[bit / 64] >> bit % 64 & 1) clear();
+  const unsigned bit = page_bit(page);
+  if (!(pages_[bit / 64] >> bit % 64 & 1)) return;
+  // Outside 64-bit mode linear addresses wrap: not worth a closer look.
+  if (global_.count > kMaxLog || local_.count > kMaxLog || signature.cs_base != 0) {
+    clear();
+  } else {
+    forget_page(global_, page);
+    forget_page(local_, page);
+  }
 }
 
 }  // namespace penumbra::jit

@@ -1,7 +1,7 @@
 // Maps RIP to host code for jumps that are not chained: what translated code searches without touching flags.
 //
 //     slot = rip & 0xffff
-//     if (keys[slot] + rip == 0) goto code[slot]     keys hold -rip, so that JRCXZ can compare
+//     if (entries[slot].key + rip == 0) goto entries[slot].code     keys hold -rip, so that JRCXZ can compare
 //
 // For one privilege, address space and mode; emptied with the mappings that it stands for.
 #pragma once
@@ -9,15 +9,16 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <vector>
+#include "mmu/address.h"
 
 namespace penumbra::jit {
 
 class JumpCache {
  public:
   static constexpr unsigned kSlots = 65536;
-  static constexpr int32_t kKeysOffset = 0;
-  static constexpr int32_t kCodeOffset = kSlots * 8;
+  struct Entry {
+    uint64_t key, code;
+  };
 
   // Throws std::runtime_error when the host refuses the memory.
   JumpCache();
@@ -25,20 +26,18 @@ class JumpCache {
   JumpCache(const JumpCache&) = delete;
   JumpCache& operator=(const JumpCache&) = delete;
 
-  void* table() const { return keys_; }
+  void* table() const { return entries_; }
   uint64_t find(uint64_t rip) const {
     const unsigned slot = rip & (kSlots - 1);
-    return keys_[slot] + rip == 0 ? code_[slot] : 0;
+    return entries_[slot].key + rip == 0 ? entries_[slot].code : 0;
   }
   // `page` and `other_page`: linear page numbers that the block's bytes are on; global: a CR3 change keeps
   // them.
   void insert(uint64_t rip, uint64_t code, uint64_t page, uint64_t other_page, bool global);
   void forget(uint64_t rip);
   void clear();
-  void clear_non_global() {
-    if (has_non_global_) clear();
-  }
-  // Empties the cache if it may hold a block on this linear page.
+  void clear_non_global();
+  // Drops the blocks on this linear page, and perhaps others.
   void forget_page(uint64_t page);
 
   // What the entries were found for; see Translator::mode_changed().
@@ -50,13 +49,22 @@ class JumpCache {
 
  private:
   static constexpr unsigned kMaxLog = 2048;
-  static constexpr unsigned kPageBits = 4096;
+  static constexpr unsigned kPageBits = 32768;
+  static unsigned page_bit(uint64_t page) { return (page ^ page >> 15) % kPageBits; }
 
-  uint64_t* keys_;
-  uint64_t* code_;
-  std::array<uint16_t, kMaxLog> filled_;  // slots filled since clear(); beyond kMaxLog: all
-  unsigned filled_count_ = 0;
-  bool has_non_global_ = false;
+  Entry* entries_;
+  // Slots filled since they were emptied; beyond kMaxLog: any.
+  struct Log {
+    std::array<uint16_t, kMaxLog> slots;
+    unsigned count = 0;
+    void add(unsigned slot) {
+      if (count < kMaxLog) slots[count] = static_cast<uint16_t>(slot);
+      if (count <= kMaxLog) ++count;
+    }
+  };
+  void empty(Log& log);
+  void forget_page(const Log& log, uint64_t page);
+  Log global_, local_;
   std::array<uint64_t, kPageBits / 64> pages_{};  // hash set of pages with entries
 };
 

@@ -143,6 +143,7 @@ Translator::Translator(Vcpu& vcpu, const TranslatorOptions& options, TraceSink t
                                    .poll_page = reinterpret_cast<uint64_t>(cache_.poll_page()),
                                    .debug = &vcpu.debug()}),
       buckets_(kBuckets),
+      found_before_(kFoundBefore),
       hot_(options.mmu == TranslatorOptions::Mmu::Windows, options.mmu == TranslatorOptions::Mmu::Tlb) {
   // Every block comes to the dispatcher, with the flags that its registers are shown with.
   if (options_.trace_execution) options_.chain = options_.jump_cache = options_.flag_liveness = false;
@@ -414,6 +415,7 @@ void Translator::flush_translations() {
   }
   std::fill(frames_.begin(), frames_.end(), nullptr);
   std::fill(buckets_.begin(), buckets_.end(), nullptr);
+  std::fill(found_before_.begin(), found_before_.end(), FoundBlock{});
   frame_nodes_.clear();
   blocks_.clear();
   state_.recent_blocks.fill(0);

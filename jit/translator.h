@@ -139,7 +139,8 @@ class Translator final : public Engine,
   void follow_gs(bool on);
   void run_guest() noexcept;  // light
   BlockKey key_at_rip(ModeBits extra_mode) const;
-  Result<Block*> block_for(BlockKey key) noexcept;
+  struct FoundBlock;
+  Result<FoundBlock> block_for(BlockKey key) noexcept;
   Block* find_block(const BlockKey& key) const;
   Result<Block*> translate_block(const BlockKey& key);  // heavy
   void track_block(Block& block);
@@ -165,6 +166,7 @@ class Translator final : public Engine,
   void trace_block(const Block& block, std::span<const std::byte> host_code);
   void note_entry(uint64_t host);
 
+  static constexpr unsigned kFoundBefore = 8192;
   static constexpr unsigned kBuckets = 1u << 19;
 
   // A block's bytes in one frame.
@@ -185,12 +187,21 @@ class Translator final : public Engine,
   Arena arena_;                 // of blocks_
   std::vector<Block*> blocks_;  // by rising host address
   std::vector<Block*> buckets_;
+  // What find_block() found, by a hash of the key; in the host's nearer caches, unlike buckets and blocks.
+  struct alignas(64) FoundBlock {
+    BlockKey key;
+    Block* block = nullptr;
+    uint64_t host = 0;
+    bool crosses_page = false;
+  };
+  std::vector<FoundBlock> found_before_;
+  FoundBlock& found_before(const BlockKey& key) { return found_before_[key.hash() >> 20 & (kFoundBefore - 1)]; }
   std::vector<FrameNode*> frames_;  // by frame number
   std::deque<FrameNode> frame_nodes_;
   // Of one address space and privilege: for the modes that were in use last, since a system that loads segment registers
   // on its way in and out changes the mode several times.
   struct JumpCaches {
-    std::array<std::unique_ptr<JumpCache>, 4> of_mode;
+    std::array<std::unique_ptr<JumpCache>, 8> of_mode;
     unsigned next = 0;
   };
   std::array<std::array<JumpCaches, 2>, SoftTlb::kSpaces> jump_caches_;  // [space][user]

@@ -176,9 +176,15 @@ bool ShadowWindows::map_run(Chunk& chunk, LinearAddr first, PhysAddr physical, u
            static_cast<off_t>(map_.ram_offset(start.host)));
   if (at == MAP_FAILED) return false;
   const auto first_page = static_cast<uint32_t>(offset >> kPageShift);
-  if (count > 1 || !chunk.pages[first_page].listed) {
+  if (count > kNeighbours) {
     chunk.runs.push_back({first_page, count, static_cast<uint32_t>(start.frame.number), global});
-    if (count == 1) chunk.pages[first_page].listed = 1;
+  } else {
+    // Page by page, each once: what is flushed and filled again and again must not make the list longer.
+    for (uint32_t page = first_page; page < first_page + count; ++page) {
+      if (chunk.pages[page].listed) continue;
+      chunk.runs.push_back({page, 1, static_cast<uint32_t>(start.frame.number + (page - first_page)), global});
+      chunk.pages[page].listed = 1;
+    }
   }
   mappings_ += 2;
   for (unsigned i = 0; i < count; ++i) {
@@ -232,15 +238,23 @@ void ShadowWindows::empty(Chunk& chunk) {
 
 void ShadowWindows::empty_non_global(Chunk& chunk) {
   size_t kept = 0;
+  uint64_t first = 0, count = 0;  // to be unmapped in one piece
   for (const Run& run : chunk.runs) {
     PageState& state = chunk.pages[run.first];
     if (run.count > 1 ? run.global : state.mapped && state.global) {
       chunk.runs[kept++] = run;
       continue;
     }
-    if (run.count > 1 || state.mapped) unmap(chunk, run.first, run.count);
     if (run.count == 1) state.listed = 0;
+    if (run.count == 1 && !state.mapped) continue;
+    if (first + count != run.first) {
+      if (count != 0) unmap(chunk, first, count);
+      first = run.first;
+      count = 0;
+    }
+    count += run.count;
   }
+  if (count != 0) unmap(chunk, first, count);
   if (kept == 0) {
     empty(chunk);
   } else {
