@@ -240,7 +240,7 @@ static void inspections(void) {
               run(codes[kind], (struct setup){.cpl = cpl, .cx = TEST | rpl});
               const bool zero = caught.state.cx & 1;
               say("%c", caught.vector != END ? '!' : zero ? '1' : '0');
-              if (kind == 0 && zero) lar = caught.state.ax;
+              if (kind == 0 && zero) lar = caught.state.ax & ~0xf0000ul;  // these are undefined (SDM vol. 2, LAR)
               if (kind == 1 && zero) lsl = caught.state.ax;
             }
           }
