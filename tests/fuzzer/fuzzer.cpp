@@ -50,8 +50,8 @@ int Fuzzer::run() {
   }
   if (options_.coverage) coverage_.print();
   const unsigned gaps = options_.check_coverage.empty() ? 0 : coverage_.print_gaps(options_.check_coverage.c_str());
-  fmt::print("{} single instructions and {} sequences, seed {}, {} with a difference\n", cases_, sequences_,
-             options_.seed, failures_);
+  fmt::print("{} single instructions and {} sequences, seed {}, {} without an answer, {} with a difference\n", cases_,
+             sequences_, options_.seed, unanswered_, failures_);
   return failures_ == 0 && gaps == 0 ? 0 : 1;
 }
 
@@ -143,6 +143,7 @@ std::span<const std::byte> Fuzzer::judge_memory() const {
 void Fuzzer::run_case() {
   if (++since_renewal_ % kRenewal == 0) renew_engines();
   native_outcome_ = judge();
+  unanswered_ += native_outcome_.timeout || native_outcome_.unmapped;
   for (unsigned i = 0; i < engines_.size(); ++i) {
     if (kModes[i].sequences_only && case_.pieces.empty()) continue;
     if (compare(*engines_[i]).empty()) continue;

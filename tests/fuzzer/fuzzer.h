@@ -71,7 +71,7 @@ class Fuzzer {
   UnicornMachine unicorn_;
   std::vector<std::unique_ptr<EngineMachine>> engines_;
   Coverage coverage_;
-  uint64_t cases_ = 0, sequences_ = 0, since_renewal_ = 0, failures_ = 0;
+  uint64_t cases_ = 0, sequences_ = 0, since_renewal_ = 0, unanswered_ = 0, failures_ = 0;
   // The case that runs.
   std::string name_;
   Case case_;
