@@ -50,6 +50,7 @@ class Fuzzer {
   int run_one();
   int run_known();
   void run_case();
+  bool ends_at_what_is_left_out() const;
   Outcome judge();                             // what the bare CPU does, or Unicorn
   std::span<const std::byte> judge_memory() const;
   std::string compare(EngineMachine& engine);  // against native_outcome_
