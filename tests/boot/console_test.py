@@ -226,3 +226,51 @@ class Console(unittest.TestCase):
         self.assertEqual((status, errors), (0, ""))
         self.assertRegex(output, r"0x0*1000 +mov rax, rbx +innocuous")
         self.assertRegex(output, r"0x0*1003 +cpuid +\w+, callout")
+
+
+class DumpOfATripleFault:
+    """Linux with reboot=t resets by a triple fault."""
+
+    def command(self, action):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        script = pathlib.Path(folder.name) / "script"
+        script.write_text("true\n")
+        initrd = pathlib.Path(folder.name) / "initrd"
+        machine.build_initrd(self.guest, script, initrd)
+        command = machine.linux(
+            self.guest, initrd, "--on-triple-fault", action, append="console=ttyS0 reboot=t nokaslr", memory="512M"
+        )
+        command.remove("-no-reboot")
+        return command
+
+    def test_dump(self):
+        status, output, errors = machine.run(self.command("exit"), machine.BOOT_SECONDS)
+        self.assertEqual(status, 1, output[-500:] + errors)
+        levels = "".join(rf"  {name} +P:0x[0-9a-f]+ [0-9a-f]+ P .*\n" for name in self.levels)
+        for register in ("RIP", "RSP"):
+            self.assertRegex(errors, rf"page walk of {register} L:0x{self.kernel}\w+\n{levels}.*  P:0x")
+        self.assertRegex(errors, r"page walk of CR2 L:0x")
+        for name in ("RAX", "RFLAGS", "CS", "TR", "GDT", "IDT", "CR0", "CR3", "CR4", "EFER", "DR7"):
+            self.assertRegex(errors, rf"(?m)\b{name} ")
+        self.assertRegex(errors, r"exceptions and interrupts, the latest first:\n(  .*\n){16}\w")
+        self.assertRegex(errors, r"blocks, the latest first:\n(  L:0x[0-9a-f]+ P:0x[0-9a-f]+ \d\d bits, .*\n){32}")
+
+    def test_reset(self):
+        terminal = machine.Terminal(self.command("reset"))
+        self.addCleanup(terminal.__exit__)
+        for _ in range(2):
+            terminal.expect("script begins", machine.BOOT_SECONDS)
+            terminal.expect("page walk of RIP", 20)
+
+
+@unittest.skipUnless(machine.IS_PENUMBRA, "an option of Penumbra's own")
+class DumpOfATripleFaultAmd64(DumpOfATripleFault, unittest.TestCase):
+    guest, kernel = "amd64", "ffff"
+    levels = ("PML4E", "PDPTE", "PDE")
+
+
+@unittest.skipUnless(machine.IS_PENUMBRA, "an option of Penumbra's own")
+class DumpOfATripleFaultI686(DumpOfATripleFault, unittest.TestCase):
+    guest, kernel = "i686", "c"
+    levels = ("PDE",)
