@@ -12,6 +12,8 @@ Result<LinearAddr> Vcpu::linearize(SegmentIndex segment, uint64_t offset, unsign
   if (code64()) [[likely]] {
     const uint64_t linear = segment >= kFs ? s.base + offset : offset;
     if (!is_canonical(linear) || !is_canonical(linear + size - 1)) return raise(vector, 0);
+    // AMD's processors look at the offset, too.
+    if (amd_ && segment >= kFs && (!is_canonical(offset) || !is_canonical(offset + size - 1))) return raise(vector, 0);
     return LinearAddr{linear};
   }
   const bool checked = protected_mode();

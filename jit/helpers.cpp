@@ -147,8 +147,10 @@ uint64_t tlb_miss(Translator& translator, uint64_t linear, uint64_t detail, uint
     if (write && translator.store_beside_code(entry, address, MissDetail::size(detail), site)) return 0;
     const auto physical = vcpu.translate(address, write ? AccessKind::Write : AccessKind::Read, view);
     if (physical && (write ? entry.write_tag : entry.read_tag) == address.page().value) return 0;
-    // Of an operand in lanes, those that the mask selects may do without this page.
-    if (!physical && !(detail & MissDetail::kLanes)) {
+    // Of an operand in lanes, those that the mask selects may do without this page. What user code wants in the upper half may
+    // be #GP, which only the offset tells (Vcpu::linearize).
+    const bool upper_half = static_cast<int64_t>(linear) < 0 && view == TlbView::User;
+    if (!physical && !(detail & MissDetail::kLanes) && !upper_half) {
       translator.collect_flags();
       state.rip = translator.site_at(site)->rip;
       if (detail & MissDetail::kX87 && x87_exception_pending())

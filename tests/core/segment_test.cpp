@@ -124,6 +124,17 @@ TEST_F(SegmentTest, SixtyFourBitModeChecksCanonicalFormOnly) {
   EXPECT_EQ(cpu().linearize(kSs, 0x8000'0000'0000, 8, AccessKind::Read).error().vector, vector::kSs);
 }
 
+TEST_F(SegmentTest, NonCanonicalOffsetFromGsIsNoGpOnAmd) {
+  long_mode(3);
+  s().segments[kGs].base = 0x5a5a'1000'2000;
+  EXPECT_TRUE(cpu().linearize(kGs, 0xffff'a5a6'0000'0000, 8, AccessKind::Read));
+  const bool amd = cpu().model().is_amd();
+  EXPECT_EQ(!cpu().linearize(kGs, 0xffff'5a5a'5fe1'0000, 8, AccessKind::Read), amd);  // 0xffffb4b46fe12000
+  s().segments[kGs].base = 0xffff'9000'0000'0000;
+  EXPECT_TRUE(cpu().linearize(kGs, 0x7fff'ffff'fff8, 8, AccessKind::Read));
+  EXPECT_EQ(!cpu().linearize(kGs, 0x7fff'ffff'fff9, 8, AccessKind::Read), amd);
+}
+
 TEST_F(SegmentTest, ExaminingInstructions) {
   protected_mode(3);
   auto lar = insn(SystemOp::Lar);
