@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <exception>
 #include <string>
+#include <system_error>
 
 #include "frontend/explain.h"
 #include "frontend/options.h"
@@ -48,6 +49,10 @@ int main(int argc, char** argv) {
   } catch (const penumbra::UserError& error) {
     std::fprintf(stderr, "penumbra: %s\n", error.what());
     return 2;
+  } catch (const std::system_error& error) {
+    const bool thread = error.code() == std::errc::resource_unavailable_try_again;
+    std::fprintf(stderr, "penumbra: %s%s\n", thread ? "the host refuses a thread: " : "", error.what());
+    return 1;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "penumbra: %s\n", error.what());
     return 1;

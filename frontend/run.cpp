@@ -1,5 +1,7 @@
 #include "frontend/run.h"
 
+#include <fmt/format.h>
+
 #include <unistd.h>
 
 #include <array>
@@ -69,6 +71,7 @@ int status_of(ExitReason reason, int exit_code) {
 
 int run(const RunOptions& options, std::chrono::steady_clock::time_point began) {
   signal(SIGPIPE, SIG_IGN);  // a closed pipe is seen where it is written
+  signal(SIGXFSZ, SIG_IGN);  // so is a file that may not grow
   int ending_signal = 0, status = 0;
   {
     PcMachine pc(options);
@@ -93,6 +96,9 @@ int run(const RunOptions& options, std::chrono::steady_clock::time_point began) 
     if (gdb) gdb->finish(status);
     gdb.reset();
     pc.flush();
+    if (pc.translator().window_refusals() > 0) {
+      fmt::print(stderr, "penumbra: note: the host refused to map memory; shadow windows shrank, the software TLB served instead\n");
+    }
     times.total = std::chrono::steady_clock::now() - began;
     if (options.stats) std::fputs(stats_text(machine, pc.translator(), times).c_str(), stderr);
     if (ending_signal == 0 && pc.pipe_closed()) ending_signal = SIGPIPE;

@@ -388,7 +388,7 @@ Result<Block*> Translator::translate_block(const BlockKey& key) {
 
   if (cache_.free_bytes() < kMaxBlockHostBytes) flush_translations();
   const bool one = key.mode.value & (ModeBits::kOneInstruction | ModeBits::kCallout);
-  const bool allowed = windows_ && !one && key.mode.has(ModeBits::kWindows) && windows_->serves(window_width()) &&
+  const bool allowed = windows_ && !windows_->given_up() && !one && key.mode.has(ModeBits::kWindows) && windows_->serves(window_width()) &&
                        (options_.mmu == TranslatorOptions::Mmu::Windows ? !hot_.cold(key) : hot_.hot(key));
   const WindowUse windows{.allowed = allowed, .wraps = hot_.wraps(key), .hints = state_.gpr.data()};
   Block& block = *block_translator_.translate(key, code, crosses, cache_.next_address(), arena_, windows,

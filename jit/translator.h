@@ -51,6 +51,7 @@ class Translator final : public Engine,
 
   // What the host refused, and what is done instead: one line, empty if nothing.
   const std::string& warning() const { return warning_; }
+  uint64_t window_refusals() const { return windows_ ? windows_->stats().refusals : 0; }
 
   // The blocks entered last, the latest first; those that were given up with the whole code cache are
   // missing. With TranslatorOptions::record_blocks every entry counts, else only those that the dispatcher

@@ -41,7 +41,9 @@ class PhysicalMap {
   uint64_t ram_bytes() const { return ram_bytes_; }
   uint64_t ram_below_4g() const { return ram_bytes_ < kLowRamLimit ? ram_bytes_ : kLowRamLimit; }
   uint64_t ram_above_4g() const { return ram_bytes_ - ram_below_4g(); }  // bytes of RAM at physical 4 GiB
+  // Negative where the host has no memory files; ram_fd_error() is the errno then.
   int ram_fd() const { return ram_fd_; }
+  int ram_fd_error() const { return ram_fd_error_; }
   // Where a host address of RAM is in ram_fd().
   uint64_t ram_offset(const std::byte* host) const { return static_cast<uint64_t>(host - ram_); }
 
@@ -132,7 +134,7 @@ class PhysicalMap {
   static const Range* find(const std::vector<Range>& ranges, uint64_t physical);
 
   uint64_t ram_bytes_ = 0;
-  int ram_fd_ = -1;
+  int ram_fd_ = -1, ram_fd_error_ = 0;
   HostPtr ram_ = nullptr;
   uint64_t a20_mask_ = ~uint64_t{0};
   std::vector<Region> regions_;  // as they were added

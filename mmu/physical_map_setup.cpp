@@ -23,17 +23,23 @@ PhysicalMap::PhysicalMap(uint64_t ram_bytes) : ram_bytes_(ram_bytes) {
   if (ram_bytes < kMinRam || ram_bytes % kPageSize != 0 || ram_bytes > uint64_t{1} << 46) {
     throw std::runtime_error("RAM of " + std::to_string(ram_bytes) + " bytes: not 1 MiB to 64 TiB in whole pages");
   }
-  const auto refused = [&](const char* what) {
+  ram_fd_ = memfd_create("guest-ram", MFD_CLOEXEC);
+  if (ram_fd_ >= 0 && ftruncate(ram_fd_, static_cast<off_t>(ram_bytes)) != 0) {
+    ram_fd_error_ = errno;
+    close(ram_fd_);
+    ram_fd_ = -1;
+  } else if (ram_fd_ < 0) {
+    ram_fd_error_ = errno;
+  }
+  // Without a file there is RAM, but no shadow windows (shadow_windows_setup.cpp).
+  const int kind = ram_fd_ >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
+  void* memory = mmap(nullptr, ram_bytes, PROT_READ | PROT_WRITE, kind | MAP_NORESERVE, ram_fd_, 0);
+  if (memory == MAP_FAILED) {
     const std::string reason = std::strerror(errno);
     if (ram_fd_ >= 0) close(ram_fd_);
-    return std::runtime_error("the host refuses " + std::to_string(ram_bytes >> 20) + " MiB of guest RAM (" + what +
-                              ": " + reason + ")");
-  };
-  ram_fd_ = memfd_create("guest-ram", MFD_CLOEXEC);
-  if (ram_fd_ < 0) throw refused("memfd_create");
-  if (ftruncate(ram_fd_, static_cast<off_t>(ram_bytes)) != 0) throw refused("ftruncate");
-  void* memory = mmap(nullptr, ram_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, ram_fd_, 0);
-  if (memory == MAP_FAILED) throw refused("mmap");
+    throw std::runtime_error("the host refuses " + std::to_string(ram_bytes >> 20) + " MiB of guest RAM (mmap: " + reason +
+                             ")");
+  }
   ram_ = static_cast<HostPtr>(memory);
   const uint64_t end = ram_above_4g() ? k4g + ram_above_4g() : ram_below_4g();
   tracker_.resize(end >> kPageShift);
@@ -55,7 +61,7 @@ PhysicalMap::~PhysicalMap() {
     if (region.owns_host) munmap(region.host, region.bytes);
   }
   munmap(ram_, ram_bytes_);
-  close(ram_fd_);
+  if (ram_fd_ >= 0) close(ram_fd_);
 }
 
 PhysicalMap::RegionId PhysicalMap::add(Region region) {

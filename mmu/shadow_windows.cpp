@@ -2,6 +2,8 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
+
 #include "mmu/soft_tlb.h"
 
 namespace penumbra {
@@ -92,13 +94,16 @@ bool ShadowWindows::fill(unsigned space, TlbView view, Width width, LinearAddr l
   const PageFrame frame = map_.page(translation.physical).frame;
   const bool writable = writable_for(width, translation);
   if (frame.number >= kMaxFrames || (write && (!writable || map_.tracker().holds_code(frame)))) return false;
-  if (!has_window(width, linear, translation)) return false;
+  if (!has_window(width, linear, translation) || given_up()) return false;
   if (mappings_ + 2 * kRunPages > max_mappings_) {
     flush_all();
     ++stats_.resets;
   }
   Chunk* const chunk = chunk_of(space, view, width, linear);
-  if (!chunk) return false;
+  if (!chunk) {
+    give_way();
+    return false;
+  }
 
   if (translation.page_bytes > kPageSize) {
     constexpr uint64_t kRunBytes = uint64_t{kRunPages} << kPageShift;
@@ -110,11 +115,12 @@ bool ShadowWindows::fill(unsigned space, TlbView view, Width width, LinearAddr l
     }
     if (map_run(*chunk, {linear.value - offset}, {translation.physical.value - offset}, kRunPages, writable,
                 translation.global)) {
-      return true;
+      return !give_way();
     }
   }
-  return map_run(*chunk, linear.page(), {translation.physical.value & ~kPageOffsetMask}, 1, writable,
-                 translation.global);
+  const bool mapped = map_run(*chunk, linear.page(), {translation.physical.value & ~kPageOffsetMask}, 1, writable,
+                              translation.global);
+  return !give_way() && mapped;
 }
 
 void ShadowWindows::fill_around(unsigned space, TlbView view, Width width, LinearAddr first, const Neighbours& pages) {
@@ -153,6 +159,7 @@ void ShadowWindows::fill_around(unsigned space, TlbView view, Width width, Linea
     ++run.count;
   }
   map_it();
+  give_way();
 }
 
 // False, and nothing mapped, unless all of it is RAM in one piece.
@@ -174,7 +181,10 @@ bool ShadowWindows::map_run(Chunk& chunk, LinearAddr first, PhysAddr physical, u
       mmap(chunk.base + offset, uint64_t{count} << kPageShift, only_page_has_code ? PROT_READ : protection,
            MAP_SHARED | MAP_FIXED | (count <= kNeighbours ? MAP_POPULATE : 0), map_.ram_fd(),
            static_cast<off_t>(map_.ram_offset(start.host)));
-  if (at == MAP_FAILED) return false;
+  if (at == MAP_FAILED) {
+    refused_ = true;
+    return false;
+  }
   const auto first_page = static_cast<uint32_t>(offset >> kPageShift);
   if (count > kNeighbours) {
     chunk.runs.push_back({first_page, count, static_cast<uint32_t>(start.frame.number), global});
@@ -199,7 +209,7 @@ bool ShadowWindows::map_run(Chunk& chunk, LinearAddr first, PhysAddr physical, u
     if (!code) {
       tracker.note_writer(frame, first + (uint64_t{i} << kPageShift));
     } else if (count > 1) {
-      mprotect(chunk.base + offset + (uint64_t{i} << kPageShift), kPageSize, PROT_READ);
+      if (mprotect(chunk.base + offset + (uint64_t{i} << kPageShift), kPageSize, PROT_READ) != 0) refused_ = true;
       mappings_ += 2;
     }
   }
@@ -213,8 +223,10 @@ void ShadowWindows::unmap(Chunk& chunk, uint64_t first, uint64_t pages) {
     chunk.pages[page] = {.mapped = 0, .writable = 0, .global = 0, .listed = chunk.pages[page].listed, .frame = 0};
   }
   // SAFETY: as in map_run().
-  mmap(chunk.base + (first << kPageShift), pages << kPageShift, PROT_NONE,
-       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  if (mmap(chunk.base + (first << kPageShift), pages << kPageShift, PROT_NONE,
+           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) {
+    refused_ = true;
+  }
   mappings_ += 2;
   stats_.unmapped += pages;
 }
@@ -232,7 +244,12 @@ void ShadowWindows::empty(Chunk& chunk) {
   chunk.runs.clear();
   chunk.large = {};
   // SAFETY: the chunk's own reservation.
-  mmap(chunk.base, kRegionBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  if (mmap(chunk.base, kRegionBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) ==
+      MAP_FAILED) {
+    refused_ = true;
+    // Splits no mapping, so it needs none.
+    mprotect(chunk.base, kRegionBytes, PROT_NONE);
+  }
   ++stats_.dropped;
 }
 
@@ -281,8 +298,7 @@ void ShadowWindows::flush_page(unsigned space, LinearAddr page, bool global_too)
   if (global_too) {
     if (Chunk* const chunk = find(global_, region)) flush_page_of(*chunk, page.value);
   }
-  if (region != 0) return;
-  for (unsigned i = 0; i < spaces_.size(); ++i) {
+  for (unsigned i = 0; region == 0 && i < spaces_.size(); ++i) {
     if (i != space && !global_too) continue;
     for (auto& chunk : spaces_[i]->flat) {
       if (!chunk) continue;
@@ -291,6 +307,7 @@ void ShadowWindows::flush_page(unsigned space, LinearAddr page, bool global_too)
       if (global ? global_too : i == space) flush_page_of(*chunk, page.value);
     }
   }
+  give_way();
 }
 
 void ShadowWindows::flush_space(unsigned space) {
@@ -298,6 +315,7 @@ void ShadowWindows::flush_space(unsigned space) {
   for (auto& chunk : spaces_[space]->flat) {
     if (chunk) empty_non_global(*chunk);
   }
+  give_way();
 }
 
 void ShadowWindows::flush_all() {
@@ -305,10 +323,23 @@ void ShadowWindows::flush_all() {
   mappings_ = 0;
 }
 
+bool ShadowWindows::give_way() {
+  if (!refused_) return false;
+  const uint64_t had = mappings_;
+  if (spare_) munmap(spare_, kSparePages * kPageSize);
+  spare_ = nullptr;
+  flush_all();
+  // The host has less to give than it said. Others need mappings, too.
+  max_mappings_ = std::min(max_mappings_, had) / 2;
+  ++stats_.refusals;
+  refused_ = false;
+  return true;
+}
+
 void ShadowWindows::protect(Chunk& chunk, uint64_t page) {
   if (!chunk.pages[page].writable) return;
   chunk.pages[page].writable = 0;
-  mprotect(chunk.base + (page << kPageShift), kPageSize, PROT_READ);
+  if (mprotect(chunk.base + (page << kPageShift), kPageSize, PROT_READ) != 0) refused_ = true;
   mappings_ += 2;
 }
 
@@ -330,6 +361,7 @@ void ShadowWindows::stop_writes_to(PageFrame frame) {
   const PageTracker::Writers writers = map_.tracker().writers(frame);
   if (!writers.any) return;
   for_each_chunk([&](Chunk& chunk) { protect_frame(chunk, frame, writers); });
+  give_way();
 }
 
 bool ShadowWindows::check(const Chunk& chunk) const {

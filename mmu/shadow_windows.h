@@ -50,6 +50,7 @@ struct WindowStats {
   uint64_t unmapped = 0;  // pages taken away one by one
   uint64_t dropped = 0;   // chunks emptied
   uint64_t resets = 0;    // everything dropped because there were too many host mappings
+  uint64_t refusals = 0;  // everything dropped because the host refused one
 };
 
 // What translated code reads; part of VcpuState, for the current address space and privilege.
@@ -135,6 +136,9 @@ class ShadowWindows {
   bool has_many_chunks(unsigned space) const { return spaces_[space]->chunks.size() > kKeptChunks; }
   void recycle(unsigned space);
 
+  // The host refused so much that no window is filled any more.
+  bool given_up() const { return max_mappings_ < kLeastMappings; }
+
   const WindowStats& stats() const { return stats_; }
   uint64_t mappings() const { return mappings_; }
 
@@ -154,6 +158,8 @@ class ShadowWindows {
   static constexpr uint64_t kFlatBytes = kGuardBytes + 9 * kRegionBytes + kGuardBytes;
   static constexpr unsigned kMaxChunks = 64, kKeptChunks = 8;  // of one address space
   static constexpr uint64_t kMaxFrames = uint64_t{1} << 28;
+  static constexpr uint64_t kLeastMappings = 4 * kRunPages;  // with fewer, windows are not worth their time
+  static constexpr unsigned kSparePages = 64;
 
   // What is mapped at a page of a chunk.
   struct PageState {
@@ -221,6 +227,8 @@ class ShadowWindows {
   bool map_run(Chunk& chunk, LinearAddr first, PhysAddr physical, unsigned pages, bool writable, bool global);
   void unmap(Chunk& chunk, uint64_t first, uint64_t pages);
   void flush_page_of(Chunk& chunk, uint64_t page);
+  // At the end of whatever may have set refused_: what could not be unmapped or protected must not stay. True if so.
+  bool give_way();
   void empty(Chunk& chunk);
   void empty_non_global(Chunk& chunk);
   void protect(Chunk& chunk, uint64_t page);
@@ -240,6 +248,8 @@ class ShadowWindows {
   PhysicalMap& map_;
   uint64_t max_mappings_;
   uint64_t mappings_ = 0;  // upper bound of the host mappings made since everything was dropped
+  bool refused_ = false;   // the host has refused to map, unmap or protect
+  HostPtr spare_ = nullptr;  // mappings to give back, without which even unmapping may be refused
   bool flat_available_;
   uint64_t version_ = 1;
   HostPtr cells_ = nullptr;  // of chunks: kCells times a guard and a chunk, and a last guard

@@ -28,11 +28,13 @@ uint64_t host_mapping_limit() {
   return limit;
 }
 
+[[noreturn]] void refuse(const char* what) {
+  throw std::runtime_error(std::string("shadow windows: ") + what + ": " + std::strerror(errno));
+}
+
 void* reserve_or_throw(uint64_t bytes) {
   void* const memory = reserve(bytes, PROT_NONE);
-  if (memory == MAP_FAILED) {
-    throw std::runtime_error("shadow windows: no address space: " + std::string(std::strerror(errno)));
-  }
+  if (memory == MAP_FAILED) refuse("no address space");
   return memory;
 }
 
@@ -44,7 +46,12 @@ ShadowWindows::Table::Table() {
   regions_ = static_cast<uint64_t*>(reserve_or_throw(kTableBytes));
   constexpr uint64_t kHalfBytes = kRegionsOfHalf * sizeof(uint64_t);
   for (const uint64_t first : {uint64_t{0}, (uint64_t{1} << 32) - kRegionsOfHalf}) {
-    mprotect(regions_ + first, kHalfBytes, PROT_READ | PROT_WRITE);
+    if (mprotect(regions_ + first, kHalfBytes, PROT_READ | PROT_WRITE) != 0) {
+      const int reason = errno;
+      munmap(regions_, kTableBytes);
+      errno = reason;
+      refuse("no memory for tables");
+    }
     for (uint64_t i = 0; i < kRegionsOfHalf; ++i) regions_[first + i] = kNoChunk;
   }
 }
@@ -58,11 +65,25 @@ ShadowWindows::ShadowWindows(PhysicalMap& map, unsigned spaces, uint64_t max_map
       max_mappings_(max_mappings ? max_mappings : host_mapping_limit() / 2),
       flat_available_(getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE) {
   if (!__builtin_cpu_supports("bmi2")) throw std::runtime_error("shadow windows: the host has no BMI2");
-  if (max_mappings_ < 4 * kRunPages)
-    throw std::runtime_error("shadow windows: vm.max_map_count is too small");
+  if (given_up()) throw std::runtime_error("shadow windows: vm.max_map_count is too small");
+  if (map_.ram_fd() < 0) {
+    errno = map_.ram_fd_error();
+    refuse("guest RAM is no file, memfd_create");
+  }
   for (unsigned i = 0; i < spaces; ++i) spaces_.push_back(std::make_unique<Space>());
   cells_ = static_cast<HostPtr>(reserve_or_throw(kCells * kCellBytes + kGuardBytes));
-  nowhere_ = static_cast<HostPtr>(reserve_or_throw(kFlatBytes));
+  void* const nowhere = reserve(kFlatBytes, PROT_NONE);
+  void* const spare = reserve(kSparePages * kPageSize, PROT_READ);
+  if (nowhere == MAP_FAILED || spare == MAP_FAILED) {
+    const int reason = errno;
+    if (nowhere != MAP_FAILED) munmap(nowhere, kFlatBytes);
+    munmap(cells_, kCells * kCellBytes + kGuardBytes);
+    errno = reason;
+    refuse("no address space");
+  }
+  nowhere_ = static_cast<HostPtr>(nowhere);
+  spare_ = static_cast<HostPtr>(spare);
+  for (unsigned i = 0; i < kSparePages; i += 2) mprotect(spare_ + i * kPageSize, kPageSize, PROT_READ | PROT_WRITE);
   cell_owner_.resize(kCells);
   for (unsigned i = kCells; i-- > 0;) free_cells_.push_back(i);
 }
@@ -76,6 +97,7 @@ ShadowWindows::~ShadowWindows() {
   }
   munmap(cells_, kCells * kCellBytes + kGuardBytes);
   munmap(nowhere_, kFlatBytes);
+  if (spare_) munmap(spare_, kSparePages * kPageSize);
 }
 
 ShadowWindows::PageState* ShadowWindows::reserve_pages() {
@@ -86,7 +108,10 @@ ShadowWindows::PageState* ShadowWindows::reserve_pages() {
 ShadowWindows::Chunk* ShadowWindows::make_chunk(ChunkList& chunks, uint64_t region) {
   if (chunks.size() >= kMaxChunks || free_cells_.empty()) return nullptr;
   PageState* const pages = reserve_pages();
-  if (!pages) return nullptr;
+  if (!pages) {
+    refused_ = true;
+    return nullptr;
+  }
   const unsigned cell = free_cells_.back();
   free_cells_.pop_back();
   chunks.push_back(std::make_unique<Chunk>());
@@ -100,10 +125,10 @@ ShadowWindows::Chunk* ShadowWindows::make_chunk(ChunkList& chunks, uint64_t regi
 
 ShadowWindows::Chunk* ShadowWindows::make_flat(Space& space, TlbView view) {
   void* const base = reserve(kFlatBytes, PROT_NONE);
-  if (base == MAP_FAILED) return nullptr;
-  PageState* const pages = reserve_pages();
+  PageState* const pages = base == MAP_FAILED ? nullptr : reserve_pages();
   if (!pages) {
-    munmap(base, kFlatBytes);
+    if (base != MAP_FAILED) munmap(base, kFlatBytes);
+    refused_ = true;
     return nullptr;
   }
   auto& chunk = space.flat[static_cast<unsigned>(view)];
@@ -131,8 +156,11 @@ void ShadowWindows::claim(Slots& slots, uint64_t region, uint64_t delta) {
 
 uint64_t ShadowWindows::open(unsigned space, TlbView view, LinearAddr linear) {
   const uint64_t region = linear.value >> kRegionShift;
-  const Chunk* const chunk = chunk_for(space, view, region);
-  if (!chunk) return kNoChunk;
+  const Chunk* const chunk = given_up() ? nullptr : chunk_for(space, view, region);
+  if (!chunk) {
+    give_way();
+    return kNoChunk;
+  }
   const uint64_t delta = delta_of(*chunk);
   Slots& slots = is_upper(region) ? upper_ : spaces_[space]->slots;
   // SAFETY: linear addresses of the region, plus this, are the chunk's host addresses, one to one.

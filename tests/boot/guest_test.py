@@ -19,9 +19,9 @@ SECONDS = 120
 QEMU = shutil.which("qemu-system-x86_64")
 
 # The engine's modes must agree. A matrix is long, so only what changes its memory accesses is tried with it.
-WINDOWS = (["--mmu", "windows"], ["--mmu", "auto"])
-ENGINES = ([], ["--jit", "no-chain,no-jump-cache,no-flag-liveness,no-soft-tlb,no-long-blocks"], *WINDOWS)
-MATRIX_ENGINES = ([], ["--jit", "no-soft-tlb"], *WINDOWS)
+MMUS = tuple(["--mmu", mmu] for mmu in ("tlb", "windows", "auto"))
+ENGINES = (*MMUS, ["--jit", "no-chain,no-jump-cache,no-flag-liveness,no-soft-tlb,no-long-blocks"])
+MATRIX_ENGINES = (*MMUS, ["--jit", "no-soft-tlb"])
 
 
 def load_builder():

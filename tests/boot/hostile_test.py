@@ -20,6 +20,8 @@ SECONDS = 20
 
 
 class Hostile(unittest.TestCase):
+    options = ()
+
     @classmethod
     def setUpClass(cls):
         folder = tempfile.TemporaryDirectory()
@@ -34,7 +36,7 @@ class Hostile(unittest.TestCase):
             + [SOURCES / f"{name}.asm"],
             check=True,
         )
-        return machine.command_line("-bios", rom, "-m", "64M", "-nographic", *EXIT, *options)
+        return machine.command_line("-bios", rom, "-m", "64M", "-nographic", *EXIT, *self.options, *options)
 
     def run_rom(self, name, *options, seconds=SECONDS, **defines):
         result = machine.run(
@@ -172,3 +174,9 @@ class Hostile(unittest.TestCase):
                         else:
                             terminal.send("\x01x")
                         self.assertIsNotNone(terminal.wait(10))
+
+
+if machine.IS_PENUMBRA:
+
+    class HostileInWindows(Hostile):
+        options = ("--mmu", "windows")

@@ -19,8 +19,10 @@ LOOP = 3_000_000
 PROBES_OF_PAGE = 32 * 60
 SEED = int(os.environ.get("PENUMBRA_SEED") or 1)
 ROUNDS = int(os.environ.get("PENUMBRA_ISOLATION_ROUNDS") or 1)
-SECONDS = 150
+SECONDS = 400
 RAM = "/memfd:guest-ram"
+COUNTS = r"(\d+) probes: (\d+) faults, (\d+) loads, (\d+) stores, 0 wrong\n"
+FILLS = r"shadow windows filled +(\d+)"
 
 
 def host_lines(pid, choice):
@@ -38,6 +40,45 @@ def host_lines(pid, choice):
     return "".join(f"{number:x}\n" for number in numbers)
 
 
+def build_guests(folder):
+    builder = load_builder()
+    for bits in (64, 32):
+        builder.build(f"isolation/isolation{bits}", folder / str(bits))
+
+
+def run_guest(folder, bits, mmu, seed, layouts=SHORT[0], **keywords):
+    """What a guest said at its end, and the VMM: exit status, the guest's words, the VMM's words, questions answered."""
+    log = folder / "log"
+    log.unlink(missing_ok=True)
+    process = subprocess.Popen(
+        [*machine.VMM, "-cpu", "max", "-kernel", folder / str(bits), "-m", "64M", "-display", "none", "-no-reboot"]
+        + ["-serial", "stdio", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x4", "--mmu", mmu, "--stats"]
+        + ["-device", "isa-debugcon,iobase=0xe9,chardev=log", "-chardev", f"file,id=log,path={log}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **keywords,
+    )
+    limit = threading.Timer(SECONDS * machine.PATIENCE, process.kill)
+    limit.start()
+    choice = random.Random(seed)
+    asked = 0
+    try:
+        while process.stdout.read(1) == b"?":
+            if asked == 0:
+                text = "".join(f"{number:x}\n" for number in (seed, layouts, SHORT[1], LOOP if mmu == "auto" else 0))
+            else:
+                text = host_lines(process.pid, choice)
+            asked += 1
+            process.stdin.write(text.encode())
+            process.stdin.flush()
+        _, errors = process.communicate()
+    finally:
+        limit.cancel()
+        process.kill()
+    return process.returncode, log.read_text() if log.exists() else "", errors.decode(errors="replace"), asked
+
+
 class Isolation(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -46,51 +87,20 @@ class Isolation(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(folder.cleanup)
         cls.folder = pathlib.Path(folder.name)
-        builder = load_builder()
-        for bits in (64, 32):
-            builder.build(f"isolation/isolation{bits}", cls.folder / str(bits))
+        build_guests(cls.folder)
 
     def run_guest(self, bits, mmu, seed):
-        log = self.folder / "log"
-        log.unlink(missing_ok=True)
-        process = subprocess.Popen(
-            [*machine.VMM, "-cpu", "max", "-kernel", self.folder / str(bits), "-m", "64M", "-display", "none", "-no-reboot"]
-            + ["-serial", "stdio", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x4", "--mmu", mmu, "--stats"]
-            + ["-device", "isa-debugcon,iobase=0xe9,chardev=log", "-chardev", f"file,id=log,path={log}"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        limit = threading.Timer(SECONDS * machine.PATIENCE, process.kill)
-        limit.start()
-        choice = random.Random(seed)
-        asked = 0
-        try:
-            while process.stdout.read(1) == b"?":
-                if asked == 0:
-                    text = "".join(f"{number:x}\n" for number in (seed, *SHORT, LOOP if mmu == "auto" else 0))
-                else:
-                    text = host_lines(process.pid, choice)
-                asked += 1
-                process.stdin.write(text.encode())
-                process.stdin.flush()
-            _, errors = process.communicate()
-        finally:
-            limit.cancel()
-            process.kill()
-        errors = errors.decode(errors="replace")
-        text = log.read_text() if log.exists() else ""
-        self.assertEqual(process.returncode, ENDED, f"{errors[-2000:]}\n{text[-2000:]}")
+        status, text, errors, asked = run_guest(self.folder, bits, mmu, seed)
+        self.assertEqual(status, ENDED, f"{errors[-2000:]}\n{text[-2000:]}")
         self.assertEqual(asked, 1 + 2 * SHORT[0])
         self.assertNotIn("wrong:", text)
-        counts = re.fullmatch(r"(\d+) probes: (\d+) faults, (\d+) loads, (\d+) stores, 0 wrong\n", text)
+        counts = re.fullmatch(COUNTS, text)
         self.assertTrue(counts, text[-2000:])
         probes, faults, loads, stores = map(int, counts.groups())
         pages = SHORT[0] * SHORT[1]
         self.assertGreater(probes, pages * PROBES_OF_PAGE * 0.8)
         self.assertGreater(min(faults, loads, stores), probes / 100)
-        fills = re.search(r"shadow windows filled +(\d+)", errors)
-        return probes, int(fills[1])
+        return probes, int(re.search(FILLS, errors)[1])
 
     def run_mode(self, bits, mmu):
         total = 0

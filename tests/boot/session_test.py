@@ -51,6 +51,7 @@ class Session:
     """One test class a guest: the guest boots once, and each test looks at one part of the session."""
 
     guest = None
+    options = ()
 
     @classmethod
     def setUpClass(cls):
@@ -63,7 +64,8 @@ class Session:
             machine.build_initrd(cls.guest, HERE / "session.sh", folder / "initrd.gz", [folder / "root"])
             cls.started = time.time()
             cls.status, cls.log, cls.errors = machine.run(
-                machine.linux(cls.guest, folder / "initrd.gz", append="console=ttyS0 quiet"), SESSION_SECONDS
+                machine.linux(cls.guest, folder / "initrd.gz", *cls.options, append="console=ttyS0 quiet"),
+                SESSION_SECONDS,
             )
             cls.ended = time.time()
         parts = re.split(r"^@@ (\S+)\n", cls.log, flags=re.MULTILINE)
@@ -180,3 +182,18 @@ class Amd64Session(Session, unittest.TestCase):
 
 class I686Session(Session, unittest.TestCase):
     guest = "i686"
+
+
+if machine.IS_PENUMBRA:
+
+    class Amd64TlbSession(Amd64Session):
+        options = ("--mmu", "tlb")
+
+    class Amd64WindowsSession(Amd64Session):
+        options = ("--mmu", "windows")
+
+    class I686TlbSession(I686Session):
+        options = ("--mmu", "tlb")
+
+    class I686WindowsSession(I686Session):
+        options = ("--mmu", "windows")

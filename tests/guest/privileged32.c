@@ -137,6 +137,56 @@ static void privileged(void) {
   BOTH("RSM", "rsm");
 }
 
+static void io_bitmap(void) {
+  say("-- the I/O bitmap of a TSS\n");
+  enum { MAP = 0x80 };
+  const uint64_t saved = gdt[TSS_SELECTOR / 8];
+  static const struct {
+    const char* name;
+    unsigned map, limit;
+    bool narrow;
+  } kMaps[] = {{"map inside", MAP, MAP + 0x20, false},       {"map beyond the limit", 0x68, 0x67, false},
+               {"port's byte is the last", MAP, MAP + 0x10, false}, {"one byte more", MAP, MAP + 0x11, false},
+               {"map of 0", 0, MAP + 0x20, false},           {"16-bit TSS", MAP, MAP + 0x20, true}};
+  static uint8_t narrow_tss[512];
+  for (unsigned i = 0; i < sizeof kMaps / sizeof *kMaps; ++i) {
+    uint8_t* const task = kMaps[i].narrow ? narrow_tss : tss;
+    memset(task + 0x66, 0, 0x180);
+    *(uint16_t*)(task + 0x66) = (uint16_t)kMaps[i].map;
+    task[MAP + 0x88 / 8] = 0x06;  // 89h and 8Ah denied
+    if (kMaps[i].narrow) {
+      // CPL 0's stack of a 16-bit TSS has an offset of 16 bits.
+      *(uint16_t*)(task + 2) = 0x7000;
+      *(uint16_t*)(task + 4) = KDATA;
+    }
+    gdt[TSS_SELECTOR / 8] = descriptor((unsigned long)task, kMaps[i].limit, kMaps[i].narrow ? 0x81 : 0x89, 0);
+    asm volatile("ltr %0" ::"r"((uint16_t)TSS_SELECTOR));
+    for (unsigned level = 0; level <= 3; ++level) {
+      for (unsigned ring = 0; ring <= 3; ring += 3) {
+        say("%s, CPL %d, IOPL %d, ports 80 to 8f, byte, word and dword: ", kMaps[i].name, (unsigned long)ring, (unsigned long)level);
+        for (unsigned width = 0; width < 3; ++width) {
+          for (unsigned port = 0x80; port <= 0x8f; ++port) {
+            const char* const code = width == 0 ? CODE("in al, dx") : width == 1 ? CODE("in ax, dx") : CODE("in eax, dx");
+            run(code, (struct setup){.cpl = ring, .dx = port, .flags = level << 12});
+            say("%c", caught.vector == END ? '.' : caught.vector == GP && caught.error == 0 ? 'G' : '!');
+          }
+          say(width < 2 ? " " : "\n");
+        }
+      }
+    }
+    CHECK("OUTSB of a denied port", "outsb", .cpl = 3, .dx = 0x89, .show = "s");
+    CHECK("OUTSB of a port that is allowed", "outsb", .cpl = 3, .dx = 0x88, .show = "s");
+    CHECK("REP INSB of a denied port, ECX 0", "xor ecx, ecx; rep insb", .cpl = 3, .dx = 0x89, .show = "i");
+    CHECK("port FFFF", "in al, dx", .cpl = 3, .dx = 0xffff);
+    CHECK("IN of an immediate port", "in al, 0x8a", .cpl = 3);
+    CHECK("OUT to an immediate port", "out 0x88, al", .cpl = 3);
+  }
+  memset(tss + 0x66, 0, 0x180);
+  *(uint16_t*)(tss + 0x66) = 0x68;
+  gdt[TSS_SELECTOR / 8] = saved & ~(2ull << 40);
+  asm volatile("ltr %0" ::"r"((uint16_t)TSS_SELECTOR));
+}
+
 void guest_main(void) {
   default_gates();
   *(uint32_t*)(tss + 4) = STACK_TOP - 0x1000;
@@ -164,5 +214,6 @@ void guest_main(void) {
       }
     }
   }
+  io_bitmap();
   finish();
 }

@@ -155,7 +155,9 @@ void run(const char* code, struct setup setup) {
   started = (const char*)state.ip;
   write_dr6(0xffff0ff0);
   enter(&state);
+#ifndef NATIVE
   caught.cr2 = read_cr2();
+#endif
   caught.dr6 = read_dr6();
 #ifdef __x86_64__
   const unsigned long* frame = (const unsigned long*)caught.frame;
