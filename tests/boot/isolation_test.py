@@ -15,7 +15,7 @@ from guest_test import ENDED, load_builder
 
 # Layouts, pages of copies for each, and the turns of a loop that make a page worth its windows with --mmu auto.
 SHORT = (6, 16)
-LOOP = 3_000_000
+LOOP = 12_000_000
 PROBES_OF_PAGE = 32 * 60
 SEED = int(os.environ.get("PENUMBRA_SEED") or 1)
 ROUNDS = int(os.environ.get("PENUMBRA_ISOLATION_ROUNDS") or 1)

@@ -163,6 +163,8 @@ static bool fill_state(struct machine_state* state, const struct copy* copy, uin
   state->cs = view_cpl ? UCODE : KCODE;
   state->ss = view_cpl ? UDATA : KDATA;
   if (copy->form->flags & ABSOLUTE) memcpy((void*)(copy->code + 2), &base, 8);
+  // AMD's processors want the offset to be canonical, too, in user code; Intel's do not.
+  if (copy->form->flags & SEGMENT && !is_canonical(address_of(copy, 'd', base, index) - copy->segment_base)) return false;
   if (copy->form->flags & SEGMENT) write_msr(0xc0000100, copy->segment_base);
   return true;
 }
