@@ -41,7 +41,24 @@ class Difference {
   std::string text_;
 };
 
-void compare_faults(Difference& out, const Case& made, const Outcome& native, const Outcome& engine) {
+enum class Transfer : uint8_t { None, NearCall, FarCall, FarReturn };
+
+// What is at `rip`.
+Transfer transfer_at(std::span<const std::byte> memory, uint64_t rip) {
+  uint64_t at = rip & (area::kBytes - 1);
+  const auto byte = [&](uint64_t offset) {
+    return offset < area::kBytes ? static_cast<unsigned>(memory[offset]) : 0;
+  };
+  constexpr unsigned kPrefixes[] = {0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf2, 0xf3};
+  while (std::ranges::find(kPrefixes, byte(at)) != std::end(kPrefixes) || (byte(at) & 0xf0) == 0x40) ++at;
+  constexpr unsigned kCall = 0xe8, kCallFar = 0x9a, kGroup5 = 0xff;
+  const unsigned opcode = byte(at), group = byte(at + 1) >> 3 & 7;
+  if (opcode == kCall || (opcode == kGroup5 && group == 2)) return Transfer::NearCall;
+  if (opcode == kCallFar || (opcode == kGroup5 && group == 3)) return Transfer::FarCall;
+  return opcode == 0xca || opcode == 0xcb || opcode == 0xcf ? Transfer::FarReturn : Transfer::None;
+}
+
+void compare_faults(Difference& out, const Case& made, Transfer transfer, const Outcome& native, const Outcome& engine) {
   if (native.timeout || engine.timeout) {
     if (native.timeout != engine.timeout) out.add(engine.timeout ? "never ends" : "ends, natively never");
     return;
@@ -58,7 +75,8 @@ void compare_faults(Difference& out, const Case& made, const Outcome& native, co
   // AMD pushes before it checks the target's offset, and reads the stack of a return to another privilege before it finds
   // that there is no such return.
   const bool stack_first = native.vector == vector::kPf || native.vector == vector::kAc;
-  if (made.far_transfer && stack_first && engine.vector == vector::kGp) return;
+  const bool far = transfer == Transfer::FarCall || transfer == Transfer::FarReturn;
+  if (far && stack_first && engine.vector == vector::kGp) return;
   out.value("halted", native.halted, engine.halted);
   out.value("exception", native.vector, engine.vector);
   if (native.vector != engine.vector) return;
@@ -93,18 +111,6 @@ void compare_vectors(Difference& out, const VectorState& native, const VectorSta
   }
 }
 
-// A call is at `rip`.
-bool calls(std::span<const std::byte> memory, uint64_t rip) {
-  uint64_t at = rip & (area::kBytes - 1);
-  const auto byte = [&](uint64_t offset) {
-    return offset < area::kBytes ? static_cast<unsigned>(memory[offset]) : 0;
-  };
-  constexpr unsigned kPrefixes[] = {0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf2, 0xf3};
-  while (std::ranges::find(kPrefixes, byte(at)) != std::end(kPrefixes) || (byte(at) & 0xf0) == 0x40) ++at;
-  const unsigned group = byte(at + 1) >> 3 & 7;
-  return byte(at) == 0xe8 || byte(at) == 0x9a || (byte(at) == 0xff && (group == 2 || group == 3));
-}
-
 // TCG may have translated what lay there before.
 bool stored_into_code(const Program& program, std::span<const std::byte> memory) {
   return std::memcmp(&memory[area::kCode], &program.memory[area::kCode], area::kCodeEnd - area::kCode) != 0;
@@ -127,7 +133,9 @@ std::string difference(const Case& made, const Outcome& native, std::span<const 
     const bool beyond_limit = !engine.halted && (engine.vector == vector::kGp || engine.vector == vector::kSs);
     if (made.may_exceed_limit && beyond_limit && (native.halted || native.vector != engine.vector)) return {};
   }
-  compare_faults(out, made, native, engine);
+  const uint64_t code_offset = native.state.rip + descriptor_of(native.state.selectors[kCs]).base();
+  const Transfer transfer = transfer_at(native_memory, code_offset);
+  compare_faults(out, made, transfer, native, engine);
   if (native.timeout || engine.timeout) return out.text();
   const MachineState& there = native.state;
   const MachineState& here = engine.state;
@@ -158,11 +166,10 @@ std::string difference(const Case& made, const Outcome& native, std::span<const 
   out.value("gs base", there.gs_base, here.gs_base);
   compare_vectors(out, there.vector, here.vector, made.x87_on_fault || there.rip != made.program.start.rip);
 
-  const uint64_t code_offset = there.rip + descriptor_of(there.selectors[kCs]).base();
   // A call to where no code can be: near, it faults before the CPU pushes and after the translator does; far, the
   // other way round on AMD.
   Hole pushed{};
-  if (native.vector == vector::kGp && calls(native_memory, code_offset)) {
+  if (native.vector == vector::kGp && (transfer == Transfer::NearCall || transfer == Transfer::FarCall)) {
     constexpr uint64_t kFarReturn = 16;
     const uint64_t top = there.gpr[kRsp] & (area::kBytes - 1);
     pushed = {top < kFarReturn ? 0 : top - kFarReturn, top};

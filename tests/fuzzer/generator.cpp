@@ -90,6 +90,13 @@ bool takes_selector(const jit::GuestInstruction& insn) {
   }
 }
 
+// Its limit says which of the host's processors this runs on.
+bool names_cpu_number(const Memory& memory, uint64_t offset) {
+  if (offset + 2 > memory.size()) return false;
+  const unsigned chosen = static_cast<unsigned>(memory[offset]) | static_cast<unsigned>(memory[offset + 1]) << 8;
+  return chosen >> 3 == kCpuNumberEntry && (chosen & 4) == 0;
+}
+
 bool is_stack_register(ZydisRegister reg) {
   return reg == ZYDIS_REGISTER_RSP || reg == ZYDIS_REGISTER_ESP || reg == ZYDIS_REGISTER_SP;
 }
@@ -719,7 +726,6 @@ bool Generator::make(ZydisMnemonic mnemonic, std::span<const uint8_t> fixed, uin
     const bool image = out.any_cr2_of_operand && attempt.insn.row.action == jit::Action::System;
     if (attempt.insn.row.action == jit::Action::System) {
       const SystemOp op = attempt.insn.row.system_op;
-      out.far_transfer = op == SystemOp::RetFar || op == SystemOp::CallFar || op == SystemOp::Iret;
       out.any_cr2_of_operand |= op == SystemOp::RetFar || op == SystemOp::Iret;
     }
     // Whether #AC is raised depends on the mask, in a way that no manual tells; for FXSAVE and FXRSTOR, #AC, #GP of the
@@ -768,7 +774,9 @@ bool Generator::make(ZydisMnemonic mnemonic, std::span<const uint8_t> fixed, uin
         if (!wide && based && (address & (kEnd - 1)) + operand->size / 8 > kEnd) return false;
         if (real) out.may_exceed_limit |= address + operand->size / 8 > area::kBytes;
         address += attempt.segment_base(mem.segment);
-        add_holes(attempt.insn, address & (area::kBytes - 1), out.holes);
+        const uint64_t offset = address & (area::kBytes - 1);
+        if (takes_selector(attempt.insn) && names_cpu_number(out.program.memory, offset)) return false;
+        add_holes(attempt.insn, offset, out.holes);
       }
     }
   }

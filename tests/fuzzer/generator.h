@@ -35,7 +35,6 @@ struct Case {
   int random_gpr = -1;  // holds a random number afterwards
   std::vector<Hole> holes;
   bool any_cr2_of_operand = false;  // reads or writes in an order of its own: which byte faulted says nothing
-  bool far_transfer = false;        // uses the stack and a selector
   bool x87_on_fault = true;         // false: the CPU has switched to MMX before the fault
 };
 
