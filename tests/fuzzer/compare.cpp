@@ -79,7 +79,7 @@ void compare_faults(Difference& out, const Case& made, Transfer transfer, const 
   if (far && stack_first && engine.vector == vector::kGp) return;
   out.value("halted", native.halted, engine.halted);
   out.value("exception", native.vector, engine.vector);
-  if (native.vector != engine.vector) return;
+  if (native.vector != engine.vector || made.program.kind == Kind::Real) return;
   constexpr uint64_t kLargestImage = 512;
   const bool same_image = made.any_cr2_of_operand && native.cr2 - engine.cr2 + kLargestImage < 2 * kLargestImage;
   if (has_error_code(native.vector)) {

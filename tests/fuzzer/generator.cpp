@@ -612,13 +612,12 @@ void set_unicorn_exceptions(const jit::GuestInstruction& insn, Case& out) {
   switch (insn.row.action) {
     case jit::Action::Generic:
     case jit::Action::Mov:
-    case jit::Action::BitTest:
     case jit::Action::Hint:
     case jit::Action::Lea:
     case jit::Action::Xlat:
       break;
     default:
-      // The stack, strings and jumps.
+      // The stack, strings, bit strings and jumps.
       out.may_exceed_limit = true;
       break;
   }
