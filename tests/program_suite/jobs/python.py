@@ -99,7 +99,7 @@ if len(sys.argv) > 1:
     os._exit(0)
 
 # Slow ones and those that wait for the clock are not among the few.
-FEW = "array audioop binascii builtin bytes cmath codecs colorsys complex dict exceptions float generators json long math mmap re signal struct"
+FEW = "array audioop binascii builtin cmath codecs colorsys complex dict float generators math mmap re struct"
 for module in FEW.split() if os.environ.get("SLICE") else MODULES:
     print(module, flush=True)
     process = subprocess.Popen(
