@@ -235,7 +235,7 @@ class DumpOfATripleFault:
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         script = pathlib.Path(folder.name) / "script"
-        script.write_text("true\n")
+        script.write_text("reboot -f\n")
         initrd = pathlib.Path(folder.name) / "initrd"
         machine.build_initrd(self.guest, script, initrd)
         command = machine.linux(
