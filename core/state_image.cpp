@@ -175,11 +175,15 @@ Result<LinearAddr> Vcpu::image_address(const SystemInstruction& insn, unsigned s
   if (insn.rm != SystemInstruction::kNoRegister) return raise(vector::kUd);
   const bool fx = insn.op == SystemOp::Fxsave || insn.op == SystemOp::Fxrstor;
   if (state_.cr0 & (fx ? cr0::kTs | cr0::kEm : cr0::kTs)) return raise(vector::kNm);
-  const auto address = linearize(insn.segment, effective_address(insn), size, access);
+  const uint64_t offset = effective_address(insn), misalignment = fx ? 15 : 63;
+  const auto address = linearize(insn.segment, offset, size, access);
+  const uint64_t base = code64() ? 0 : state_.segments[insn.segment].base;
+  // #GP of a misaligned image comes before #SS of one beyond the limit.
+  if (!address && (base + offset) & misalignment) return raise(vector::kGp, 0);
   // The manuals leave the choice between #AC and #GP open; AMD checks dwords first.
   if (address && fx && address->value & 3 && state_.mode.has(ModeBits::kAlignment))
     return raise(vector::kAc, 0);
-  if (address && address->value & (fx ? 15 : 63)) return raise(vector::kGp, 0);
+  if (address && address->value & misalignment) return raise(vector::kGp, 0);
   return address;
 }
 

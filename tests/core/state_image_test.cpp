@@ -126,6 +126,19 @@ TEST_F(StateImage, FxsaveChecks) {
   expect_fault(i, vector::kUd, 0);
 }
 
+TEST_F(StateImage, MisalignedFxsaveBeyondTheStacksLimitIsSs) {
+  start(false);
+  s().segments[kSs].limit = kImage + 0xff;
+  auto i = image_insn(SystemOp::Fxsave, kImage);
+  i.segment = kSs;
+  s().rip = kCode;
+  expect_fault(i, vector::kSs, 0);
+  i = image_insn(SystemOp::Fxsave, kImage + 8);
+  i.segment = kSs;
+  s().rip = kCode;
+  expect_fault(i, vector::kGp, 0);
+}
+
 TEST_F(StateImage, FxsaveFaultsOnItsSecondPage) {
   start();
   set_page(kImage + 0x1000, 0);
