@@ -177,9 +177,9 @@ Result<LinearAddr> Vcpu::image_address(const SystemInstruction& insn, unsigned s
   if (state_.cr0 & (fx ? cr0::kTs | cr0::kEm : cr0::kTs)) return raise(vector::kNm);
   const uint64_t offset = effective_address(insn), misalignment = fx ? 15 : 63;
   const auto address = linearize(insn.segment, offset, size, access);
-  const uint64_t base = code64() ? 0 : state_.segments[insn.segment].base;
-  // #GP of a misaligned image comes before #SS of one beyond the limit.
-  if (!address && (base + offset) & misalignment) return raise(vector::kGp, 0);
+  // Of an image that only begins within the limit, the alignment is checked first.
+  const auto first = linearize(insn.segment, offset, 1, access);
+  if (!address && first && first->value & misalignment) return raise(vector::kGp, 0);
   // The manuals leave the choice between #AC and #GP open; AMD checks dwords first.
   if (address && fx && address->value & 3 && state_.mode.has(ModeBits::kAlignment))
     return raise(vector::kAc, 0);
