@@ -771,6 +771,9 @@ bool Generator::make(ZydisMnemonic mnemonic, std::span<const uint8_t> fixed, uin
         const bool based = mem.segment == ZYDIS_REGISTER_FS || mem.segment == ZYDIS_REGISTER_GS;
         constexpr uint64_t kEnd = uint64_t{1} << 32;
         if (!wide && based && (address & (kEnd - 1)) + operand->size / 8 > kEnd) return false;
+        constexpr uint64_t kEnd16 = uint64_t{1} << 16;
+        const bool wraps = attempt.insn.zydis.address_width == 16 && (address & (kEnd16 - 1)) + operand->size / 8 > kEnd16;
+        if (wraps && out.any_cr2_of_operand) return false;
         if (real) out.may_exceed_limit |= address + operand->size / 8 > area::kBytes;
         address += attempt.segment_base(mem.segment);
         const uint64_t offset = address & (area::kBytes - 1);
