@@ -1,9 +1,12 @@
 #include "frontend/serial_input.h"
 
+#include <utility>
+
 namespace penumbra {
 
-size_t SerialInput::room() const {
+size_t SerialInput::room() {
   const std::lock_guard lock(mutex_);
+  told_full_ = waiting_.size() == kLimit;
   return kLimit - waiting_.size();
 }
 
@@ -31,22 +34,21 @@ void SerialInput::push(std::span<const uint8_t> bytes) {
 void SerialInput::pump() {
   if (pumping_) return;
   pumping_ = true;
-  bool had_none = false, has_some = false;
+  bool reader_waits = false;
   while (true) {
     uint8_t byte;
     {
       const std::lock_guard lock(mutex_);
       if (waiting_.empty()) break;
       byte = waiting_.front();
-      had_none |= waiting_.size() >= kLimit;
     }
     if (!receive_(byte)) break;
     const std::lock_guard lock(mutex_);
     waiting_.pop_front();
-    has_some = true;
+    reader_waits |= std::exchange(told_full_, false);
   }
   pumping_ = false;
-  if (had_none && has_some && room_listener_) room_listener_();
+  if (reader_waits && room_listener_) room_listener_();
 }
 
 }  // namespace penumbra

@@ -21,9 +21,9 @@ class SerialInput {
       : events_(events), receive_(std::move(receive)) {}
 
   // Reading thread: how many bytes push() takes.
-  size_t room() const;
+  size_t room();
   void push(std::span<const uint8_t> bytes);
-  // Called on the vCPU's thread when there is room again after there was none.
+  // Called on the vCPU's thread when there is room again after room() said that there is none.
   void set_room_listener(std::function<void()> listener) { room_listener_ = std::move(listener); }
 
   // vCPU thread: the UART has room again.
@@ -33,10 +33,11 @@ class SerialInput {
   EventQueue& events_;
   std::function<bool(uint8_t)> receive_;
   std::function<void()> room_listener_;
-  mutable std::mutex mutex_;
+  std::mutex mutex_;
   std::deque<uint8_t> waiting_;
-  bool posted_ = false;   // an event that pumps is on its way
-  bool pumping_ = false;  // vCPU thread: the UART calls its room listener out of receive()
+  bool told_full_ = false;  // the reader waits for the room listener
+  bool posted_ = false;     // an event that pumps is on its way
+  bool pumping_ = false;    // vCPU thread: the UART calls its room listener out of receive()
 };
 
 }  // namespace penumbra

@@ -23,7 +23,9 @@ CodeCache::CodeCache(size_t bytes) : size_(bytes) {
   if (reserved == MAP_FAILED) fail("mmap");
   poll_page_ = static_cast<std::byte*>(reserved);
   executable_ = poll_page_ + kPageSize;
-  const void* poll = mmap(poll_page_, kPageSize, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+  // Shared, as private memory could become one mapping with its neighbour, and take another mapping, that the host may refuse,
+  // each time that its protection changes.
+  const void* poll = mmap(poll_page_, kPageSize, PROT_READ, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
   void* rx = mmap(executable_, bytes, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
   if (poll == MAP_FAILED || rx == MAP_FAILED) fail("mmap");
   // An old size of zero: a second mapping of the same pages (mremap(2)). A memfd would do as well, but perf

@@ -69,6 +69,26 @@ TEST(SerialInput, TheReaderIsToldWhenAFullQueueHasRoom) {
   EXPECT_EQ(told, 1);
 }
 
+// A guest that polled for the rest of its input waited for ever.
+TEST(SerialInput, TheReaderIsToldWhenTheQueueFillsUpDuringThePump) {
+  EventQueue events;
+  SerialInput* self = nullptr;
+  int taken = 0, told = 0;
+  SerialInput input(events, [&](uint8_t) {
+    if (taken == 1) return false;
+    ++taken;
+    self->push(bytes("x"));  // as the reader's thread may, at this moment
+    EXPECT_EQ(self->room(), 0u);
+    return true;
+  });
+  self = &input;
+  input.set_room_listener([&] { ++told; });
+  input.push(std::vector<uint8_t>(SerialInput::kLimit - 1, 'x'));
+  events.drain();
+  EXPECT_EQ(input.room(), 1u);
+  EXPECT_EQ(told, 1);
+}
+
 // The UART announces room while it takes a byte: without a guard each byte would be one call deeper.
 TEST(SerialInput, ThePumpMayBeCalledFromTheReceiver) {
   EventQueue events;
