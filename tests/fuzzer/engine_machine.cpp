@@ -1,5 +1,7 @@
 #include "tests/fuzzer/engine_machine.h"
 
+#include <algorithm>
+
 #include "tests/fuzzer/descriptors.h"
 
 namespace penumbra::fuzz {
@@ -160,7 +162,7 @@ void EngineMachine::load_real(const Program& program) {
   s.cpl = 0;
 }
 
-Outcome EngineMachine::run(const Program& program, bool cold_tlb) {
+void EngineMachine::start(const Program& program, bool cold_tlb) {
   load(program);
   VcpuState& s = *state_;
   s.gpr = program.start.gpr;
@@ -185,6 +187,11 @@ Outcome EngineMachine::run(const Program& program, bool cold_tlb) {
   outcome_ = {};
   ended_ = false;
   gave_up_ = false;
+}
+
+Outcome EngineMachine::run(const Program& program, bool cold_tlb) {
+  start(program, cold_tlb);
+  VcpuState& s = *state_;
   while (!(s.attention & attention::kStop) && !gave_up_ && !s.halted) {
     s.attention = 0;
     translator_->run();
@@ -195,6 +202,36 @@ Outcome EngineMachine::run(const Program& program, bool cold_tlb) {
   }
   if (!ended_) outcome_.timeout = true;
   return outcome_;
+}
+
+// REP MOVS or STOS; empty if it is something else.
+std::span<const std::byte> EngineMachine::repeated_store_at_rip() const {
+  constexpr unsigned kMovs = 0xa4, kStos = 0xaa, kRepne = 0xf2, kRepe = 0xf3;
+  constexpr unsigned kPrefixes[] = {0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, kRepne, kRepe};
+  const uint64_t first = (state_->segments[kCs].base + state_->rip) & (area::kBytes - 1);
+  bool repeated = false;
+  for (uint64_t at = first; at < std::min(first + jit::kMaxInstructionBytes, area::kBytes); ++at) {
+    const auto byte = static_cast<unsigned>(ram_[at]);
+    const bool rex = state_->mode.has(ModeBits::kCode64) && (byte & 0xf0) == 0x40;
+    repeated |= byte == kRepne || byte == kRepe;
+    if (rex || std::ranges::find(kPrefixes, byte) != std::end(kPrefixes)) continue;
+    const bool stores = (byte & ~1u) == kMovs || (byte & ~1u) == kStos;
+    return memory().subspan(first, repeated && stores ? at + 1 - first : 0);
+  }
+  return {};
+}
+
+bool EngineMachine::repeat_overwrites_itself(const Program& program) {
+  constexpr unsigned kMostSteps = 10'000;
+  start(program, false);
+  for (unsigned i = 0; i < kMostSteps && !ended_ && !gave_up_ && !state_->halted; ++i) {
+    const std::span<const std::byte> instruction = repeated_store_at_rip();
+    const std::vector<std::byte> before(instruction.begin(), instruction.end());
+    state_->attention = 0;
+    translator_->step();
+    if (!std::ranges::equal(before, instruction)) return true;
+  }
+  return false;
 }
 
 }  // namespace penumbra::fuzz

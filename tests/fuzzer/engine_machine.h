@@ -16,6 +16,8 @@ class EngineMachine final : private EventListener {
   EngineMachine(std::string name, std::string_view switches);
 
   Outcome run(const Program& program, bool cold_tlb);
+  // A repeated string instruction of the program changes its own bytes: runs it one instruction at a time.
+  bool repeat_overwrites_itself(const Program& program);
   std::span<const std::byte> memory() const { return {ram_, area::kBytes}; }
   const std::string& name() const { return name_; }
   // Fault frames' arithmetic flags are exact (jit/README.md, "What is not exact").
@@ -30,6 +32,8 @@ class EngineMachine final : private EventListener {
   void load(const Program& program);
   void load_protected(const Program& program);
   void load_real(const Program& program);
+  void start(const Program& program, bool cold_tlb);
+  std::span<const std::byte> repeated_store_at_rip() const;
   void capture(uint64_t rip);
 
   std::string name_;

@@ -166,6 +166,10 @@ void Fuzzer::run_case() {
   for (unsigned i = 0; i < engines_.size(); ++i) {
     if (kModes[i].sequences_only && case_.pieces.empty()) continue;
     if (compare(*engines_[i]).empty()) continue;
+    if (repeat_overwrites_itself()) {
+      ++unanswered_;
+      return;
+    }
     ++failures_;
     if (!case_.pieces.empty()) shrink(*engines_[i]);
     report(engines_[i]->name(), compare(*engines_[i]));
@@ -187,6 +191,18 @@ std::string Fuzzer::compare(EngineMachine& engine) {
                     {.fault_flags = halted || engine.exact_fault_flags()});
 }
 
+// A repeated string instruction that stores over itself: when the CPU sees it is open. At 8.1.3 in volume 3 the SDM wants a jump
+// between such a store and what it made. An interrupt in the middle makes the CPU fetch the new bytes; without one, it has
+// been seen to go on with the old ones behind the instruction, and with the new ones.
+bool Fuzzer::repeat_overwrites_itself() {
+  engine_ = engines_.front().get();
+  patience_ = kPatience;
+  const bool found = engine_->repeat_overwrites_itself(case_.program);
+  patience_ = 0;
+  engine_ = nullptr;
+  return found;
+}
+
 // Turns instructions of a sequence into NOPs as long as there is a difference.
 void Fuzzer::shrink(EngineMachine& engine) {
   uint64_t at = case_.code;
@@ -197,7 +213,7 @@ void Fuzzer::shrink(EngineMachine& engine) {
     const std::vector<std::byte> old(bytes, bytes + length);
     std::fill(bytes, bytes + length, kNop);
     native_outcome_ = judge();
-    if (native_outcome_.timeout || compare(engine).empty()) std::copy(old.begin(), old.end(), bytes);
+    if (native_outcome_.timeout || compare(engine).empty() || repeat_overwrites_itself()) std::copy(old.begin(), old.end(), bytes);
   }
   native_outcome_ = judge();
 }
