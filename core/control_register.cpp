@@ -59,7 +59,7 @@ Result<Outcome> Vcpu::execute_control_register(const SystemInstruction& insn) {
         value = state_.cr4;
         break;
       case 8:
-        value = state_.cr8;
+        value = cr8();
         break;
       default:
         return raise(vector::kUd);
@@ -76,6 +76,13 @@ Result<Outcome> Vcpu::execute_control_register(const SystemInstruction& insn) {
   return insn.reg == 2 || insn.reg == 8 ? Outcome::Next : Outcome::Redirect;
 }
 
+// SDM vol. 3, 10.8.6.1.
+uint64_t Vcpu::cr8() const {
+  if (!apic_) return state_.cr8;
+  HostVectorScope scope(state_);
+  return apic_->task_priority() >> 4;
+}
+
 Result<void> Vcpu::set_control_register(unsigned number, uint64_t value) {
   switch (number) {
     case 0:
@@ -90,6 +97,10 @@ Result<void> Vcpu::set_control_register(unsigned number, uint64_t value) {
     case 8:
       if (value & ~uint64_t{15}) return raise(vector::kGp, 0);
       state_.cr8 = value;
+      if (apic_) {
+        HostVectorScope scope(state_);
+        apic_->set_task_priority(static_cast<uint8_t>(value << 4));
+      }
       return {};
     default:
       return raise(vector::kUd);

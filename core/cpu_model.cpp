@@ -40,7 +40,8 @@ struct FeatureBits {
   constexpr uint32_t of(uint32_t host) const { return (host & passed) | own; }
 };
 
-// CPUID.1:EDX. Left out: MCE, APIC, MCA, PSE36, PSN, DS, ACPI, SS, HTT, TM.
+// CPUID.1:EDX. Left out: MCE, MCA, PSE36, PSN, DS, ACPI, SS, HTT, TM. APIC is the
+// vCPU's, which has one or not.
 constexpr FeatureBits kLeaf1Edx = {.passed = bits({0 /*FPU*/, 8 /*CX8*/, 15 /*CMOV*/, 19 /*CLFSH*/,
                                                    23 /*MMX*/, 24 /*FXSR*/, 25 /*SSE*/, 26 /*SSE2*/}),
                                    .own = bits({1 /*VME*/, 2 /*DE*/, 3 /*PSE*/, 4 /*TSC*/, 5 /*MSR*/,
@@ -208,6 +209,8 @@ void CpuModel::make_max() {
   }
   add({.function = 5, .eax = 64, .ebx = 64});  // MONITOR line size; MWAIT takes no extensions
 
+  add({.function = 6, .eax = 1u << 2});  // ARAT: the APIC's timer runs in every idle state
+
   uint32_t edx7 = kLeaf7Edx.of(host7.edx);
   if (!amd_) {
     edx7 |= 1u << 26 | 1u << 29;  // SPEC_CTRL, ARCH_CAPABILITIES
@@ -234,7 +237,7 @@ void CpuModel::make_max() {
   }
 
   // TSC = crystal * EBX / EAX; software counts the crystal in kHz, so a fast one loses least.
-  add({.function = 0x15, .eax = 1, .ebx = 2, .ecx = static_cast<uint32_t>(tsc_hz_ / 2)});
+  add({.function = 0x15, .eax = 1, .ebx = 2, .ecx = static_cast<uint32_t>(crystal_hz())});
   const auto mhz = static_cast<uint32_t>((tsc_hz_ + 500'000) / 1'000'000);
   add({.function = 0x16, .eax = mhz, .ebx = mhz, .ecx = 100});
 

@@ -101,6 +101,7 @@ class Machine final : public MachineControl {
   // MachineControl
   void request_reset() override;
   void request_exit(int exit_code) override;  // any thread; the first one counts
+  void request_nmi() override { vcpu_.request_nmi(); }
   void set_a20(bool open) override;
 
   struct Times {

@@ -10,6 +10,7 @@ class MachineControl {
   virtual ~MachineControl() = default;
   virtual void request_reset() = 0;              // 8042, port 92, CF9
   virtual void request_exit(int exit_code) = 0;  // debug exit, power off
+  virtual void request_nmi() = 0;
   virtual void set_a20(bool open) = 0;
 };
 

@@ -9,8 +9,7 @@ namespace penumbra {
 struct ModelRegisters {
   static constexpr unsigned kVariableMtrrs = 8;
 
-  uint64_t apic_base = 0xfee0'0900;  // bootstrap processor, enabled; CPUID says that there is no APIC
-  uint64_t misc_enable = 0x1801;     // fast strings; no BTS, no PEBS
+  uint64_t misc_enable = 0x1801;  // fast strings; no BTS, no PEBS
   uint64_t debug_control = 0;
   uint64_t spec_control = 0;
   uint64_t machine_check_status = 0;

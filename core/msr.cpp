@@ -1,5 +1,7 @@
 // Model-specific registers (SDM vol. 4; AMD APM vol. 2, appendix A; KVM's paravirtual clock), and the
 // instructions on FS and GS base.
+#include <algorithm>
+
 #include "core/descriptor.h"
 #include "core/host_vector_scope.h"
 #include "core/register_access.h"
@@ -43,6 +45,7 @@ enum : uint32_t {
   kMtrrFix4kLast = 0x26f,
   kPat = 0x277,
   kMtrrDefType = 0x2ff,
+  kTscDeadline = 0x6e0,
   kKvmWallClock = 0x4b56'4d00,
   kKvmSystemTime = 0x4b56'4d01,
   kEfer = 0xc000'0080,
@@ -205,8 +208,16 @@ Result<uint64_t> Vcpu::read_msr(uint32_t index) {
       return read_tsc();
     case msr::kTscAdjust:
       return state_.tsc_adjust;
-    case msr::kApicBase:
-      return msrs_.apic_base;
+    case msr::kApicBase: {
+      if (!apic_) break;
+      HostVectorScope scope(state_);
+      return apic_->base();
+    }
+    case msr::kTscDeadline: {
+      if (!apic_) break;
+      HostVectorScope scope(state_);
+      return apic_->tsc_deadline();
+    }
     case msr::kEfer:
       return state_.efer;
     case msr::kUpdateSignature:
@@ -262,9 +273,21 @@ Result<void> Vcpu::write_msr(uint32_t index, uint64_t value) {
                                                  : Result<void>{};
     case msr::kEfer:
       return write_efer(value);
-    case msr::kApicBase:
-      msrs_.apic_base = value;
+    case msr::kApicBase: {
+      if (!apic_) break;
+      HostVectorScope scope(state_);
+      if (!apic_->set_base(value)) return raise(vector::kGp, 0);
       return {};
+    }
+    case msr::kTscDeadline: {
+      if (!apic_) break;
+      constexpr int64_t kMost = int64_t{1} << 56;  // half a year or more, and its nanoseconds fit
+      const auto ahead = std::clamp<int64_t>(static_cast<int64_t>(value - read_tsc()), 0, kMost);
+      const uint64_t wait = multiply_divide(static_cast<uint64_t>(ahead), 1'000'000'000, model_.tsc_hz());
+      HostVectorScope scope(state_);
+      apic_->set_tsc_deadline(value, wait);
+      return {};
+    }
     case msr::kUpdateTrigger:
     case msr::kUpdateSignature:
       return {};

@@ -8,7 +8,8 @@ namespace penumbra {
 
 namespace {
 
-constexpr uint32_t kOsxsave = 1u << 27;     // CPUID.1:ECX
+constexpr uint32_t kTscDeadlineBit = 1u << 24, kOsxsave = 1u << 27;  // CPUID.1:ECX
+constexpr uint32_t kApicBit = 1u << 9;                               // CPUID.1:EDX, on AMD of 8000_0001 too
 constexpr uint32_t kSyscallBit = 1u << 11;  // CPUID.8000_0001:EDX
 constexpr uint32_t kMonitorInterrupts = 1u << 0;
 
@@ -126,8 +127,15 @@ void Vcpu::identify() {
     HostVectorScope scope(state_);  // heavy code
     leaf = model_.leaf(function, index);
   }
+  bool apic = false;
+  if (apic_) {
+    HostVectorScope scope(state_);
+    apic = apic_->enabled();
+  }
   switch (function) {
     case 1:
+      if (apic) leaf.edx |= kApicBit;
+      if (apic_) leaf.ecx |= kTscDeadlineBit;
       if (state_.cr4 & cr4::kOsxsave) leaf.ecx |= kOsxsave;
       break;
     case 0xd:
@@ -136,6 +144,7 @@ void Vcpu::identify() {
       if (index <= 1 && leaf.ebx != 0) leaf.ebx = state_.xcr0 & 4 ? 832 : 576;
       break;
     case 0x8000'0001:
+      if (amd_ && apic) leaf.edx |= kApicBit;
       if (!amd_ && !code64()) leaf.edx &= ~kSyscallBit;
       break;
     default:

@@ -281,6 +281,11 @@ Result<Outcome> Vcpu::execute(const SystemInstruction& insn) {
   return raise(vector::kUd);
 }
 
+void Vcpu::set_interrupt_source(InterruptSource* source) {
+  interrupt_source_ = source;
+  apic_ = source ? source->apic() : nullptr;
+}
+
 void Vcpu::request_nmi() {
   nmi_pending_ = true;
   attend(attention::kInterrupt);

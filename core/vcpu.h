@@ -87,7 +87,8 @@ class Vcpu {
   const CpuModel& model() const { return model_; }
   VcpuStats& stats() { return stats_; }
   DebugUnit& debug() { return debug_; }
-  void set_interrupt_source(InterruptSource* source) { interrupt_source_ = source; }
+  void set_interrupt_source(InterruptSource* source);
+  uint64_t cr8() const;  // the upper half of the local APIC's task priority, where there is one
   void set_mode_listener(ModeListener* listener) { mode_listener_ = listener; }
   void set_event_listener(EventListener* listener) { event_listener_ = listener; }
 
@@ -391,6 +392,7 @@ class Vcpu {
   PageWalker walker_;
   DebugUnit debug_;
   InterruptSource* interrupt_source_ = nullptr;
+  ProcessorApic* apic_ = nullptr;
   VcpuStats stats_;
   bool triple_fault_ = false;
   bool nmi_pending_ = false;

@@ -48,36 +48,97 @@ void PcBoard::SharedLine::drive(unsigned number, bool level) {
   if (before != (levels_ != 0)) out_(!before);
 }
 
+LineOutput PcBoard::TimerLine::chip() {
+  return [this](bool driven) {
+    const bool before = level();
+    chip_ = driven;
+    update(before);
+  };
+}
+
+void PcBoard::TimerLine::drive_hpet(bool driven) {
+  const bool before = level();
+  hpet_ = driven;
+  update(before);
+}
+
+void PcBoard::TimerLine::select_hpet(bool selected) {
+  const bool before = level();
+  selected_ = selected;
+  update(before);
+}
+
+void PcBoard::TimerLine::update(bool before) {
+  if (level() != before) out_(level());
+}
+
+void PcBoard::TimerLine::restore(uint8_t state) {
+  chip_ = state & 1;
+  hpet_ = state & 2;
+  selected_ = state & 4;
+}
+
+void PcBoard::set_irq(unsigned irq, bool level) {
+  constexpr unsigned kPitInput = 2;
+  pics_.set_irq(irq, level);
+  io_apic_.set_input(irq == kPitIrq ? kPitInput : irq, level);
+}
+
+LineOutput PcBoard::irq_line(unsigned irq) {
+  return [this, irq](bool level) { set_irq(irq, level); };
+}
+
 PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, PhysicalMap& map,
                  LineOutput interrupt, PcBoardOptions options)
     : control_(control),
+      map_(map),
+      local_apic_(clock, map, 0, true, options.apic_timer_hz,
+                  {.interrupt = std::move(interrupt),
+                   .nmi = [this] { control_.request_nmi(); },
+                   .acknowledge_external = [this] { return pics_.acknowledge(); },
+                   .end_of_interrupt = [this](uint8_t vector) { io_apic_.end_of_interrupt(vector); },
+                   .send = {}}),
+      io_apic_(map, [this](const ApicMessage& message) { local_apic_.receive(message); }),
       a20_([this](bool open) { control_.set_a20(open); }),
-      irq3_(pics_.irq_line(3)),
-      irq4_(pics_.irq_line(4)),
-      pit_(clock, pics_.irq_line(kPitIrq)),
+      irq3_(irq_line(3)),
+      irq4_(irq_line(4)),
+      irq0_(irq_line(kPitIrq)),
+      irq8_(irq_line(kRtcIrq)),
+      hpet_(clock, map,
+            {.interrupt = [this](unsigned input, bool level) { io_apic_.set_input(input, level); },
+             .legacy_interrupt =
+                 [this](unsigned irq, bool level) { (irq == kPitIrq ? irq0_ : irq8_).drive_hpet(level); },
+             .legacy =
+                 [this](bool selected) {
+                   irq0_.select_hpet(selected);
+                   irq8_.select_hpet(selected);
+                 }}),
+      pit_(clock, irq0_.chip()),
       port_61_(
           clock, [this](bool level) { pit_.set_gate(2, level); }, [this] { return pit_.output(2); }),
-      rtc_(clock, options.start_time, pics_.irq_line(kRtcIrq)),
+      rtc_(clock, options.start_time, irq8_.chip()),
       keyboard_(
-          pics_.irq_line(kKeyboardIrq), pics_.irq_line(kMouseIrq), [this] { control_.request_reset(); },
+          irq_line(kKeyboardIrq), irq_line(kMouseIrq), [this] { control_.request_reset(); },
           a20_.input(kA20Keyboard)),
       dma_1_("dma_8237_1", 0),
       dma_2_("dma_8237_2", 1),
       port_92_([this] { control_.request_reset(); }, a20_.input(kA20Port92)),
       reset_control_([this] { control_.request_reset(); }),
-      isa_bridge_([this](unsigned irq, bool level) { pics_.set_irq(irq, level); }),
+      isa_bridge_([this](unsigned irq, bool level) { set_irq(irq, level); }),
       pci_([this](unsigned pirq, bool level) { isa_bridge_.set_pirq(pirq, level); }),
       host_bridge_(map, pci_, reset_control_),
-      ide_(map, io, pics_.irq_line(kPrimaryIdeIrq), pics_.irq_line(kSecondaryIdeIrq)),
-      acpi_pm_(clock, io, pics_.irq_line(kSciIrq), [this] { control_.request_exit(0); }),
+      ide_(map, io, irq_line(kPrimaryIdeIrq), irq_line(kSecondaryIdeIrq)),
+      acpi_pm_(clock, io, irq_line(kSciIrq), [this] { control_.request_exit(0); }),
       fw_cfg_(map) {
   a20_.drive(kA20Keyboard, true);  // as the 8042 comes out of reset
-  pics_.set_interrupt_listener(std::move(interrupt));
+  pics_.set_interrupt_listener([this](bool level) { local_apic_.set_lint0(level); });
+  chips_ = {&local_apic_, &io_apic_};
 
   add(io, 0x20, 2, pics_.master());
   add(io, 0xa0, 2, pics_.slave());
   io.add(0x4d0, 1, pics_.master(), Pic8259a::kElcrOffset);
   io.add(0x4d1, 1, pics_.slave(), Pic8259a::kElcrOffset);
+  chips_.push_back(&hpet_);
   add(io, 0x40, 4, pit_);
   add(io, 0x61, 1, port_61_);
   add(io, 0x70, 2, rtc_);
@@ -206,6 +267,17 @@ void PcBoard::describe_machine(const PhysicalMap& map, const PcBoardOptions& opt
   add_ram(0, map.ram_below_4g());
   add_ram(uint64_t{1} << 32, map.ram_above_4g());
   fw_cfg_.add_file("etc/e820", std::move(e820));
+
+  AcpiTables acpi = acpi_tables();
+  fw_cfg_.add_file(AcpiTables::kLoaderFile, acpi.loader_script());
+  fw_cfg_.add_file(AcpiTables::kTablesFile, std::move(acpi.tables));
+  fw_cfg_.add_file(AcpiTables::kRsdpFile, std::move(acpi.rsdp));
+}
+
+AcpiTables PcBoard::acpi_tables() const {
+  AcpiBoard board{.ram_below_4g = map_.ram_below_4g()};
+  for (unsigned i = 0; i < 4; i++) board.serial[i] = serials_[i] != nullptr;
+  return make_acpi_tables(board);
 }
 
 // The interrupt controllers go first: the lines that fall when the others are reset leave no request behind.
@@ -221,6 +293,8 @@ DeviceState PcBoard::save() const {
           {"chips", chips},
           {"pci", pci_.save()},
           {"a20", a20_.levels()},
+          {"irq0", irq0_.save()},
+          {"irq8", irq8_.save()},
           {"irq3", irq3_.levels()},
           {"irq4", irq4_.levels()}};
 }
@@ -237,6 +311,8 @@ void PcBoard::load(const DeviceState& state) {
   for (Device* chip : chips_) chip->load(chips.at(std::string(chip->name())));
   pci_.load(state.at("pci"));
   a20_.restore(static_cast<uint8_t>(bounded(state, "a20", 3)));
+  irq0_.restore(static_cast<uint8_t>(bounded(state, "irq0", 7)));
+  irq8_.restore(static_cast<uint8_t>(bounded(state, "irq8", 7)));
   irq3_.restore(static_cast<uint8_t>(bounded(state, "irq3", 3)));
   irq4_.restore(static_cast<uint8_t>(bounded(state, "irq4", 3)));
   control_.set_a20(a20_.levels() != 0);

@@ -18,14 +18,18 @@
 #include "core/machine_control.h"
 #include "core/virtual_clock.h"
 #include "devices/acpi_pm_piix4.h"
+#include "devices/acpi_tables.h"
 #include "devices/debug_console.h"
 #include "devices/debug_exit.h"
 #include "devices/dma_8237.h"
 #include "devices/fw_cfg.h"
 #include "devices/host_bridge_440fx.h"
+#include "devices/hpet.h"
 #include "devices/ide_piix3.h"
+#include "devices/io_apic.h"
 #include "devices/isa_bridge_piix3.h"
 #include "devices/keyboard_8042.h"
+#include "devices/local_apic.h"
 #include "devices/pci_bus.h"
 #include "devices/pic_pair.h"
 #include "devices/pit_8254.h"
@@ -59,6 +63,7 @@ struct PcBoardOptions {
   std::string boot_order = "cad";
   bool boot_menu = false;
   int64_t start_time = 0;  // Unix seconds when the clock reads 0
+  uint64_t apic_timer_hz = 1'000'000'000;  // what CPUID says of it, if anything
 };
 
 class PcBoard final : public Board {
@@ -69,12 +74,16 @@ class PcBoard final : public Board {
   PcBoard(const PcBoard&) = delete;
   PcBoard& operator=(const PcBoard&) = delete;
 
-  InterruptSource& interrupts() override { return pics_; }
+  InterruptSource& interrupts() override { return local_apic_; }
+  LocalApic& local_apic() { return local_apic_; }
   PicPair& pics() { return pics_; }
   PciBus& pci() { return pci_; }
   HostBridge440fx& host_bridge() { return host_bridge_; }
   IdePiix3& ide() { return ide_; }
   AcpiPmPiix4& power_management() { return acpi_pm_; }
+  IsaBridgePiix3& isa_bridge() { return isa_bridge_; }
+  // Describe this board, with the PIIX4's ports where firmware puts them; not yet linked.
+  AcpiTables acpi_tables() const;
   void reset() override;
 
   // Has what the board knows (memory, CPUs, no display); kernels and tables are the caller's.
@@ -106,6 +115,26 @@ class PcBoard final : public Board {
     uint8_t levels_ = 0;
   };
 
+  // The 8254's or the clock's interrupt line, in whose place the HPET can be (legacy replacement).
+  class TimerLine {
+   public:
+    explicit TimerLine(LineOutput out) : out_(std::move(out)) {}
+    LineOutput chip();
+    void drive_hpet(bool level);
+    void select_hpet(bool selected);
+    uint8_t save() const { return static_cast<uint8_t>(chip_ | hpet_ << 1 | selected_ << 2); }
+    void restore(uint8_t state);
+
+   private:
+    void update(bool before);
+    bool level() const { return selected_ ? hpet_ : chip_; }
+    LineOutput out_;
+    bool chip_ = false, hpet_ = false, selected_ = false;
+  };
+
+  // ISA interrupt lines go to both kinds of controllers, line 0 to input 2 of the I/O APIC.
+  void set_irq(unsigned irq, bool level);
+  LineOutput irq_line(unsigned irq);
   void add(IoBus& io, uint16_t first, uint16_t count, Device& chip, uint16_t device_offset = 0);
   void attach_drives(const PcBoardOptions& options);
   void write_memory_sizes(const PhysicalMap& map);
@@ -113,8 +142,13 @@ class PcBoard final : public Board {
   void describe_machine(const PhysicalMap& map, const PcBoardOptions& options);
 
   MachineControl& control_;
+  const PhysicalMap& map_;
+  LocalApic local_apic_;
+  IoApic io_apic_;
   PicPair pics_;
   SharedLine a20_, irq3_, irq4_;
+  TimerLine irq0_, irq8_;
+  Hpet hpet_;
   Pit8254 pit_;
   Port61 port_61_;
   RtcMc146818 rtc_;

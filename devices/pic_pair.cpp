@@ -23,6 +23,12 @@ void PicPair::set_irq(unsigned irq, bool level) {
   }
 }
 
+void PicPair::set_level_triggered(unsigned irq) {
+  Pic8259a& chip = irq < 8 ? master_ : slave_;
+  const uint32_t before = chip.read(Pic8259a::kElcrOffset, 1);
+  chip.write(Pic8259a::kElcrOffset, 1, before | 1u << irq % 8);
+}
+
 LineOutput PicPair::irq_line(unsigned irq) {
   return [this, irq](bool level) { set_irq(irq, level); };
 }

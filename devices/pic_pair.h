@@ -16,6 +16,8 @@ class PicPair : public InterruptSource {
   // Level of ISA interrupt line `irq`, 0 to 15. Line 2 is the cascade: calls for it are ignored.
   void set_irq(unsigned irq, bool level);
   LineOutput irq_line(unsigned irq);
+  // What firmware writes into the ELCR for a line that PCI uses.
+  void set_level_triggered(unsigned irq);
 
   bool pending() const override { return master_.interrupt(); }
   uint8_t acknowledge() override;

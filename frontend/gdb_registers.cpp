@@ -320,7 +320,8 @@ std::optional<ImagePart> image_part(bool x87, bool xmm, bool ymm, unsigned index
   return std::nullopt;
 }
 
-uint64_t control_register(const VcpuState& state, unsigned number) {
+uint64_t control_register(const Vcpu& vcpu, unsigned number) {
+  const VcpuState& state = vcpu.state();
   switch (number) {
     case 0:
       return state.cr0;
@@ -331,7 +332,7 @@ uint64_t control_register(const VcpuState& state, unsigned number) {
     case 4:
       return state.cr4;
     default:
-      return state.cr8;
+      return vcpu.cr8();
   }
 }
 
@@ -357,7 +358,7 @@ uint64_t GdbRegisters::integer(const Vcpu& vcpu, const Register& reg) const {
     case Kind::OriginalAx:
       return ~uint64_t{0};  // in no system call that gdb should restart
     case Kind::Control:
-      return control_register(state, reg.index);
+      return control_register(vcpu, reg.index);
     case Kind::Debug:
       return state.dr[reg.index];
     case Kind::Efer:

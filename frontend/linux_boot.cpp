@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "frontend/board_setup.h"
 #include "frontend/boot_format.h"
 #include "frontend/boot_memory.h"
 #include "frontend/host_file.h"
@@ -23,7 +24,7 @@ constexpr size_t kSetupSects = 0x1f1, kSysSize = 0x1f4, kBootFlag = 0x1fe, kJump
                  kCmdlineSize = 0x238, kPrefAddress = 0x258, kInitSize = 0x260;
 constexpr size_t kHeaderStart = kSetupSects, kHeaderBase = 0x202, kHeaderLimit = 0x290;
 // boot_params only.
-constexpr size_t kE820Count = 0x1e8, kE820Table = 0x2d0, kE820RowBytes = 20, kBootParamsBytes = 4096;
+constexpr size_t kAcpiRootPointerField = 0x70, kE820Count = 0x1e8, kE820Table = 0x2d0, kE820RowBytes = 20, kBootParamsBytes = 4096;
 
 constexpr uint32_t kHdrS = 0x5372'6448;
 constexpr uint8_t kLoadedHigh = 1;    // of loadflags
@@ -186,6 +187,8 @@ std::unique_ptr<Boot> make_linux_boot(KernelFiles files, const PhysicalMap& map)
   store_field<uint8_t>(fields, kTypeOfLoader, kUnknownLoader);
   store_field<uint32_t>(fields, kCode32Start, static_cast<uint32_t>(kernel.load));
   store_field<uint32_t>(fields, kCmdLinePtr, kCommandLine);
+
+  store_field(fields, kAcpiRootPointerField, kAcpiRootPointer);
 
   size_t rows = 0;
   for (const MemoryRange& range : memory_map(map)) {

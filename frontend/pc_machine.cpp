@@ -9,6 +9,7 @@
 #include <new>
 #include <stdexcept>
 
+#include "frontend/board_setup.h"
 #include "frontend/state_dump.h"
 #include "frontend/trace_format.h"
 #include "frontend/user_error.h"
@@ -93,7 +94,11 @@ PcMachine::PcMachine(const RunOptions& options)
   open_drives();
   make_board();
   make_engine();
-  machine_->set_boot([this] { boot_->start(*machine_); });
+  machine_->set_boot([this] {
+    // Without firmware to do it.
+    if (!options_.kernel.empty()) set_up_board(*board_, machine_->map());
+    boot_->start(*machine_);
+  });
   machine_->set_idle_listener([this] { idle(); });
   machine_->set_triple_fault_listener([this] { triple_fault(); });
   if (trace_.has(TraceLog::kInterrupts | TraceLog::kRealInterrupts)) machine_->vcpu().set_event_listener(this);
@@ -136,6 +141,7 @@ void PcMachine::open_trace() {
 void PcMachine::make_board() {
   PcBoardOptions board;
   board.start_time = rtc_time(options_.local_time);
+  board.apic_timer_hz = machine_->cpu_model().crystal_hz();
   board.boot_order = options_.boot_order;
   board.boot_menu = options_.boot_menu;
   for (size_t i = 0; i < options_.drives.size(); ++i) {

@@ -3,6 +3,7 @@
 #include <optional>
 #include <utility>
 
+#include "frontend/board_setup.h"
 #include "frontend/boot_format.h"
 #include "frontend/boot_info.h"
 #include "frontend/boot_memory.h"
@@ -17,7 +18,7 @@ namespace {
 constexpr uint32_t kPhys32Entry = 18;  // XEN_ELFNOTE_PHYS32_ENTRY
 
 // struct hvm_start_info
-constexpr size_t kMagic = 0, kVersion = 4, kModuleCount = 12, kModuleList = 16, kCommandLine = 24,
+constexpr size_t kMagic = 0, kVersion = 4, kModuleCount = 12, kModuleList = 16, kCommandLine = 24, kRootPointer = 32,
                  kMemmap = 40, kMemmapRows = 48, kStartInfoBytes = 56;
 constexpr uint32_t kStartMagic = 0x336e'c578;
 // struct hvm_modlist_entry and struct hvm_memmap_table_entry
@@ -53,6 +54,8 @@ std::unique_ptr<Boot> make_pvh_boot(KernelFiles files, const PhysicalMap& map) {
   store_field(fields, kMagic, kStartMagic);
   store_field<uint32_t>(fields, kVersion, 1);
   store_field<uint64_t>(fields, kCommandLine, place(text_bytes(files.append)));
+
+  store_field(fields, kRootPointer, kAcpiRootPointer);
 
   std::vector<std::byte> rows(modules.size() * kModuleRowBytes);
   for (size_t i = 0; i < modules.size(); ++i) {

@@ -175,10 +175,87 @@ TEST_F(Msr, RegistersThatLinuxTouches) {
   long_mode(0);
   for (const uint32_t index :
        {0x8bu, 0xfeu, 0x179u, 0x277u, 0x2ffu, 0x200u, 0x20fu, 0x250u, 0x26fu, 0xc001'0010u, 0xc001'0015u,
-        0xc001'001au, 0xc001'001du, 0xc001'0055u, 0xc001'1029u, 0x1bu}) {
+        0xc001'001au, 0xc001'001du, 0xc001'0055u, 0xc001'1029u}) {
     EXPECT_TRUE(cpu().read_msr(index)) << std::hex << index;
   }
   EXPECT_EQ(cpu().stats().unknown_msr_count, 0u);
+}
+
+// A processor with a local APIC: what its MSRs, CR8 and CPUID reach.
+class FakeApic final : public InterruptSource, public ProcessorApic {
+ public:
+  bool pending() const override { return false; }
+  uint8_t acknowledge() override { return 0xff; }
+  ProcessorApic* apic() override { return this; }
+  uint64_t base() const override { return base_value; }
+  bool enabled() const override { return base_value & 0x800; }
+  bool set_base(uint64_t value) override {
+    if (value & 1) return false;
+    base_value = value;
+    return true;
+  }
+  uint8_t task_priority() const override { return priority; }
+  void set_task_priority(uint8_t value) override { priority = value; }
+  uint64_t tsc_deadline() const override { return deadline; }
+  void set_tsc_deadline(uint64_t tsc, Nanoseconds from_now) override {
+    deadline = tsc;
+    wait = from_now;
+  }
+  uint64_t base_value = 0xfee0'0900, deadline = 0;
+  Nanoseconds wait = 0;
+  uint8_t priority = 0;
+};
+
+class ApicMsr : public Msr {
+ protected:
+  static constexpr uint32_t kApicBase = 0x1b, kTscDeadline = 0x6e0;
+  ApicMsr() { cpu().set_interrupt_source(&apic_); }
+  ~ApicMsr() override { cpu().set_interrupt_source(nullptr); }
+  CpuidLeaf cpuid(uint32_t function) {
+    s().gpr[kRax] = function;
+    s().gpr[kRcx] = 0;
+    s().rip = kCode;
+    EXPECT_TRUE(cpu().execute(insn(SystemOp::Cpuid)));
+    return {.function = function, .ecx = static_cast<uint32_t>(s().gpr[kRcx]), .edx = static_cast<uint32_t>(s().gpr[kRdx])};
+  }
+  FakeApic apic_;
+};
+
+TEST_F(ApicMsr, CpuidFollowsTheGlobalEnable) {
+  long_mode(0);
+  EXPECT_TRUE(cpuid(1).edx & 1u << 9);
+  EXPECT_TRUE(cpuid(0x8000'0001).edx & 1u << 9);  // AMD's copy
+  EXPECT_TRUE(cpuid(1).ecx & 1u << 24);           // TSC deadline
+  ASSERT_TRUE(cpu().write_msr(kApicBase, 0xfee0'0100));
+  EXPECT_FALSE(cpuid(1).edx & 1u << 9);
+  EXPECT_EQ(read(kApicBase), 0xfee0'0100u);
+}
+
+TEST_F(ApicMsr, BasesThatTheApicRefuses) {
+  expect_refused(kApicBase, 0xfee0'0901);
+  EXPECT_EQ(read(kApicBase), 0xfee0'0900u);
+}
+
+TEST_F(ApicMsr, DeadlineIsToldAsTime) {
+  const uint64_t second = model_.tsc_hz();
+  const uint64_t deadline = cpu().read_tsc() + second;
+  ASSERT_TRUE(cpu().write_msr(kTscDeadline, deadline));
+  EXPECT_EQ(read(kTscDeadline), deadline);
+  EXPECT_LE(apic_.wait, 1'000'000'000u);
+  EXPECT_GT(apic_.wait, 900'000'000u);
+  ASSERT_TRUE(cpu().write_msr(kTscDeadline, 1));
+  EXPECT_EQ(apic_.wait, 0u) << "one that has passed";
+  for (const uint64_t far : {~uint64_t{0}, ~uint64_t{0} >> 1, uint64_t{1} << 62}) {
+    ASSERT_TRUE(cpu().write_msr(kTscDeadline, far)) << "no division error in the host";
+  }
+}
+
+TEST_F(ApicMsr, Cr8IsTheTaskPriority) {
+  long_mode(0);
+  ASSERT_TRUE(cpu().set_control_register(8, 0xa));
+  EXPECT_EQ(apic_.priority, 0xa0);
+  apic_.priority = 0x35;
+  EXPECT_EQ(cpu().cr8(), 3u);
 }
 
 }  // namespace

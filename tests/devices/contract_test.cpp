@@ -22,6 +22,7 @@ class Control : public MachineControl {
   bool a20 = true;
   void request_reset() override { resets++; }
   void request_exit(int) override { exits++; }
+  void request_nmi() override {}
   void set_a20(bool open) override { a20 = open; }
 };
 

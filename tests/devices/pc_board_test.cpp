@@ -19,6 +19,7 @@ class Control : public MachineControl {
   bool a20 = true;
   void request_reset() override { resets++; }
   void request_exit(int code) override { exit_code = code; }
+  void request_nmi() override {}
   void set_a20(bool open) override { a20 = open; }
 };
 
@@ -50,6 +51,28 @@ class PcBoardTest : public testing::Test {
   void set_cmos(uint8_t index, uint8_t value) {
     outb(0x70, index);
     outb(0x71, value);
+  }
+  // By the directory (QEMU, docs/specs/fw_cfg): entries of 64 bytes, integers big-endian.
+  std::string fw_cfg_file(const std::string& name) {
+    constexpr uint16_t kDirectory = 0x19;
+    const auto big = [this](unsigned size) {
+      uint32_t value = 0;
+      for (unsigned i = 0; i < size; i++) value = value << 8 | inb(0x511);
+      return value;
+    };
+    io_.write(0x510, 2, kDirectory);
+    for (uint32_t left = big(4); left > 0; left--) {
+      const uint32_t bytes = big(4), key = big(2);
+      big(2);
+      std::string entry;
+      for (unsigned i = 0; i < 56; i++) entry += static_cast<char>(inb(0x511));
+      if (entry.c_str() != name) continue;
+      io_.write(0x510, 2, key);
+      std::string content;
+      for (uint32_t i = 0; i < bytes; i++) content += static_cast<char>(inb(0x511));
+      return content;
+    }
+    return {};
   }
   // Vectors from 20h and 28h, nothing masked.
   void initialise_pics() {
@@ -223,12 +246,90 @@ TEST_F(PcBoardTest, FwCfgTellsTheMemory) {
   EXPECT_EQ(read(0, 4), 0x554d4551u);  // "QEMU"
   EXPECT_EQ(read(FwCfg::kRamSize, 8), map_.ram_bytes());
   EXPECT_EQ(read(FwCfg::kCpuCount, 2), 1u);
-  EXPECT_EQ(read(FwCfg::kFirstFile, 8), 0u);
-  io_.write(0x510, 2, FwCfg::kFirstFile);  // etc/e820, the only file
-  std::string e820;
-  for (unsigned i = 0; i < 21; i++) e820 += static_cast<char>(inb(0x511));
-  EXPECT_EQ(e820, std::string("\0\0\0\0\0\0\0\0\0\0\0\x04\0\0\0\0\x01\0\0\0\0", 21))
+  std::string e820 = fw_cfg_file("etc/e820");
+  EXPECT_EQ(e820, std::string("\0\0\0\0\0\0\0\0\0\0\0\x04\0\0\0\0\x01\0\0\0", 20))
       << "64 MiB of RAM, no more";
+}
+
+constexpr Nanoseconds kMillisecond = 1'000'000;
+
+// What an operating system does that uses the APICs: the 8259As masked, inputs of the I/O APIC as vectors.
+class ApicBoardTest : public PcBoardTest {
+ protected:
+  static constexpr uint64_t kLocal = 0xfee0'0000, kIo = 0xfec0'0000;
+  ApicBoardTest() {
+    board_->reset();
+    initialise_pics();
+    outb(0x21, 0xff);
+    outb(0xa1, 0xff);
+    map_.write({kLocal + 0xf0}, 4, 0x1ff);
+  }
+  void set_entry(unsigned input, uint32_t low) {
+    map_.write({kIo}, 4, 0x10 + 2 * input);
+    map_.write({kIo + 0x10}, 4, low);
+  }
+  int take() { return board_->interrupts().pending() ? board_->interrupts().acknowledge() : -1; }
+  void end() { map_.write({kLocal + 0xb0}, 4, 0); }
+};
+
+TEST_F(ApicBoardTest, PitIsInputTwo) {
+  set_entry(2, 0x31);
+  outb(0x43, 0x30);  // channel 0, mode 0
+  outb(0x40, 100);
+  outb(0x40, 0);
+  time_.advance(kMillisecond);
+  EXPECT_EQ(take(), 0x31);
+  EXPECT_EQ(take(), -1);
+}
+
+TEST_F(ApicBoardTest, HpetTakesThePlaceOfThePit) {
+  constexpr uint64_t kHpet = 0xfed0'0000;
+  set_entry(2, 0x31);
+  map_.write({kHpet + 0x100}, 4, 4);       // timer 0: interrupts
+  map_.write({kHpet + 0x108}, 8, 50'000);  // 0.5 ms
+  map_.write({kHpet + 0x10}, 4, 3);        // on, legacy replacement
+  outb(0x43, 0x30);
+  outb(0x40, 100);
+  outb(0x40, 0);
+  time_.advance(kMillisecond / 4);
+  EXPECT_EQ(take(), -1) << "the PIT's has no line now";
+  time_.advance(kMillisecond);
+  EXPECT_EQ(take(), 0x31);
+}
+
+TEST_F(ApicBoardTest, LevelInputComesAgainUntilItFalls) {
+  set_entry(9, 0x8059);  // the SCI's
+  map_.write({kIo}, 4, 0x10 + 2 * 9 + 1);
+  board_->power_management().set_up(0x600, 9);
+  io_.write(0x602, 2, 0x100);  // PWRBTN_EN
+  io_.write(0x604, 2, 1);      // SCI_EN
+  board_->power_management().press_power_button();
+  EXPECT_EQ(take(), 0x59);
+  EXPECT_EQ(take(), -1);
+  end();
+  EXPECT_EQ(take(), 0x59);
+  io_.write(0x600, 2, 0x100);
+  end();
+  EXPECT_EQ(take(), -1);
+}
+
+TEST_F(PcBoardTest, WithoutApicsTheEightyTwoFiftyNinesInterrupt) {
+  board_->reset();
+  initialise_pics();
+  outb(0x43, 0x30);
+  outb(0x40, 100);
+  outb(0x40, 0);
+  time_.advance(kMillisecond);
+  EXPECT_TRUE(intr_.level());
+  EXPECT_EQ(board_->interrupts().acknowledge(), 0x20);
+}
+
+TEST_F(PcBoardTest, AcpiTablesForFirmware) {
+  EXPECT_EQ(fw_cfg_file("etc/acpi/rsdp").substr(0, 8), "RSD PTR ");
+  EXPECT_NE(fw_cfg_file("etc/acpi/tables").find("FACP"), std::string::npos);
+  const std::string script = fw_cfg_file("etc/table-loader");
+  EXPECT_EQ(script.size() % 128, 0u);
+  EXPECT_GE(script.size(), 128u * 4);
 }
 
 TEST_F(PcBoardTest, PortsThatOverlapAreRefused) {

@@ -1,5 +1,6 @@
 // Offsets and values are those of Xen's xen/include/public/arch-x86/hvm/start_info.h and
 // docs/misc/pvh.pandoc.
+#include "frontend/board_setup.h"
 #include "tests/frontend/boot_fixture.h"
 #include "tests/frontend/elf_builder.h"
 
@@ -67,7 +68,7 @@ TEST_F(Pvh, StartInfo) {
   EXPECT_EQ(info(8, 4), 0u);                      // flags
   EXPECT_EQ(info(12, 4), 0u);                     // nr_modules
   EXPECT_EQ(text(info(24, 8)), "console=ttyS0");  // cmdline_paddr
-  EXPECT_EQ(info(32, 8), 0u);                     // rsdp_paddr
+  EXPECT_EQ(info(32, 8), kAcpiRootPointer);       // rsdp_paddr
   ASSERT_EQ(info(48, 4), 5u);                     // memmap_entries
   uint64_t ram = 0;
   for (unsigned i = 0; i < 5; ++i) {
