@@ -73,6 +73,8 @@ guest_dir() { printf '%s\n' "$cache_dir/guests/$1"; }
 guest_kernel() { printf '%s\n' "$cache_dir/guests/$1/vmlinuz"; }
 guest_available() { [ -s "$(guest_kernel "$1")" ]; }
 
+guest_disk() { printf '%s\n' "$cache_dir/disks/debian-amd64.img"; }
+
 check_guest_name() {
   case $1 in
     amd64 | i686) ;;

@@ -1,0 +1,85 @@
+"""Debian's disk (roms/guests/disk) as its owner would use it: BIOS, GRUB, login, files that stay, power off, twice."""
+
+import pathlib
+import subprocess
+import tempfile
+import unittest
+
+import dmesg
+import machine
+
+DISK = machine.CACHE / "disks" / "debian-amd64.img"
+PARTITION = 1 << 20
+BOOT_SECONDS = 120
+
+
+class Session:
+    """A boot of the disk, logged in as root."""
+
+    def __init__(self, drive):
+        self.terminal = machine.Terminal(
+            machine.command_line(*drive, "-m", "1G", "-nographic", "-no-reboot")
+        )
+
+    def __enter__(self):
+        terminal = self.terminal
+        terminal.expect("GRUB", BOOT_SECONDS)
+        terminal.expect("penumbra login: ", BOOT_SECONDS)
+        terminal.send("root\r")
+        terminal.expect("root@penumbra:~# ", 30)
+        first, rest = machine.PROMPT[:3], machine.PROMPT[3:]
+        terminal.send(f"PS1='{first}''{rest}' exec sh\r")  # whose echo is no prompt
+        terminal.expect(machine.PROMPT, 30)
+        terminal.shell("stty cols 200")
+        return self
+
+    def __exit__(self, *error):
+        self.terminal.__exit__(*error)
+
+    def run(self, line, seconds=30):
+        return self.terminal.shell(line, seconds)
+
+    def power_off(self):
+        self.terminal.send("systemctl poweroff\r")
+        self.terminal.expect("reboot: Power down", 90)
+        return self.terminal.wait(10)
+
+
+@unittest.skipUnless(DISK.exists(), "no disk image: roms/guests/disk makes it")
+class DebianDisk(unittest.TestCase):
+    interface = "ide"
+    device = "sda"
+
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory(dir=machine.CACHE)
+        cls.addClassCleanup(folder.cleanup)
+        cls.image = pathlib.Path(folder.name) / "disk.img"
+        subprocess.run(["cp", "--sparse=always", DISK, cls.image], check=True)
+
+    def boot(self):
+        return Session(("-drive", f"file={self.image},format=raw,if={self.interface}"))
+
+    def check_file_system(self):
+        checked = subprocess.run(
+            ["/sbin/e2fsck", "-fn", f"{self.image}?offset={PARTITION}"], capture_output=True, text=True
+        )
+        self.assertEqual(checked.returncode, 0, checked.stdout + checked.stderr)
+
+    def test_two_days_in_a_row(self):
+        with self.boot() as session:
+            self.assertIn(self.device + "1", session.run("grep ' / ' /proc/mounts; cat /proc/partitions"))
+            self.assertEqual(session.run("systemctl is-system-running --wait", 60), "running")
+            self.assertEqual(dmesg.trouble(session.run("dmesg -r")), [])
+            session.run("mkdir /root/kept; seq 1 300000 > /root/kept/numbers; cp -r /usr/lib/python3* /usr/share/doc /root/kept", 120)
+            sums = session.run("cd /root/kept; find . -type f | sort | xargs -d '\\n' md5sum | md5sum", 60)
+            self.assertRegex(sums, "^[0-9a-f]{32}")
+            self.assertEqual(session.power_off(), 0)
+        self.check_file_system()
+        with self.boot() as session:
+            self.assertIn("clean", session.run("journalctl -b -o cat -u systemd-fsck-root.service; dmesg | grep 'EXT4-fs'; echo clean"))
+            self.assertNotIn("recovery", session.run("dmesg | grep 'EXT4-fs'"))
+            again = session.run("cd /root/kept; find . -type f | sort | xargs -d '\\n' md5sum | md5sum", 60)
+            self.assertEqual(again, sums)
+            self.assertEqual(session.power_off(), 0)
+        self.check_file_system()
