@@ -176,6 +176,85 @@ void correct_base(GuestInstruction& insn) {
   }
 }
 
+unsigned displacement_bytes(uint8_t modrm, unsigned base, bool wide) {
+  const unsigned mod = modrm >> 6, rm = modrm & 7;
+  if (mod == 1) return 1;
+  if (mod == 2) return wide ? 4 : 2;
+  if (mod == 0 && wide) return rm == 5 || base == 5 ? 4 : 0;
+  return mod == 0 && rm == 6 ? 2 : 0;
+}
+
+// Of what is undefined whatever its operand.
+unsigned immediate_bytes(const ZydisDecodedInstruction& zydis, bool wide_operand) {
+  switch (zydis.opcode_map) {
+    case ZYDIS_OPCODE_MAP_DEFAULT:
+      switch (zydis.opcode) {
+        case 0xc6:
+        case 0x82:  // 82, AAM, AAD, far CALL and JMP: in 64-bit mode
+        case 0xd4:
+        case 0xd5:
+          return 1;
+        case 0x9a:
+        case 0xea:
+          return wide_operand ? 6 : 4;
+        case 0xc7:
+          return wide_operand ? 4 : 2;
+        default:
+          return 0;
+      }
+    case ZYDIS_OPCODE_MAP_0F:
+      switch (zydis.opcode) {
+        case 0x70:
+        case 0x71:
+        case 0x72:
+        case 0x73:
+        case 0xba:
+        case 0xc2:
+        case 0xc4:
+        case 0xc5:
+        case 0xc6:
+          return 1;
+        default:
+          return 0;
+      }
+    default:
+      return zydis.opcode_map == ZYDIS_OPCODE_MAP_0F3A ? 1 : 0;
+  }
+}
+
+// Zydis gives up at the byte that makes an instruction undefined. CPUs fetch what its opcode asks for, whatever ModRM.reg is,
+// before they raise #UD (SDM vol. 3, table 6-2; silicon). Of opcodes that do not exist at all there is nothing more, but in
+// 0F 38 and 0F 3A. More than `bytes`: they end within.
+unsigned undefined_length(const ZydisDecoder& decoder, const ZydisDecodedInstruction& zydis, std::span<const uint8_t> bytes) {
+  unsigned at = zydis.length;
+  const bool legacy = zydis.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY;
+  if (!legacy && zydis.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX) return at;
+  bool other_operand = false, other_address = false;
+  for (unsigned i = 0; i < zydis.raw.prefix_count; ++i) {
+    other_operand |= zydis.raw.prefixes[i].value == 0x66;
+    other_address |= zydis.raw.prefixes[i].value == 0x67;
+  }
+  const bool code16 = decoder.machine_mode == ZYDIS_MACHINE_MODE_LEGACY_16;
+  const bool code64 = decoder.machine_mode == ZYDIS_MACHINE_MODE_LONG_64;
+  const bool wide_operand = other_operand == code16 || (zydis.attributes & ZYDIS_ATTRIB_HAS_REX && zydis.raw.rex.W);
+  const bool wide_address = other_address == code16 || code64;
+  bool modrm = zydis.attributes & ZYDIS_ATTRIB_HAS_MODRM;
+  if (!modrm && legacy && (zydis.opcode_map == ZYDIS_OPCODE_MAP_0F38 || zydis.opcode_map == ZYDIS_OPCODE_MAP_0F3A)) {
+    modrm = true;
+    ++at;
+  }
+  if (modrm && at <= bytes.size()) {
+    const uint8_t value = bytes[at - 1];
+    unsigned base = 0;
+    if (wide_address && value < 0xc0 && (value & 7) == 4) {
+      if (at++ == bytes.size()) return at;
+      base = bytes[at - 1] & 7;
+    }
+    at += displacement_bytes(value, base, wide_address);
+  }
+  return at + immediate_bytes(zydis, wide_operand);
+}
+
 // Outside 64-bit mode VEX.W selects instructions, but not the size of a general register (SDM vol. 2, 2.3.5): host
 // code must not have it where the instruction is the same without.
 bool vex_w_matters(const ZydisDecoder& decoder, const GuestInstruction& insn) {
@@ -394,13 +473,16 @@ Decoder::Decoder(ModeBits mode) : amd_(mode.has(ModeBits::kAmd)) {
 
 Decoder::Status Decoder::decode(std::span<const uint8_t> bytes, uint64_t rip, GuestInstruction& out) const {
   const size_t length = std::min<size_t>(bytes.size(), kMaxInstructionBytes);
-  const ZyanStatus status = ZydisDecoderDecodeFull(&decoder_, bytes.data(), length, &out.zydis, out.operands);
+  ZyanStatus status = ZydisDecoderDecodeFull(&decoder_, bytes.data(), length, &out.zydis, out.operands);
   out.rip = rip;
   out.flags_read = out.flags_killed = out.flags_touched = 0;
   if (!ZYAN_SUCCESS(status)) {
+    const bool undefined = status == ZYDIS_STATUS_DECODING_ERROR;
+    const unsigned fetched = undefined ? undefined_length(decoder_, out.zydis, bytes.first(length)) : out.zydis.length;
+    if (undefined && fetched > length) status = ZYDIS_STATUS_NO_MORE_DATA;
     if (status == ZYDIS_STATUS_NO_MORE_DATA && length < kMaxInstructionBytes) return Status::Truncated;
     std::memset(&out.zydis, 0, sizeof(out.zydis));
-    out.zydis.length = 1;
+    out.zydis.length = static_cast<uint8_t>(std::clamp<unsigned>(fetched, 1, kMaxInstructionBytes));
     out.examined = static_cast<uint8_t>(length);
     out.row = {};
     const bool too_long = status == ZYDIS_STATUS_NO_MORE_DATA || status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG;

@@ -96,7 +96,7 @@ class Decoder {
   const ZydisDecoder& zydis() const { return decoder_; }
 
   enum class Status : uint8_t { Ok, Truncated, Invalid };
-  // Invalid: `out` holds a one-byte instruction without a row, so that it raises #UD when it is reached.
+  // Invalid: `out` holds an instruction without a row, so that it raises #UD when it is reached.
   // Truncated: the bytes end within the instruction.
   Status decode(std::span<const uint8_t> bytes, uint64_t rip, GuestInstruction& out) const;
 

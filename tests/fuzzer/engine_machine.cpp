@@ -208,7 +208,7 @@ Outcome EngineMachine::run(const Program& program, bool cold_tlb) {
 std::span<const std::byte> EngineMachine::repeated_store_at_rip() const {
   constexpr unsigned kMovs = 0xa4, kStos = 0xaa, kRepne = 0xf2, kRepe = 0xf3;
   constexpr unsigned kPrefixes[] = {0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, kRepne, kRepe};
-  const uint64_t first = (state_->segments[kCs].base + state_->rip) & (area::kBytes - 1);
+  const uint64_t first = offset_of_rip();
   bool repeated = false;
   for (uint64_t at = first; at < std::min(first + jit::kMaxInstructionBytes, area::kBytes); ++at) {
     const auto byte = static_cast<unsigned>(ram_[at]);
@@ -221,17 +221,21 @@ std::span<const std::byte> EngineMachine::repeated_store_at_rip() const {
   return {};
 }
 
-bool EngineMachine::repeat_overwrites_itself(const Program& program) {
+EngineMachine::Trace EngineMachine::trace(const Program& program, unsigned first_bytes) {
   constexpr unsigned kMostSteps = 10'000;
+  Trace found;
   start(program, false);
+  const uint64_t first = offset_of_rip();
   for (unsigned i = 0; i < kMostSteps && !ended_ && !gave_up_ && !state_->halted; ++i) {
     const std::span<const std::byte> instruction = repeated_store_at_rip();
     const std::vector<std::byte> before(instruction.begin(), instruction.end());
     state_->attention = 0;
     translator_->step();
-    if (!std::ranges::equal(before, instruction)) return true;
+    if (!std::ranges::equal(before, instruction)) found.repeat_overwrites_itself = true;
+    const uint64_t next = offset_of_rip();
+    if (next > first && next < first + first_bytes) found.enters_itself = true;
   }
-  return false;
+  return found;
 }
 
 }  // namespace penumbra::fuzz

@@ -16,8 +16,12 @@ class EngineMachine final : private EventListener {
   EngineMachine(std::string name, std::string_view switches);
 
   Outcome run(const Program& program, bool cold_tlb);
-  // A repeated string instruction of the program changes its own bytes: runs it one instruction at a time.
-  bool repeat_overwrites_itself(const Program& program);
+  // What is seen when the program runs one instruction at a time.
+  struct Trace {
+    bool repeat_overwrites_itself = false;  // a repeated string instruction changes its own bytes
+    bool enters_itself = false;             // runs what is within the first instruction, which has `first_bytes`
+  };
+  Trace trace(const Program& program, unsigned first_bytes);
   std::span<const std::byte> memory() const { return {ram_, area::kBytes}; }
   const std::string& name() const { return name_; }
   // Fault frames' arithmetic flags are exact (jit/README.md, "What is not exact").
@@ -33,6 +37,7 @@ class EngineMachine final : private EventListener {
   void load_protected(const Program& program);
   void load_real(const Program& program);
   void start(const Program& program, bool cold_tlb);
+  uint64_t offset_of_rip() const { return (state_->segments[kCs].base + state_->rip) & (area::kBytes - 1); }
   std::span<const std::byte> repeated_store_at_rip() const;
   void capture(uint64_t rip);
 

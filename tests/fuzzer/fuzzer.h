@@ -54,7 +54,7 @@ class Fuzzer {
   Outcome judge();                             // what the bare CPU does, or Unicorn
   std::span<const std::byte> judge_memory() const;
   std::string compare(EngineMachine& engine);  // against native_outcome_
-  bool repeat_overwrites_itself();
+  bool answer_is_open();
   void shrink(EngineMachine& engine);
   bool can_run(Kind kind) const { return kind != Kind::Bits16 || native_.has_ldt(); }
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <initializer_list>
+#include <span>
 #include <vector>
 
 namespace penumbra::jit {
@@ -21,6 +22,59 @@ TEST(Decoder, DsPrefixOfAnIndirectJumpIsNoNotrack) {
   EXPECT_EQ(segment_index(call.memory_operand()->mem.segment), kDs);
   const GuestInstruction jump = decode({ModeBits::kCode32}, {0x3e, 0xff, 0x65, 0x04});  // jmp [ds:ebp+4]
   EXPECT_EQ(segment_index(jump.memory_operand()->mem.segment), kDs);
+}
+
+// How many bytes make #UD out of #PF where the next page is absent: what an AMD EPYC did at CPL 3.
+TEST(Decoder, UndefinedGroupsNeedTheirDisplacementAndImmediateToBeUndefined) {
+  struct Undefined {
+    ModeBits mode;
+    std::vector<uint8_t> bytes;
+  };
+  constexpr ModeBits k64 = {ModeBits::kCode64}, k32 = {ModeBits::kCode32}, k16 = {};
+  const Undefined all[] = {
+      {k64, {0xff, 0xbb, 0, 0, 0, 0}},  // FF /7 disp32
+      {k64, {0x67, 0xff, 0xbb, 0, 0, 0, 0}},
+      {k64, {0xff, 0x3c, 0x25, 0, 0, 0, 0}},     // disp32 without a base
+      {k64, {0xfe, 0x54, 0, 0}},                 // SIB, disp8
+      {k64, {0xfe, 0xd0}},                       // a register
+      {k64, {0xc6, 0x88, 0, 0, 0, 0, 0}},        // disp32, imm8
+      {k64, {0xc7, 0x48, 0, 0, 0, 0, 0}},        // disp8, imm32
+      {k64, {0x66, 0xc7, 0x48, 0, 0, 0}},        // disp8, imm16
+      {k64, {0x0f, 0xba, 0x80, 0, 0, 0, 0, 0}},  // disp32, imm8
+      {k64, {0x66, 0x0f, 0x73, 0x80, 0, 0, 0, 0, 0}},
+      {k64, {0xd9, 0x88, 0, 0, 0, 0}},
+      {k64, {0xd9, 0xd1}},
+      {k64, {0x8e, 0x88, 0, 0, 0, 0}},  // MOV to CS
+      {k64, {0x0f, 0xc7, 0x80, 0, 0, 0, 0}},
+      {k64, {0xf0, 0xff, 0xb8, 0, 0, 0, 0}},
+      {k64, {0xf3, 0x0f, 0x28, 0x80, 0, 0, 0, 0}},
+      {k64, {0x0f, 0x38, 0x7f, 0x80, 0, 0, 0, 0}},
+      {k64, {0x0f, 0x3a, 0x7f, 0x80, 0, 0, 0, 0, 0}},
+      {k64, {0x0f, 0x04}},
+      {k64, {0x06}},
+      {k64, {0x82, 0xc0, 0}},
+      {k64, {0x9a, 0, 0, 0, 0, 0, 0}},
+      {k64, {0xd4, 0x0a}},
+      {k32, {0xff, 0xbb, 0, 0, 0, 0}},
+      {k32, {0x67, 0xff, 0xbb, 0, 0}},
+      {k32, {0x67, 0xff, 0x3e, 0, 0}},  // disp16 without a base
+      {k16, {0xff, 0xbb, 0, 0}},
+      {k16, {0x67, 0xff, 0xbb, 0, 0, 0, 0}},
+      {k16, {0xc7, 0xc8, 0, 0}},
+      {k16, {0x66, 0xc7, 0xc8, 0, 0, 0, 0}},
+  };
+  for (const Undefined& undefined : all) {
+    const Decoder decoder(undefined.mode);
+    const std::span<const uint8_t> bytes = undefined.bytes;
+    GuestInstruction insn;
+    for (size_t count = 1; count < bytes.size(); ++count) {
+      EXPECT_EQ(decoder.decode(bytes.first(count), 0x100, insn), Decoder::Status::Truncated)
+          << testing::PrintToString(undefined.bytes) << ' ' << count;
+    }
+    EXPECT_EQ(decoder.decode(bytes, 0x100, insn), Decoder::Status::Invalid)
+        << testing::PrintToString(undefined.bytes);
+    EXPECT_EQ(insn.zydis.length, bytes.size()) << testing::PrintToString(undefined.bytes);
+  }
 }
 
 }  // namespace
