@@ -49,18 +49,23 @@ std::optional<uint64_t> number(std::string_view text) {
   return value;
 }
 
+// As wide as the largest value, so that columns line up, as in QEMU.
 std::string unit_text(char letter, unsigned bytes, uint64_t value) {
+  const unsigned decimal_digits = (bytes * 80 + 32) / 33, octal_digits = (bytes * 8 + 2) / 3;
   switch (letter) {
     case 'd': {
       const unsigned shift = 64 - bytes * 8;
-      return fmt::format(" {}", static_cast<int64_t>(value << shift) >> shift);
+      return fmt::format(" {:{}}", static_cast<int64_t>(value << shift) >> shift, decimal_digits);
     }
     case 'u':
-      return fmt::format(" {}", value);
+      return fmt::format(" {:{}}", value, decimal_digits);
     case 'o':
-      return fmt::format(" {:#o}", value);
+      return fmt::format(" {:#{}o}", value, octal_digits);
     case 'c': {
       const char c = static_cast<char>(value);
+      if (c == '\'' || c == '\\') return fmt::format(" '\\{}'", c);
+      if (c == '\n') return " '\\n'";
+      if (c == '\r') return " '\\r'";
       return c >= ' ' && c <= '~' ? fmt::format(" '{}'", c) : fmt::format(" '\\x{:02x}'", value & 0xff);
     }
     default:
@@ -163,7 +168,7 @@ std::string Monitor::examine(std::string_view arguments, GuestMemory::Space spac
     if (i % per_line == 0) text += fmt::format("{}{:016x}:", i == 0 ? "" : "\n", at);
     std::array<uint8_t, 8> bytes{};
     if (memory_.read(space, at, std::span(bytes).first(format.bytes)) != format.bytes) {
-      return text + fmt::format("\nCannot access memory at {:#x}\n", at);
+      return text + " Cannot access memory\n";
     }
     uint64_t value = 0;
     for (unsigned byte = 0; byte < format.bytes; ++byte) value |= uint64_t{bytes[byte]} << byte * 8;
