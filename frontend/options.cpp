@@ -349,7 +349,7 @@ class RunReader {
         {"int", TraceLog::kInterrupts},           {"real_int", TraceLog::kRealInterrupts},
         {"in_asm", TraceLog::kGuestCode},         {"out_asm", TraceLog::kHostCode},
         {"exec", TraceLog::kExecution},           {"cpu", TraceLog::kRegisters},
-        {"guest_errors", TraceLog::kGuestErrors}, {"nochain", TraceLog::kExecution},
+        {"guest_errors", TraceLog::kGuestErrors}, {"nochain", 0},  // every entry is shown in any case
     };
     uint32_t topics = 0;
     while (true) {

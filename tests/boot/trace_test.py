@@ -68,6 +68,28 @@ class Traces(unittest.TestCase):
         self.assertGreater(len(ours), 150)
         self.assertEqual(ours, theirs)
 
+    def test_in_asm_cpu_int(self):
+        """One log of all three: instructions as they are met first, the registers before each, and what interrupts them."""
+        logs = []
+        for log in self.logs("in_asm,cpu,int,nochain"):
+            self.assertNotIn("Trace ", log)
+            entries = re.split(r"^(?=-{16}$|[ER]AX=|check_exception| *\d+: v=)", compared(log), flags=re.MULTILINE)
+            seen, kept = set(), []
+            for entry in entries:
+                # QEMU comes back to a repeated string instruction for each element, and translates some code again.
+                again = re.search(r"^[ER]IP=\w+", entry, flags=re.MULTILINE)
+                again = again and not entry.startswith("check") and kept and again[0] in kept[-1]
+                if entry.startswith("-" * 16):
+                    again = entry in seen
+                    seen.add(entry)
+                if not again:
+                    kept.append(entry)
+            logs.append(kept)
+        for number, (here, there) in enumerate(zip(*logs)):
+            self.assertEqual(here, there, f"entry {number}")
+        self.assertEqual(len(logs[0]), len(logs[1]))
+        self.assertGreater(len(logs[0]), 500)
+
     def test_exec_cpu(self):
         logs = [re.split(r"^(?=Trace)", compared(log), flags=re.MULTILINE) for log in self.logs("exec,cpu,nochain")]
         # QEMU comes back to a repeated string instruction for each element.
