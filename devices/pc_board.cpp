@@ -8,6 +8,7 @@
 
 #include "devices/ata_disk.h"
 #include "devices/atapi_cdrom.h"
+#include "devices/virtio_blk.h"
 
 namespace penumbra {
 
@@ -180,6 +181,10 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
     add(io, *options.debug_exit_port, options.debug_exit_ports, *debug_exit_);
   }
   attach_drives(options);
+  for (size_t i = 0; i < options.virtio_disks.size(); i++) {
+    const PcBoardOptions::VirtioDisk& disk = options.virtio_disks[i];
+    add_virtio(io, map, "virtio_blk_" + std::to_string(i), std::make_unique<VirtioBlk>(map, *disk.medium, disk.serial));
+  }
   write_memory_sizes(map);
   write_boot_order(options.boot_order);
   describe_machine(map, options);
@@ -189,6 +194,23 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
 void PcBoard::add(IoBus& io, uint16_t first, uint16_t count, Device& chip, uint16_t device_offset) {
   io.add(first, count, chip, device_offset);
   chips_.push_back(&chip);
+}
+
+void PcBoard::add_virtio(IoBus& io, PhysicalMap& map, std::string name, std::unique_ptr<VirtioDevice> device) {
+  constexpr unsigned kFirstDevice = 3;  // 2 is the display's, as in QEMU's pc machine
+  const uint8_t address = PciBus::address(pci_.free_device(kFirstDevice), 0);
+  virtio_.push_back(std::make_unique<VirtioPci>(
+      std::move(name), std::move(device), map, io, pci_.interrupt_line(address),
+      [this, &map](uint64_t to, uint32_t data) { send_msi(map, to, data); }));
+  pci_.add(address, *virtio_.back());
+  chips_.push_back(virtio_.back().get());
+}
+
+// A message is a write like any other; those to FEExxxxxh are interrupts (SDM vol. 3, 10.11.1).
+void PcBoard::send_msi(PhysicalMap& map, uint64_t address, uint32_t data) {
+  constexpr uint64_t kInterrupts = 0xfee;
+  if (address >> 20 == kInterrupts) return local_apic_.receive(ApicMessage::from_msi(address, data));
+  if (map.is_ram(PhysAddr{address}, sizeof data)) map.write_bytes(PhysAddr{address}, std::as_bytes(std::span(&data, 1)));
 }
 
 void PcBoard::attach_drives(const PcBoardOptions& options) {

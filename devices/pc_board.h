@@ -39,6 +39,7 @@
 #include "devices/reset_control.h"
 #include "devices/rtc_mc146818.h"
 #include "devices/uart_16550a.h"
+#include "devices/virtio_pci.h"
 #include "mmu/physical_map.h"
 
 namespace penumbra {
@@ -59,6 +60,11 @@ struct PcBoardOptions {
     std::string serial;  // of a disk
   };
   IdeDrive ide[2][2];  // by channel and number
+  struct VirtioDisk {
+    BlockDevice* medium = nullptr;  // as an IDE drive's
+    std::string serial;
+  };
+  std::vector<VirtioDisk> virtio_disks;
   // Firmware's choice of what to boot: QEMU's letters, a floppy, c hard disk, d CD-ROM, n network.
   std::string boot_order = "cad";
   bool boot_menu = false;
@@ -136,6 +142,8 @@ class PcBoard final : public Board {
   void set_irq(unsigned irq, bool level);
   LineOutput irq_line(unsigned irq);
   void add(IoBus& io, uint16_t first, uint16_t count, Device& chip, uint16_t device_offset = 0);
+  void add_virtio(IoBus& io, PhysicalMap& map, std::string name, std::unique_ptr<VirtioDevice> device);
+  void send_msi(PhysicalMap& map, uint64_t address, uint32_t data);
   void attach_drives(const PcBoardOptions& options);
   void write_memory_sizes(const PhysicalMap& map);
   void write_boot_order(const std::string& letters);
@@ -165,6 +173,7 @@ class PcBoard final : public Board {
   IdePiix3 ide_;
   AcpiPmPiix4 acpi_pm_;
   FwCfg fw_cfg_;
+  std::vector<std::unique_ptr<VirtioPci>> virtio_;
   std::vector<std::unique_ptr<DebugConsole>> debug_consoles_;
   std::unique_ptr<DebugExit> debug_exit_;
   std::vector<Device*> chips_;

@@ -124,7 +124,6 @@ class RunReader {
       options.debug_consoles.push_back(
           {.port = kDebugConsolePort, .target = target("-debugcon", words.debug_console)});
     }
-    for (const std::string& device : words.devices) add_device(options, device);
     if (words.gdb_here) options.gdb = gdb_endpoint("tcp::1234");
     if (set_.contains("gdb")) options.gdb = gdb_endpoint(words.gdb);
     if (options.paused && !options.gdb) refuse("-S waits for gdb: give -gdb or -s, too");
@@ -147,6 +146,7 @@ class RunReader {
       refuse("{}", error.what());
     }
     add_drives(options, words);
+    for (const std::string& device : words.devices) add_device(options, device);
     if (set_.contains("boot")) read_boot(options, words.boot);
     if (options.kernel.empty() && !options.initrds.empty()) refuse("-initrd needs -kernel");
     if (options.kernel.empty() && !options.append.empty()) refuse("-append needs -kernel");
@@ -234,12 +234,16 @@ class RunReader {
     const std::string interface = properties.take("if").value_or("ide");
     if (interface == "none") {
       drive.interface = DriveOptions::Interface::None;
+    } else if (interface == "virtio") {
+      drive.interface = DriveOptions::Interface::Virtio;
     } else if (interface != "ide") {
-      refuse("-drive {}: if={}: not one of ide, none", text, interface);
+      refuse("-drive {}: if={}: not one of ide, virtio, none", text, interface);
     }
     const std::string media = properties.take("media").value_or("disk");
     if (media != "disk" && media != "cdrom") refuse("-drive {}: media={}: neither disk nor cdrom", text, media);
     drive.cdrom = media == "cdrom";
+    if (drive.cdrom && drive.interface == DriveOptions::Interface::Virtio)
+      refuse("-drive {}: a virtio drive is no CD-ROM", text);
     drive.image.path = properties.take("file").value_or("");
     if (drive.image.path.empty() && !drive.cdrom) refuse("-drive {}: file= is missing", text);
     if (const auto format = properties.take("format")) {
@@ -408,8 +412,16 @@ class RunReader {
       console.port = properties.take_port("iobase").value_or(console.port);
       console.target = chardev("-device " + text, properties.need("chardev"));
       options.debug_consoles.push_back(console);
+    } else if (properties.head == "virtio-blk-pci") {
+      const std::string id = properties.need("drive");
+      const auto drive = std::ranges::find_if(options.drives, [&id](const DriveOptions& other) { return other.id == id; });
+      if (drive == options.drives.end()) refuse("-device {}: no -drive has the id '{}'", text, id);
+      if (drive->interface != DriveOptions::Interface::None || drive->image.path.empty())
+        refuse("-device {}: the drive '{}' is not one with if=none and an image", text, id);
+      drive->interface = DriveOptions::Interface::Virtio;
+      if (auto serial = properties.take("serial")) drive->serial = *std::move(serial);
     } else {
-      refuse("-device {}: unknown device (isa-debug-exit, isa-debugcon)", text);
+      refuse("-device {}: unknown device (isa-debug-exit, isa-debugcon, virtio-blk-pci)", text);
     }
     properties.done();
   }
@@ -495,7 +507,7 @@ Command parse_run(std::span<const char* const> arguments) {
   word("append", options.append, "the kernel's command line");
   word("bios", options.bios, "ROM image that ends at 4 GiB; starts at the reset vector (without -kernel: SeaBIOS)");
   list("drive", words.drives,
-       "file=IMAGE,if=ide|none,index=N,media=disk|cdrom,format=raw,cache=MODE,readonly=on,snapshot=on,discard=unmap,serial=S");
+       "file=IMAGE,if=ide|virtio|none,index=N,media=disk|cdrom,format=raw,cache=MODE,readonly=on,snapshot=on,discard=unmap,serial=S");
   for (unsigned i = 0; i < 4; ++i) {
     const std::string name = std::string("hd") + static_cast<char>('a' + i);
     list(name, words.disks[i], "disk image, IDE drive " + std::to_string(i));
@@ -509,7 +521,7 @@ Command parse_run(std::span<const char* const> arguments) {
   app.add_flag("--nographic", words.nographic, "no window; there is none yet, so nothing changes");
   list("serial", words.serials, "stdio, file:PATH, null or chardev:ID; first COM1, then COM2 (stdio)");
   list("chardev", words.chardevs, "file,id=ID,path=PATH; stdio,id=ID; null,id=ID");
-  list("device", words.devices, "isa-debug-exit,iobase=P,iosize=N; isa-debugcon,iobase=P,chardev=ID");
+  list("device", words.devices, "isa-debug-exit,iobase=P,iosize=N; isa-debugcon,iobase=P,chardev=ID; virtio-blk-pci,drive=ID,serial=S");
   word("debugcon", words.debug_console, "debug console at port E9: file:PATH, stdio");
   app.add_flag("--no-reboot", words.no_reboot, "a reset or triple fault ends the machine");
   word("rtc", words.rtc, "base=utc or base=localtime");

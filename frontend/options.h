@@ -25,7 +25,7 @@ struct CharacterTarget {
 };
 
 struct DriveOptions {
-  enum class Interface : uint8_t { Ide, None };
+  enum class Interface : uint8_t { Ide, Virtio, None };
   Interface interface = Interface::Ide;
   unsigned index = 0;  // IDE: 2 * channel + number
   bool cdrom = false;

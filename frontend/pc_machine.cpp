@@ -146,11 +146,15 @@ void PcMachine::make_board() {
   board.boot_menu = options_.boot_menu;
   for (size_t i = 0; i < options_.drives.size(); ++i) {
     const DriveOptions& drive = options_.drives[i];
+    const std::string serial = drive.serial.empty() ? fmt::format("PD{:05}", i + 1) : drive.serial;
+    if (drive.interface == DriveOptions::Interface::Virtio) {
+      board.virtio_disks.push_back({.medium = drives_[i].get(), .serial = serial});
+    }
     if (drive.interface != DriveOptions::Interface::Ide) continue;
     board.ide[drive.index / 2][drive.index % 2] = {
         .medium = drives_[i].get(),
         .cdrom = drive.cdrom,
-        .serial = drive.serial.empty() ? fmt::format("PD{:05}", i + 1) : drive.serial};
+        .serial = serial};
   }
   for (size_t i = 0; i < options_.serials.size(); ++i) board.serial_out[i] = sink(options_.serials[i]);
   for (const auto& [port, target] : options_.debug_consoles)

@@ -47,9 +47,6 @@ class Session:
 
 @unittest.skipUnless(DISK.exists(), "no disk image: roms/guests/disk makes it")
 class DebianDisk(unittest.TestCase):
-    interface = "ide"
-    device = "sda"
-
     @classmethod
     def setUpClass(cls):
         folder = tempfile.TemporaryDirectory(dir=machine.CACHE)
@@ -57,8 +54,8 @@ class DebianDisk(unittest.TestCase):
         cls.image = pathlib.Path(folder.name) / "disk.img"
         subprocess.run(["cp", "--sparse=always", DISK, cls.image], check=True)
 
-    def boot(self):
-        return Session(("-drive", f"file={self.image},format=raw,if={self.interface}"))
+    def boot(self, interface="ide", properties=""):
+        return Session(("-drive", f"file={self.image},format=raw,if={interface}{properties}"))
 
     def check_file_system(self):
         checked = subprocess.run(
@@ -68,7 +65,7 @@ class DebianDisk(unittest.TestCase):
 
     def test_two_days_in_a_row(self):
         with self.boot() as session:
-            self.assertIn(self.device + "1", session.run("grep ' / ' /proc/mounts; cat /proc/partitions"))
+            self.assertIn("sda1", session.run("grep ' / ' /proc/mounts; cat /proc/partitions"))
             self.assertEqual(session.run("systemctl is-system-running --wait", 60), "running")
             self.assertEqual(dmesg.trouble(session.run("dmesg -r")), [])
             session.run("mkdir /root/kept; seq 1 300000 > /root/kept/numbers; cp -r /usr/lib/python3* /usr/share/doc /root/kept", 120)
@@ -83,3 +80,12 @@ class DebianDisk(unittest.TestCase):
             self.assertEqual(again, sums)
             self.assertEqual(session.power_off(), 0)
         self.check_file_system()
+
+    def test_virtio_disk(self):
+        with self.boot("virtio", ",snapshot=on") as session:
+            self.assertIn("vda1", session.run("cat /proc/partitions"))
+            self.assertIn("virtio0", session.run("cat /proc/interrupts"))
+            session.run("dd if=/dev/zero of=/root/zeros bs=1M count=64 conv=fsync", 60)
+            self.assertEqual(session.run("cmp -n 67108864 /dev/zero /root/zeros && echo same", 60), "same")
+            self.assertEqual(dmesg.trouble(session.run("dmesg -r")), [])
+            self.assertEqual(session.power_off(), 0)

@@ -35,13 +35,14 @@ struct Rig {
   IoBus io;
   PhysicalMap map{uint64_t{4} << 20};
   TestLine intr;
-  MemoryDisk disk{64 * 512}, disc{40 * 2048};
+  MemoryDisk disk{64 * 512}, disc{40 * 2048}, virtio_disk{64 * 512};
   PcBoard board{control, time.clock(), io, map, intr.input(), options()};
 
   PcBoardOptions options() {
     PcBoardOptions result;
     result.ide[0][1] = {.medium = &disk, .serial = "1"};
     result.ide[1][0] = {.medium = &disc, .cdrom = true, .serial = {}};
+    result.virtio_disks = {{.medium = &virtio_disk, .serial = "2"}};
     for (ByteSink& sink : result.serial_out) sink = [](uint8_t) {};
     result.debug_consoles = {{.port = 0xe9, .sink = [](uint8_t) {}}, {.port = 0x402, .sink = [](uint8_t) {}}};
     result.debug_exit_port = 0xf4;
@@ -144,6 +145,7 @@ TEST_P(ContractTest, SavedAndLoadedBoardIsEqualAndGoesOnTheSame) {
   // DMA of fw_cfg reads its descriptors from memory. All of it, seen or not: shadow RAM may be shown later.
   std::memcpy(second.map.page({0}).host, first.map.page({0}).host, first.map.ram_bytes());
   second.disk.contents = first.disk.contents;
+  second.virtio_disk.contents = first.virtio_disk.contents;
   second.board.load(saved);
   EXPECT_EQ(second.board.save(), saved);
   EXPECT_EQ(second.control.a20, first.control.a20);

@@ -274,6 +274,18 @@ TEST(Options, DrivesThatCannotBe) {
   expect_named(run_refusal({"-boot", "menu=perhaps"}), "menu=perhaps");
 }
 
+TEST(Options, VirtioDisks) {
+  const RunOptions options = run({"-drive", "if=virtio,file=a.img", "-device", "virtio-blk-pci,drive=x,serial=S", "-drive",
+                                  "if=none,id=x,file=b.img"});
+  ASSERT_EQ(options.drives.size(), 2u);
+  for (const DriveOptions& drive : options.drives) EXPECT_EQ(drive.interface, DriveOptions::Interface::Virtio);
+  EXPECT_EQ(options.drives[1].serial, "S");
+  expect_named(run_refusal({"-device", "virtio-blk-pci,drive=x"}), "'x'");
+  expect_named(run_refusal({"-device", "virtio-blk-pci"}), "drive=");
+  expect_named(run_refusal({"-drive", "file=a,id=x", "-device", "virtio-blk-pci,drive=x"}), "'x'");
+  expect_named(run_refusal({"-drive", "file=a,if=virtio,media=cdrom"}), "CD-ROM");
+}
+
 TEST(Options, BootOrder) {
   EXPECT_EQ(run({}).boot_order, "cad");
   EXPECT_EQ(run({"-boot", "d"}).boot_order, "d");
