@@ -255,6 +255,12 @@ unsigned undefined_length(const ZydisDecoder& decoder, const ZydisDecodedInstruc
   return at + immediate_bytes(zydis, wide_operand);
 }
 
+// UD0 and UD1 have a ModRM byte to Intel (SDM vol. 2, UD), and none to AMD's processors.
+bool is_bare_undefined(const ZydisDecodedInstruction& zydis) {
+  return zydis.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && zydis.opcode_map == ZYDIS_OPCODE_MAP_0F &&
+         (zydis.opcode == 0xb9 || zydis.opcode == 0xff);
+}
+
 // Outside 64-bit mode VEX.W selects instructions, but not the size of a general register (SDM vol. 2, 2.3.5): host
 // code must not have it where the instruction is the same without.
 bool vex_w_matters(const ZydisDecoder& decoder, const GuestInstruction& insn) {
@@ -480,12 +486,13 @@ Decoder::Status Decoder::decode(std::span<const uint8_t> bytes, uint64_t rip, Gu
     const bool undefined = status == ZYDIS_STATUS_DECODING_ERROR;
     const unsigned fetched = undefined ? undefined_length(decoder_, out.zydis, bytes.first(length)) : out.zydis.length;
     if (undefined && fetched > length) status = ZYDIS_STATUS_NO_MORE_DATA;
-    if (status == ZYDIS_STATUS_NO_MORE_DATA && length < kMaxInstructionBytes) return Status::Truncated;
+    const bool wants_more = status == ZYDIS_STATUS_NO_MORE_DATA && !(amd_ && is_bare_undefined(out.zydis));
+    if (wants_more && length < kMaxInstructionBytes) return Status::Truncated;
     std::memset(&out.zydis, 0, sizeof(out.zydis));
     out.zydis.length = static_cast<uint8_t>(std::clamp<unsigned>(fetched, 1, kMaxInstructionBytes));
     out.examined = static_cast<uint8_t>(length);
     out.row = {};
-    const bool too_long = status == ZYDIS_STATUS_NO_MORE_DATA || status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG;
+    const bool too_long = wants_more || status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG;
     if (too_long) out.row = {.action = Action::System, .system_op = SystemOp::TooLong};
     set_flags(out);
     return too_long ? Status::Ok : Status::Invalid;

@@ -77,5 +77,16 @@ TEST(Decoder, UndefinedGroupsNeedTheirDisplacementAndImmediateToBeUndefined) {
   }
 }
 
+TEST(Decoder, Ud0AndUd1HaveAModRmByteToIntelOnly) {
+  for (const uint8_t opcode : {0xb9, 0xff}) {
+    const std::vector<uint8_t> bytes = {0x66, 0x0f, opcode};
+    GuestInstruction insn;
+    EXPECT_EQ(Decoder({ModeBits::kCode64}).decode(bytes, 0x100, insn), Decoder::Status::Truncated);
+    EXPECT_EQ(Decoder({ModeBits::kCode64 | ModeBits::kAmd}).decode(bytes, 0x100, insn),
+              Decoder::Status::Invalid);
+    EXPECT_EQ(insn.zydis.length, 3);
+  }
+}
+
 }  // namespace
 }  // namespace penumbra::jit
