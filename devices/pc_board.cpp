@@ -19,6 +19,7 @@ constexpr unsigned kPitIrq = 0, kKeyboardIrq = 1, kRtcIrq = 8, kSciIrq = 9, kMou
 // Where the functions of the chip set are on the PCI bus.
 constexpr uint8_t kHostBridge = PciBus::address(0, 0), kIsaBridge = PciBus::address(1, 0),
                   kIde = PciBus::address(1, 1), kPowerManagement = PciBus::address(1, 3);
+constexpr unsigned kFirstCard = 3;  // QEMU's display is device 2
 
 // Inputs of the shared lines.
 constexpr unsigned kA20Keyboard = 0, kA20Port92 = 1;
@@ -181,6 +182,7 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
     add(io, *options.debug_exit_port, options.debug_exit_ports, *debug_exit_);
   }
   attach_drives(options);
+  add_network_cards(clock, io, map, options);
   for (size_t i = 0; i < options.virtio_disks.size(); i++) {
     const PcBoardOptions::VirtioDisk& disk = options.virtio_disks[i];
     add_virtio(io, map, "virtio_blk_" + std::to_string(i), std::make_unique<VirtioBlk>(map, *disk.medium, disk.serial));
@@ -231,6 +233,16 @@ void PcBoard::attach_drives(const PcBoardOptions& options) {
     }
   }
   rtc_.set_memory(kDiskTranslation, translations);
+}
+
+void PcBoard::add_network_cards(VirtualClock& clock, IoBus& io, PhysicalMap& map, const PcBoardOptions& options) {
+  for (const PcBoardOptions::NetworkCard& card : options.network_cards) {
+    const uint8_t place = PciBus::address(card.place ? *card.place : pci_.free_device(kFirstCard), 0);
+    cards_.push_back(std::make_unique<Ethernet82540em>("ethernet_82540em_" + std::to_string(cards_.size()), map, io, clock,
+                                                       pci_.interrupt_line(place), *card.network, card.address));
+    pci_.add(place, *cards_.back());
+    chips_.push_back(cards_.back().get());
+  }
 }
 
 // The CMOS bytes that firmware and operating systems read, as QEMU's pc machine sets them.

@@ -22,6 +22,7 @@
 #include "devices/debug_console.h"
 #include "devices/debug_exit.h"
 #include "devices/dma_8237.h"
+#include "devices/ethernet_82540em.h"
 #include "devices/fw_cfg.h"
 #include "devices/host_bridge_440fx.h"
 #include "devices/hpet.h"
@@ -65,6 +66,14 @@ struct PcBoardOptions {
     std::string serial;
   };
   std::vector<VirtioDisk> virtio_disks;
+  struct NetworkCard {
+    enum class Model : uint8_t { E1000 };
+    Model model = Model::E1000;
+    NetworkBackend* network = nullptr;  // outlives the board's last access
+    MacAddress address{};
+    std::optional<unsigned> place;  // device number on the PCI bus; none: the first that is free
+  };
+  std::vector<NetworkCard> network_cards;
   // Firmware's choice of what to boot: QEMU's letters, a floppy, c hard disk, d CD-ROM, n network.
   std::string boot_order = "cad";
   bool boot_menu = false;
@@ -145,6 +154,7 @@ class PcBoard final : public Board {
   void add_virtio(IoBus& io, PhysicalMap& map, std::string name, std::unique_ptr<VirtioDevice> device);
   void send_msi(PhysicalMap& map, uint64_t address, uint32_t data);
   void attach_drives(const PcBoardOptions& options);
+  void add_network_cards(VirtualClock& clock, IoBus& io, PhysicalMap& map, const PcBoardOptions& options);
   void write_memory_sizes(const PhysicalMap& map);
   void write_boot_order(const std::string& letters);
   void describe_machine(const PhysicalMap& map, const PcBoardOptions& options);
@@ -174,6 +184,7 @@ class PcBoard final : public Board {
   AcpiPmPiix4 acpi_pm_;
   FwCfg fw_cfg_;
   std::vector<std::unique_ptr<VirtioPci>> virtio_;
+  std::vector<std::unique_ptr<PciFunction>> cards_;
   std::vector<std::unique_ptr<DebugConsole>> debug_consoles_;
   std::unique_ptr<DebugExit> debug_exit_;
   std::vector<Device*> chips_;

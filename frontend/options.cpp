@@ -10,6 +10,8 @@
 #include <map>
 
 #include "core/trace_log.h"
+#include "frontend/network_options.h"
+#include "frontend/option_properties.h"
 #include "frontend/user_error.h"
 
 namespace penumbra {
@@ -18,73 +20,6 @@ namespace {
 
 constexpr std::string_view kVersion = "penumbra 0.1";
 constexpr unsigned kMaxSerials = 2;
-
-template <class... Arguments>
-[[noreturn]] void refuse(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
-  throw UserError(fmt::format(format, std::forward<Arguments>(arguments)...));
-}
-
-std::optional<uint64_t> parse_number(std::string_view text) {
-  int base = 10;
-  if (text.starts_with("0x") || text.starts_with("0X")) {
-    base = 16;
-    text.remove_prefix(2);
-  }
-  uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, base);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
-
-// "driver,key=value,key=value"; a comma within a value is written twice.
-struct Properties {
-  std::string head;
-  std::map<std::string, std::string, std::less<>> values;
-
-  Properties(std::string_view option, std::string_view text) : option_(option) {
-    const std::vector<std::string> pieces = split_at_commas(text);
-    for (size_t i = 0; i < pieces.size(); ++i) {
-      const size_t equals = pieces[i].find('=');
-      if (equals != std::string::npos) {
-        values[pieces[i].substr(0, equals)] = pieces[i].substr(equals + 1);
-      } else if (i == 0) {
-        head = pieces[i];
-      } else {
-        refuse("{}: '{}' has no value", option_, pieces[i]);
-      }
-    }
-  }
-
-  std::optional<std::string> take(std::string_view key) {
-    const auto found = values.find(key);
-    if (found == values.end()) return std::nullopt;
-    std::string value = std::move(found->second);
-    values.erase(found);
-    return value;
-  }
-
-  std::string need(std::string_view key) {
-    auto value = take(key);
-    if (!value) refuse("{}: {} needs {}=", option_, head, key);
-    return *std::move(value);
-  }
-
-  // Ports: from 0 to FFFF.
-  std::optional<uint16_t> take_port(std::string_view key) {
-    const auto text = take(key);
-    if (!text) return std::nullopt;
-    const auto number = parse_number(*text);
-    if (!number || *number > 0xffff) refuse("{}: {}={} is no port number", option_, key, *text);
-    return static_cast<uint16_t>(*number);
-  }
-
-  void done() const {
-    if (!values.empty()) refuse("{}: unknown property '{}' of '{}'", option_, values.begin()->first, head);
-  }
-
- private:
-  std::string option_;
-};
 
 CharacterTarget file_target(std::string_view option, std::string_view path) {
   if (path.empty()) refuse("{}: file: needs a path", option);
@@ -95,7 +30,7 @@ CharacterTarget file_target(std::string_view option, std::string_view path) {
 struct RunWords {
   std::string memory, processors, rtc, display, monitor, debug_console, topics, switches, mmu, gdb, triple_fault, perf_symbols;
   std::string boot;
-  std::vector<std::string> serials, devices, chardevs, drives, cdroms, disks[4];
+  std::vector<std::string> serials, devices, chardevs, drives, cdroms, disks[4], nics, netdevs, objects;
   bool snapshot = false;
   bool no_reboot = false, nographic = false, gdb_here = false, singlestep = false, perf_map = false;
 };
@@ -146,7 +81,12 @@ class RunReader {
       refuse("{}", error.what());
     }
     add_drives(options, words);
-    for (const std::string& device : words.devices) add_device(options, device);
+    NetworkReader networks(options.networks, options.network_cards, options.packet_dumps);
+    for (const std::string& netdev : words.netdevs) networks.add_netdev(netdev);
+    for (const std::string& nic : words.nics) networks.add_nic(nic);
+    for (const std::string& device : words.devices) add_device(options, networks, device);
+    for (const std::string& object : words.objects) networks.add_object(object);
+    networks.finish();
     if (set_.contains("boot")) read_boot(options, words.boot);
     if (options.kernel.empty() && !options.initrds.empty()) refuse("-initrd needs -kernel");
     if (options.kernel.empty() && !options.append.empty()) refuse("-append needs -kernel");
@@ -163,7 +103,7 @@ class RunReader {
   // "1", "cpus=1", "1,cores=1,threads=1": all counts must be 1.
   static void check_processors(const std::string& text) {
     Properties properties("-smp", text);
-    if (!properties.head.empty()) properties.values["cpus"] = properties.head;
+    if (!properties.head.empty()) properties.values.emplace("cpus", properties.head);
     for (const char* key : {"cpus", "maxcpus", "sockets", "dies", "cores", "threads"}) {
       const auto value = properties.take(key);
       if (!value) continue;
@@ -397,9 +337,11 @@ class RunReader {
     refuse("{} {}: not one of stdio, file:PATH, null, chardev:ID", option, text);
   }
 
-  void add_device(RunOptions& options, const std::string& text) const {
+  void add_device(RunOptions& options, NetworkReader& networks, const std::string& text) const {
     Properties properties("-device", text);
-    if (properties.head == "isa-debug-exit") {
+    if (networks.add_device(text, properties.head, properties)) {
+      // A network card.
+    } else if (properties.head == "isa-debug-exit") {
       if (options.debug_exit) refuse("-device {}: one is enough", text);
       // QEMU's defaults.
       RunOptions::DebugExit exit{.port = 0x501, .ports = 2};
@@ -421,7 +363,7 @@ class RunReader {
       drive->interface = DriveOptions::Interface::Virtio;
       if (auto serial = properties.take("serial")) drive->serial = *std::move(serial);
     } else {
-      refuse("-device {}: unknown device (isa-debug-exit, isa-debugcon, virtio-blk-pci)", text);
+      refuse("-device {}: unknown device (isa-debug-exit, isa-debugcon, virtio-blk-pci, e1000)", text);
     }
     properties.done();
   }
@@ -521,7 +463,12 @@ Command parse_run(std::span<const char* const> arguments) {
   app.add_flag("--nographic", words.nographic, "no window; there is none yet, so nothing changes");
   list("serial", words.serials, "stdio, file:PATH, null or chardev:ID; first COM1, then COM2 (stdio)");
   list("chardev", words.chardevs, "file,id=ID,path=PATH; stdio,id=ID; null,id=ID");
-  list("device", words.devices, "isa-debug-exit,iobase=P,iosize=N; isa-debugcon,iobase=P,chardev=ID; virtio-blk-pci,drive=ID,serial=S");
+  list("device", words.devices,
+       "isa-debug-exit,iobase=P,iosize=N; isa-debugcon,iobase=P,chardev=ID; virtio-blk-pci,drive=ID,serial=S; e1000,netdev=ID,mac=M");
+  list("nic", words.nics, "user,model=e1000 and -netdev's: a card and its network; none");
+  list("netdev", words.netdevs,
+       "user,id=ID,hostfwd=tcp::PORT-:PORT,restrict=on,net=A/N,host=A,dhcpstart=A,dns=A,hostname=H,tftp=DIR,ipv6=off");
+  list("object", words.objects, "filter-dump,id=ID,netdev=ID,file=PATH,maxlen=N: the network's packets in libpcap's format");
   word("debugcon", words.debug_console, "debug console at port E9: file:PATH, stdio");
   app.add_flag("--no-reboot", words.no_reboot, "a reset or triple fault ends the machine");
   word("rtc", words.rtc, "base=utc or base=localtime");

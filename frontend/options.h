@@ -11,6 +11,7 @@
 
 #include "core/machine.h"
 #include "frontend/gdb_endpoint.h"
+#include "frontend/network_options.h"
 #include "jit/options.h"
 #include "storage/disk_image.h"
 
@@ -39,6 +40,9 @@ struct RunOptions {
   std::string kernel, append, bios;  // empty: not given
   std::vector<std::string> initrds;
   std::vector<DriveOptions> drives;
+  std::vector<NetworkOptions> networks;
+  std::vector<NetworkCardOptions> network_cards;
+  std::vector<PacketDumpOptions> packet_dumps;
   std::string boot_order = "cad";
   bool boot_menu = false;
   bool reboot = true;
@@ -80,9 +84,6 @@ using Command = std::variant<RunOptions, ExplainOptions, ShowText>;
 
 // `arguments` does not hold the program's name. Throws UserError.
 Command parse_command_line(std::span<const char* const> arguments);
-
-// QEMU's lists: ",," is a comma within a piece.
-std::vector<std::string> split_at_commas(std::string_view text);
 
 // "1G", "512M", "4096" (MiB): see -m of QEMU. Throws UserError.
 uint64_t parse_memory_size(std::string_view text);

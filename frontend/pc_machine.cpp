@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "frontend/board_setup.h"
+#include "frontend/option_properties.h"
 #include "frontend/state_dump.h"
 #include "frontend/trace_format.h"
 #include "frontend/user_error.h"
@@ -92,6 +93,7 @@ PcMachine::PcMachine(const RunOptions& options)
       flush_timer_(machine_->clock(), [this] { flush(); }) {
   open_trace();
   open_drives();
+  open_networks();
   make_board();
   make_engine();
   machine_->set_boot([this] {
@@ -108,6 +110,30 @@ PcMachine::~PcMachine() {
   if (trace_.has(TraceLog::kGuestErrors)) trace_.write(unknown_msr_lines(machine_->vcpu().stats()));
   flush();
   drives_.clear();  // their threads post events to the machine
+  networks_.clear();
+}
+
+void PcMachine::open_networks() {
+  for (const NetworkOptions& network : options_.networks) {
+    try {
+      networks_.push_back(std::make_unique<SlirpNetwork>(network.user, machine_->events()));
+    } catch (const std::runtime_error& error) {
+      throw UserError(fmt::format("{}: {}", network.option, error.what()));
+    }
+  }
+  for (const PacketDumpOptions& dump : options_.packet_dumps) {
+    std::unique_ptr<NetworkBackend>& network = networks_[dump.network];
+    try {
+      auto made = std::make_unique<PacketDump>(std::move(network), dump.path, dump.limit);
+      made->set_failure_listener([](const std::string& path, int error) {
+        fmt::print(stderr, "penumbra: {}: {}\n", path, std::strerror(error));
+      });
+      packet_dumps_.push_back(made.get());
+      network = std::move(made);
+    } catch (const std::runtime_error& error) {
+      throw UserError(error.what());
+    }
+  }
 }
 
 void PcMachine::open_drives() {
@@ -155,6 +181,12 @@ void PcMachine::make_board() {
         .medium = drives_[i].get(),
         .cdrom = drive.cdrom,
         .serial = serial};
+  }
+  for (const NetworkCardOptions& card : options_.network_cards) {
+    board.network_cards.push_back({.model = card.model,
+                                   .network = networks_[card.network].get(),
+                                   .address = card.address,
+                                   .place = card.place});
   }
   for (size_t i = 0; i < options_.serials.size(); ++i) board.serial_out[i] = sink(options_.serials[i]);
   for (const auto& [port, target] : options_.debug_consoles)
@@ -221,6 +253,7 @@ void PcMachine::output_failed(const Output& output, int error) {
 void PcMachine::flush() {
   flush_timer_.cancel();
   for (const auto& [path, output] : outputs_) output->flush();
+  for (PacketDump* dump : packet_dumps_) dump->flush();
   trace_.flush();
 }
 

@@ -15,6 +15,8 @@
 #include "frontend/output.h"
 #include "frontend/serial_input.h"
 #include "jit/translator.h"
+#include "network/packet_dump.h"
+#include "network/slirp_network.h"
 #include "storage/image_device.h"
 
 namespace penumbra {
@@ -47,6 +49,7 @@ class PcMachine : private EventListener {
 
   void open_trace();
   void open_drives();
+  void open_networks();
   void make_board();
   void make_engine();
   ByteSink sink(const CharacterTarget& target);
@@ -65,6 +68,8 @@ class PcMachine : private EventListener {
   std::map<std::string, std::unique_ptr<Output>> outputs_;  // by path; standard output's is empty
   std::unique_ptr<Machine> machine_;
   std::vector<std::unique_ptr<BlockDevice>> drives_;  // of options_.drives
+  std::vector<std::unique_ptr<NetworkBackend>> networks_;  // of options_.networks
+  std::vector<PacketDump*> packet_dumps_;                  // in networks_
   std::unique_ptr<Boot> boot_;
   Timer flush_timer_;
   PcBoard* board_ = nullptr;               // the machine's

@@ -71,6 +71,7 @@ debian_file() {
 # Paths of a guest's files. GUEST is amd64 or i686.
 guest_dir() { printf '%s\n' "$cache_dir/guests/$1"; }
 guest_kernel() { printf '%s\n' "$cache_dir/guests/$1/vmlinuz"; }
+guest_modules() { printf '%s\n' "$(guest_dir "$1")/modules"; }
 guest_available() { [ -s "$(guest_kernel "$1")" ]; }
 
 guest_disk() { printf '%s\n' "$cache_dir/disks/debian-amd64.img"; }

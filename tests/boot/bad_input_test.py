@@ -3,6 +3,7 @@
 import os
 import pathlib
 import resource
+import socket
 import subprocess
 import tempfile
 import unittest
@@ -118,6 +119,19 @@ class BadInput(unittest.TestCase):
             *("-kernel", self.kernel, "-nographic", "-device", "isa-debugcon,iobase=0xe9,chardev=nowhere"),
             naming="nowhere",
         )
+
+    def test_unknown_network_card(self):
+        self.refused("-kernel", self.kernel, "-nic", "user,model=ne2k_pci", "-nographic", naming="ne2k_pci")
+
+    def test_port_in_use(self):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            forward = f"hostfwd=tcp:127.0.0.1:{server.getsockname()[1]}-:22"
+            self.refused("-kernel", self.kernel, "-nic", f"user,{forward}", "-nographic", naming=forward)
+
+    def test_packet_dump_that_cannot_be_made(self):
+        dump = self.path / "absent" / "dump"
+        options = ("-nic", "user,id=n", "-object", f"filter-dump,id=f,netdev=n,file={dump}")
+        self.refused("-kernel", self.kernel, *options, "-nographic", naming=dump)
 
     def test_missing_rom(self):
         self.refused("-bios", self.path / "absent", "-nographic", naming=self.path / "absent")

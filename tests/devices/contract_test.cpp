@@ -12,6 +12,7 @@
 #include "devices/pc_board.h"
 #include "tests/devices/chip_fixture.h"
 #include "tests/devices/memory_disk.h"
+#include "tests/devices/memory_network.h"
 
 namespace penumbra {
 namespace {
@@ -36,6 +37,7 @@ struct Rig {
   PhysicalMap map{uint64_t{4} << 20};
   TestLine intr;
   MemoryDisk disk{64 * 512}, disc{40 * 2048}, virtio_disk{64 * 512};
+  MemoryNetwork network;
   PcBoard board{control, time.clock(), io, map, intr.input(), options()};
 
   PcBoardOptions options() {
@@ -43,6 +45,7 @@ struct Rig {
     result.ide[0][1] = {.medium = &disk, .serial = "1"};
     result.ide[1][0] = {.medium = &disc, .cdrom = true, .serial = {}};
     result.virtio_disks = {{.medium = &virtio_disk, .serial = "2"}};
+    result.network_cards = {{.network = &network, .address = {0x52, 0x54, 0, 0x12, 0x34, 0x56}, .place = {}}};
     for (ByteSink& sink : result.serial_out) sink = [](uint8_t) {};
     result.debug_consoles = {{.port = 0xe9, .sink = [](uint8_t) {}}, {.port = 0x402, .sink = [](uint8_t) {}}};
     result.debug_exit_port = 0xf4;
@@ -101,6 +104,25 @@ class RandomGuest {
         break;
       }
       case 3: {
+        if (below(4) == 0) {
+          MemoryNetwork::Frame frame(below(2000));
+          for (std::byte& byte : frame) byte = static_cast<std::byte>(random_());
+          if (rig.network.waiting() < 10) rig.network.deliver(std::move(frame));
+          break;
+        }
+        if (below(2)) {
+          PciFunction& card = *rig.board.pci().at(PciBus::address(3, 0));
+          static constexpr uint32_t kRegisters[] = {0x0000, 0x0010, 0x0014, 0x0020, 0x00c0, 0x00c4, 0x00c8, 0x00d0, 0x00d8, 0x0100,
+                                                    0x0400, 0x2800, 0x2808, 0x2810, 0x2818, 0x3800, 0x3808, 0x3810, 0x3818, 0x5000};
+          card.config().write(PciConfig::kCommand, 2, PciConfig::kBusMaster);
+          card.write(0, 4, below(8) ? kRegisters[below(std::size(kRegisters))] : static_cast<uint32_t>(below(0x6000)));
+          if (below(3)) {
+            card.write(4, 4, below(2) ? static_cast<uint32_t>(below(0x40'0000)) : value);
+          } else {
+            seen.push_back(card.read(4, 4));
+          }
+          break;
+        }
         Uart16550a& uart = *rig.board.serial(static_cast<unsigned>(below(4)));
         seen.push_back(uart.receive(static_cast<uint8_t>(value)));
         break;
@@ -146,6 +168,7 @@ TEST_P(ContractTest, SavedAndLoadedBoardIsEqualAndGoesOnTheSame) {
   std::memcpy(second.map.page({0}).host, first.map.page({0}).host, first.map.ram_bytes());
   second.disk.contents = first.disk.contents;
   second.virtio_disk.contents = first.virtio_disk.contents;
+  second.network.take_waiting(first.network);
   second.board.load(saved);
   EXPECT_EQ(second.board.save(), saved);
   EXPECT_EQ(second.control.a20, first.control.a20);

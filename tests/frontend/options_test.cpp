@@ -1,5 +1,6 @@
 #include "frontend/options.h"
 
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
 
 #include "core/trace_log.h"
@@ -292,6 +293,78 @@ TEST(Options, BootOrder) {
   const RunOptions options = run({"-boot", "order=dc,menu=on"});
   EXPECT_EQ(options.boot_order, "dc");
   EXPECT_TRUE(options.boot_menu);
+}
+
+// --- Networks
+
+TEST(Options, NicIsACardAndItsNetwork) {
+  const RunOptions options = run({"-nic", "user,model=e1000,hostfwd=tcp::2222-:22,hostfwd=udp:127.0.0.1:53-10.0.2.16:5353,restrict=on"});
+  ASSERT_EQ(options.networks.size(), 1u);
+  const UserNetworkOptions& user = options.networks[0].user;
+  EXPECT_TRUE(user.restricted);
+  ASSERT_EQ(user.forwards.size(), 2u);
+  EXPECT_FALSE(user.forwards[0].udp);
+  EXPECT_EQ(user.forwards[0].host_port, 2222);
+  EXPECT_EQ(user.forwards[0].guest_port, 22);
+  EXPECT_EQ(user.forwards[0].host.s_addr, 0u);
+  EXPECT_TRUE(user.forwards[1].udp);
+  EXPECT_EQ(user.forwards[1].host.s_addr, htonl(0x7f00'0001));
+  EXPECT_EQ(user.forwards[1].guest.s_addr, htonl(0x0a00'0210));
+  EXPECT_EQ(user.forwards[1].guest_port, 5353);
+  ASSERT_EQ(options.network_cards.size(), 1u);
+  EXPECT_EQ(options.network_cards[0].address, (MacAddress{0x52, 0x54, 0, 0x12, 0x34, 0x56}));
+}
+
+TEST(Options, NetdevAndDevice) {
+  const RunOptions options =
+      run({"-device", "e1000,netdev=n1,mac=52:54:00:12:34:56,addr=0x5", "-device", "e1000,netdev=n0", "-netdev", "user,id=n0",
+           "-netdev", "user,id=n1,net=192.168.5.0/24,dhcpstart=192.168.5.40", "-object", "filter-dump,id=f,netdev=n1,file=x,,y,maxlen=100"});
+  ASSERT_EQ(options.networks.size(), 2u);
+  EXPECT_EQ(options.networks[1].user.network.s_addr, htonl(0xc0a8'0500));
+  EXPECT_EQ(options.networks[1].user.mask.s_addr, htonl(0xffff'ff00));
+  EXPECT_EQ(options.networks[1].user.host.s_addr, htonl(0xc0a8'0502));
+  EXPECT_EQ(options.networks[1].user.first_lease.s_addr, htonl(0xc0a8'0528));
+  ASSERT_EQ(options.network_cards.size(), 2u);
+  EXPECT_EQ(options.network_cards[0].network, 1u);
+  EXPECT_EQ(options.network_cards[0].place, 5u);
+  EXPECT_EQ(options.network_cards[1].address[5], 0x57) << "the next one that is free";
+  ASSERT_EQ(options.packet_dumps.size(), 1u);
+  EXPECT_EQ(options.packet_dumps[0].path, "x,y");
+  EXPECT_EQ(options.packet_dumps[0].network, 1u);
+  EXPECT_EQ(options.packet_dumps[0].limit, 100u);
+}
+
+TEST(Options, NoNetworkUnlessAskedFor) {
+  EXPECT_TRUE(run({}).network_cards.empty());
+  EXPECT_TRUE(run({"-nic", "none"}).network_cards.empty());
+}
+
+TEST(Options, NetworksThatMakeNoSense) {
+  const std::pair<std::vector<const char*>, const char*> cases[] = {
+      {{"-nic", "user,model=ne2k_pci"}, "ne2k_pci"},
+      {{"-nic", "tap"}, "tap"},
+      {{"-nic", "user,fish=1"}, "fish"},
+      {{"-nic", "user,mac=1:2"}, "mac=1:2"},
+      {{"-nic", "user,mac=01:00:00:00:00:00"}, "group"},
+      {{"-nic", "user,hostfwd=tcp::22"}, "hostfwd=tcp::22"},
+      {{"-nic", "user,hostfwd=sctp::22-:22"}, "sctp"},
+      {{"-nic", "user,hostfwd=tcp::99999-:22"}, "99999"},
+      {{"-nic", "user,hostfwd=tcp::22-:"}, "port number"},
+      {{"-nic", "user,hostfwd=tcp:here:22-:22"}, "here"},
+      {{"-nic", "user,restrict=maybe"}, "restrict=maybe"},
+      {{"-nic", "user,net=10.0.2.0/40"}, "net=10.0.2.0/40"},
+      {{"-nic", "user,net=10.0.2.0/255.0.255.0"}, "mask"},
+      {{"-nic", "user,dhcpstart=10.9.9.9"}, "dhcpstart=10.9.9.9"},
+      {{"-netdev", "user"}, "id="},
+      {{"-netdev", "user,id=n", "-netdev", "user,id=n"}, "taken"},
+      {{"-device", "e1000,netdev=n7"}, "n7"},
+      {{"-device", "e1000"}, "netdev"},
+      {{"-netdev", "user,id=n", "-device", "e1000,netdev=n", "-device", "e1000,netdev=n"}, "card already"},
+      {{"-netdev", "user,id=n", "-device", "e1000,netdev=n,addr=20"}, "addr=20"},
+      {{"-object", "filter-dump,id=f,netdev=n7,file=x"}, "n7"},
+      {{"-object", "rng-random,id=r"}, "rng-random"},
+  };
+  for (const auto& [words, named] : cases) expect_named(run_refusal(words), named);
 }
 
 }  // namespace

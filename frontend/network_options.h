@@ -1,0 +1,64 @@
+// -nic, -netdev, -device of network cards, -object filter-dump: QEMU's words for networks.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "devices/network_backend.h"
+#include "devices/pc_board.h"
+#include "network/packet_dump.h"
+#include "network/slirp_network.h"
+
+namespace penumbra {
+
+struct Properties;
+
+struct NetworkOptions {
+  std::string id;
+  std::string option;  // what the user wrote
+  UserNetworkOptions user;
+};
+
+struct NetworkCardOptions {
+  PcBoardOptions::NetworkCard::Model model = PcBoardOptions::NetworkCard::Model::E1000;
+  size_t network = 0;  // of RunOptions::networks
+  MacAddress address{};
+  std::optional<unsigned> place;  // device number on the PCI bus
+};
+
+struct PacketDumpOptions {
+  std::string id, path;
+  size_t network = 0;
+  uint32_t limit = PacketDump::kDefaultLimit;
+};
+
+// Reads the options in the order in which they are given here; all of them throw UserError.
+class NetworkReader {
+ public:
+  NetworkReader(std::vector<NetworkOptions>& networks, std::vector<NetworkCardOptions>& cards,
+                std::vector<PacketDumpOptions>& dumps)
+      : networks_(networks), cards_(cards), dumps_(dumps) {}
+
+  void add_netdev(const std::string& text);
+  void add_nic(const std::string& text);
+  // Whether `driver` is a card; then `properties` are those of the -device option `text`.
+  bool add_device(const std::string& text, const std::string& driver, Properties& properties);
+  void add_object(const std::string& text);
+  // After all of them.
+  void finish();
+
+ private:
+  size_t network_named(const std::string& option, const std::string& id) const;
+  void add_network(const std::string& option, Properties& properties);
+  void add_card(const std::string& option, NetworkCardOptions card, std::optional<std::string> address);
+
+  std::vector<NetworkOptions>& networks_;
+  std::vector<NetworkCardOptions>& cards_;
+  std::vector<PacketDumpOptions>& dumps_;
+  std::vector<bool> addressed_;  // cards whose address the user chose
+};
+
+}  // namespace penumbra
