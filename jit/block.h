@@ -51,15 +51,17 @@ struct SiteRecord {
   uint16_t guest : 12 = 0;
   uint16_t kind : 2 = 0;   // a SiteKind
   uint16_t flags : 2 = 0;  // a FlagHome
+  int16_t stack_step = 0;
   SiteKind site_kind() const { return static_cast<SiteKind>(kind); }
 };
-static_assert(sizeof(SiteRecord) == 4);
+static_assert(sizeof(SiteRecord) == 6);
 
 // The same, resolved.
 struct Site {
   uint64_t rip = 0;
   FlagHome flags = FlagHome::Host;
   SiteKind kind = SiteKind::Plain;  // Poll: RIP is where the guest goes next
+  int16_t stack_step = 0;           // what the guest's RSP is more than the host's
 };
 
 struct Block;

@@ -106,9 +106,10 @@ void BlockTranslator::add_site(uint64_t guest, SiteKind kind) {
   const SiteRecord site{.host_offset = static_cast<uint16_t>(a_.offset()),
                         .guest = static_cast<uint16_t>(guest),
                         .kind = static_cast<uint16_t>(kind),
-                        .flags = static_cast<uint16_t>(flags_)};
+                        .flags = static_cast<uint16_t>(flags_),
+                        .stack_step = stack_step_};
   const bool same = !sites_.empty() && sites_.back().guest == site.guest && sites_.back().kind == site.kind &&
-                    sites_.back().flags == site.flags;
+                    sites_.back().flags == site.flags && sites_.back().stack_step == site.stack_step;
   if (!same) sites_.push_back(site);
 }
 
@@ -148,6 +149,7 @@ Block* BlockTranslator::translate(const BlockKey& key, std::span<const uint8_t> 
   code_.attach(&a_);
   flags_ = FlagHome::Host;
   block_ended_ = false;
+  stack_step_ = 0;
   slow_paths_.clear();
   window_checks_.clear();
   side_exits_.clear();
@@ -211,6 +213,8 @@ std::span<const std::byte> BlockTranslator::host_code() const {
 
 void BlockTranslator::emit_instruction(size_t index) {
   const GuestInstruction& insn = instructions_[index];
+  if (step_stack(insn)) return;
+  if (!keeps_stack_step(insn)) settle_stack();
   record_site(insn.rip);
   const FpuNeed fpu = fpu_need(insn);
   if (fpu.needs && !fpu_available(fpu.fpu_class, key_.mode)) {

@@ -96,6 +96,9 @@ class BlockTranslator {
   void open_access(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn,
                    const MemoryAccess& access);
   void emit_offset(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn);  // into kLinear
+  int64_t displacement_of(const ZydisDecodedOperandMem& mem);
+  // `to`: 32 or 64 bits of a host register, which may be one of the operand's. Not cut to an address of 16 bits.
+  void emit_offset(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn, const x86::Gp& to);
   void begin_access(MemoryAccess access);  // kLinear: offset in the segment; may clobber kTemp
   void end_access();                       // after the instruction, with the flags it left
   bool is_inline(const MemoryAccess& access) const;
@@ -119,6 +122,7 @@ class BlockTranslator {
     FlagHome flags;
     uint16_t guest;
     SiteKind kind;
+    int16_t stack_step;
   };
   // The delta of a region that a guest register points into.
   struct KeptDelta {
@@ -135,12 +139,14 @@ class BlockTranslator {
                            const MemoryAccess& access);
   void emit_window_by_register(unsigned gpr, int32_t displacement, const MemoryAccess& access);
   void emit_window_at_linear(const MemoryAccess& access);
+  void emit_window_lookup();
   bool may_clobber_flags() const;
   void emit_window_check(const x86::Gp& base, uint64_t hint);
   void emit_window_out_of_line(const WindowCheck& check);
   x86::Mem kept_field(int home) const;
   void forget_kept_deltas();
   bool used_again(unsigned gpr) const;
+  static std::optional<int64_t> constant_step(const GuestInstruction& insn, unsigned gpr, unsigned bits);
   static bool writes_gpr(const GuestInstruction& insn, unsigned gpr);
   void follow_kept_deltas(const GuestInstruction& insn);
 
@@ -172,6 +178,11 @@ class BlockTranslator {
   void emit_stack_offset(int64_t displacement);  // (RSP + displacement) into kLinear
   void open_stack(int64_t displacement, unsigned bytes, AccessKind kind);  // begins an access there
   void adjust_stack(int64_t bytes);
+  void settle_stack();
+  void move_stack(int64_t bytes);
+  bool may_step_stack(int64_t bytes) const;
+  bool keeps_stack_step(const GuestInstruction& insn) const;
+  bool step_stack(const GuestInstruction& insn);
   void emit_push(const GuestInstruction& insn);
   void emit_push_value(const x86::Gp& value, unsigned bytes);  // value: not kHostAddend or kLinear
   void emit_push_slot(unsigned bytes);                         // value in Scratch::Operand
@@ -247,6 +258,7 @@ class BlockTranslator {
   asmjit::Label loop_;  // valid while swaps_ is not empty
   PatchedBytes patched_;
   WindowUse window_use_;
+  int16_t stack_step_ = 0;  // the guest's RSP is the host's and this
   std::array<KeptDelta, WindowState::kKept> kept_{};  // by guest register
   int held_ = kNothingHeld;                           // home of the delta in kHostAddend
   std::vector<WindowCheck> window_checks_;

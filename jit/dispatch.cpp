@@ -1,6 +1,7 @@
 // The light half of the translator: finding blocks, following mapping and code changes.
 #include <cassert>
 
+#include "core/descriptor.h"
 #include "core/host_vector_scope.h"
 #include "jit/translator.h"
 
@@ -162,20 +163,25 @@ bool Translator::overlaps(const Block* block, PageFrame frame, uint64_t offset, 
   return false;
 }
 
+bool Translator::open_window(LinearAddr linear) noexcept {
+  if (!is_canonical(linear.value)) return false;
+  const TlbView view = vcpu_.current_view();
+  if (!vcpu_.tlb().open_window(view, linear)) return false;
+  vcpu_.tlb().select_windows(state_.windows, view, window_width());
+  return true;
+}
+
 uint64_t Translator::window_select(LinearAddr linear, WindowSite& site) noexcept {
   ++counters_.window_selections;
-  const auto upper_bits = static_cast<int64_t>(linear.value) >> 47;
-  if (upper_bits != 0 && upper_bits != -1) return ShadowWindows::kNoChunk;
+  if (!is_canonical(linear.value)) return ShadowWindows::kNoChunk;
   const uint64_t region = linear.value >> ShadowWindows::kRegionShift;
   const WindowState& windows = state_.windows;
   if (windows.table[region] == ShadowWindows::kNoChunk) {
     const HostVectorScope scope(state_);
-    const TlbView view = vcpu_.current_view();
-    if (!vcpu_.tlb().open_window(view, linear)) {
+    if (!open_window(linear)) {
       if (hot_.fault(site.block->key)) kill_block(*site.block);
       return ShadowWindows::kNoChunk;
     }
-    vcpu_.tlb().select_windows(state_.windows, view, window_width());
   }
   if (site.block->dead) return windows.table[region];  // its first bytes are a jump now
   constexpr uint32_t kEnough = 4;
@@ -251,7 +257,8 @@ std::optional<Site> Translator::site_at(uint64_t host) const noexcept {
   const SiteKind kind = found->site_kind();
   return Site{.rip = kind == SiteKind::Poll ? block.poll_targets[found->guest] : block.key.rip + found->guest,
               .flags = static_cast<FlagHome>(found->flags),
-              .kind = kind};
+              .kind = kind,
+              .stack_step = found->stack_step};
 }
 
 // --- code that changes

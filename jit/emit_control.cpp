@@ -57,6 +57,7 @@ BlockTranslator::LinkStub& BlockTranslator::add_link(uint64_t rip) {
 
 void BlockTranslator::exit_to(uint64_t rip, uint64_t from_rip) {
   block_ended_ = true;
+  settle_stack();
   if (key_.mode.has(ModeBits::kSingleStep)) {
     give_up_flags(true);
     a_.mov(kLinear, asmjit::Imm(rip));
@@ -82,6 +83,7 @@ void BlockTranslator::exit_polled(uint64_t rip) {
 
 void BlockTranslator::exit_indirect(int32_t stack_change) {
   block_ended_ = true;
+  settle_stack();
   const IndirectBranch& branch =
       *arena_->make<IndirectBranch>({.rip = instructions_[current_].rip, .stack_change = stack_change});
   if (key_.mode.has(ModeBits::kSingleStep)) {
@@ -123,15 +125,16 @@ void BlockTranslator::emit_jump_cache_jump(const IndirectBranch* indirect) {
   a_.mov(kHostAddend, a_.state_field(offsetof(VcpuState, jump_cache), 8));
   static_assert(sizeof(JumpCache::Entry) == 16);
   a_.lea(kHostAddend, x86::ptr(kHostAddend, kTemp, 3));
-  a_.mov(a_.scratch_field(Scratch::Rcx), x86::rcx);
-  a_.mov(x86::rcx, x86::ptr(kHostAddend, kTemp, 3, offsetof(JumpCache::Entry, key), 8));
+  a_.lea(kHostAddend, x86::ptr(kHostAddend, kTemp, 3));
+  a_.mov(kTemp, x86::rcx);
+  a_.mov(x86::rcx, x86::ptr(kHostAddend, offsetof(JumpCache::Entry, key), 8));
   a_.lea(x86::rcx, x86::ptr(x86::rcx, kLinear));
   a_.jecxz(x86::rcx, hit);
-  a_.mov(x86::rcx, a_.scratch_field(Scratch::Rcx));
+  a_.mov(x86::rcx, kTemp);
   jump_to_lookup();
   a_.bind(hit);
-  a_.mov(x86::rcx, a_.scratch_field(Scratch::Rcx));
-  a_.jmp(x86::ptr(kHostAddend, kTemp, 3, offsetof(JumpCache::Entry, code), 8));
+  a_.mov(x86::rcx, kTemp);
+  a_.jmp(x86::ptr(kHostAddend, offsetof(JumpCache::Entry, code), 8));
 }
 
 void BlockTranslator::load_indirect_target(const GuestInstruction& insn) {

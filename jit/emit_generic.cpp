@@ -1,4 +1,5 @@
 // Innocuous instructions: the guest's own bytes, with memory operands and in-memory registers rewritten.
+#include <algorithm>
 #include <cassert>
 #include <span>
 
@@ -339,8 +340,15 @@ bool BlockTranslator::emit_patched_move(const GuestInstruction& insn) {
 }
 
 void BlockTranslator::emit_lea(const GuestInstruction& insn) {
-  emit_offset(insn.operands[1].mem, insn);
-  set_gpr(gpr_number(insn.operands[0].reg.value), kLinear, insn.operands[0].size / 8);
+  const ZydisDecodedOperandMem& mem = insn.operands[1].mem;
+  const unsigned gpr = gpr_number(insn.operands[0].reg.value), bits = insn.operands[0].size;
+  const unsigned known = std::min<unsigned>(bits, insn.zydis.address_width);
+  if (known >= 32 && !lives_in_memory(gpr) && gpr != kRsp) {
+    emit_offset(mem, insn, sized(host_gpr(gpr), known / 8));
+    return;
+  }
+  emit_offset(mem, insn);
+  set_gpr(gpr, kLinear, bits / 8);
 }
 
 // A register bit offset reaches beyond the operand: the address is computed first, and the instruction gets

@@ -19,6 +19,7 @@ x86::Gp BlockTranslator::read_gpr(unsigned gpr, const x86::Gp& scratch) {
 }
 
 void BlockTranslator::set_gpr(unsigned gpr, const x86::Gp& from, unsigned bytes) {
+  if (gpr == kRsp) settle_stack();
   if (lives_in_memory(gpr)) {
     if (bytes == 4) a_.mov(from.r32(), from.r32());
     a_.mov(a_.gpr_field(gpr, bytes == 4 ? 8 : bytes), sized(from, bytes == 4 ? 8 : bytes));
@@ -27,31 +28,39 @@ void BlockTranslator::set_gpr(unsigned gpr, const x86::Gp& from, unsigned bytes)
   }
 }
 
-void BlockTranslator::emit_offset(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn) {
+// From the host's register.
+int64_t BlockTranslator::displacement_of(const ZydisDecodedOperandMem& mem) {
   const int64_t displacement = mem.disp.has_displacement ? mem.disp.value : 0;
-  const unsigned width = insn.zydis.address_width;
-  if (mem.base == ZYDIS_REGISTER_RIP || mem.base == ZYDIS_REGISTER_EIP) {
-    uint64_t address = insn.next_rip() + displacement;
-    if (width == 32) address &= 0xffff'ffff;
-    a_.mov(kLinear, asmjit::Imm(address));
-    return;
+  if (mem.base == ZYDIS_REGISTER_NONE || mem.base == ZYDIS_REGISTER_RIP || mem.base == ZYDIS_REGISTER_EIP ||
+      gpr_number(mem.base) != kRsp) {
+    return displacement;
   }
+  if (const int64_t sum = displacement + stack_step_; sum == static_cast<int32_t>(sum)) return sum;
+  settle_stack();
+  return displacement;
+}
+
+void BlockTranslator::emit_offset(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn) {
+  emit_offset(mem, insn, insn.zydis.address_width == 64 ? kLinear : kLinear.r32());
+  if (insn.zydis.address_width == 16) a_.movzx(kLinear.r32(), kLinear.r16());
+}
+
+void BlockTranslator::emit_offset(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn, const x86::Gp& to) {
   const bool has_base = mem.base != ZYDIS_REGISTER_NONE;
   const bool has_index = mem.index != ZYDIS_REGISTER_NONE;
-  if (!has_base && !has_index) {
-    uint64_t address = static_cast<uint64_t>(displacement);
-    if (width == 32) address &= 0xffff'ffff;
-    if (width == 16) address &= 0xffff;
-    a_.mov(kLinear, asmjit::Imm(address));
+  const bool from_rip = mem.base == ZYDIS_REGISTER_RIP || mem.base == ZYDIS_REGISTER_EIP;
+  const int64_t displacement = displacement_of(mem);
+  if (from_rip || (!has_base && !has_index)) {
+    const uint64_t address = static_cast<uint64_t>(displacement) + (from_rip ? insn.next_rip() : 0);
+    a_.mov(to, asmjit::Imm(to.size() == 8 ? address : address & 0xffff'ffff));
     return;
   }
   x86::Gp base, index;
   if (has_base) base = read_gpr(gpr_number(mem.base), kLinear);
   if (has_index) index = read_gpr(gpr_number(mem.index), kTemp);
   const auto disp32 = static_cast<int32_t>(displacement);
-  const x86::Gp to = width == 64 ? kLinear : kLinear.r32();
-  if (has_base && !has_index && displacement == 0 && width >= 32) {
-    a_.mov(to, width == 64 ? base : base.r32());
+  if (has_base && !has_index && displacement == 0 && insn.zydis.address_width >= 32) {
+    a_.mov(to, sized(base, to.size()));
     return;
   }
   const unsigned shift = has_index ? std::countr_zero(static_cast<unsigned>(mem.scale)) : 0;
@@ -60,10 +69,8 @@ void BlockTranslator::emit_offset(const ZydisDecodedOperandMem& mem, const Guest
   } else if (has_base) {
     a_.lea(to, x86::ptr(base, disp32));
   } else {
-    x86::Mem operand = x86::ptr(static_cast<uint64_t>(static_cast<int64_t>(disp32)), index, shift);
-    a_.lea(to, operand);
+    a_.lea(to, x86::ptr(static_cast<uint64_t>(static_cast<int64_t>(disp32)), index, shift));
   }
-  if (width == 16) a_.movzx(kLinear.r32(), kLinear.r16());
 }
 
 MemoryAccess BlockTranslator::access_of(const ZydisDecodedOperand& operand) const {
@@ -125,10 +132,12 @@ void BlockTranslator::begin_access(MemoryAccess access) {
       emit_window_at_linear(access);
       return;
     }
+    settle_stack();
     give_up_flags(live_[current_].before != 0);
     emit_tlb_lookup(access);
     return;
   }
+  settle_stack();
   give_up_flags(live_[current_].before != 0);
   access.alone = one_instruction();
   open_access_ = arena_->make(access);

@@ -23,10 +23,12 @@ constexpr size_t window_offset(size_t field) {
   return offsetof(VcpuState, windows) + field;
 }
 
-// What an instruction adds to a register of 64 bits, if that is all it does with it.
-std::optional<int64_t> constant_step(const GuestInstruction& insn, unsigned gpr) {
+}  // namespace
+
+// What an instruction adds to `bits` of a register, if that is all it does with it.
+std::optional<int64_t> BlockTranslator::constant_step(const GuestInstruction& insn, unsigned gpr, unsigned bits) {
   const auto names = [&](const ZydisDecodedOperand& operand) {
-    return operand.type == ZYDIS_OPERAND_TYPE_REGISTER && operand.size == 64 &&
+    return operand.type == ZYDIS_OPERAND_TYPE_REGISTER && operand.size == bits &&
            gpr_number(operand.reg.value) == gpr;
   };
   const unsigned bytes = insn.zydis.operand_width / 8;
@@ -41,6 +43,14 @@ std::optional<int64_t> constant_step(const GuestInstruction& insn, unsigned gpr)
     case ZYDIS_MNEMONIC_DEC:
       if (!names(insn.operands[0])) return std::nullopt;
       return insn.zydis.mnemonic == ZYDIS_MNEMONIC_INC ? 1 : -1;
+    case ZYDIS_MNEMONIC_LEA: {
+      const ZydisDecodedOperandMem& mem = insn.operands[1].mem;
+      if (!names(insn.operands[0]) || insn.zydis.address_width != bits || mem.base != insn.operands[0].reg.value ||
+          mem.index != ZYDIS_REGISTER_NONE) {
+        return std::nullopt;
+      }
+      return mem.disp.has_displacement ? mem.disp.value : 0;
+    }
     case ZYDIS_MNEMONIC_PUSH:
     case ZYDIS_MNEMONIC_CALL:
       if (gpr != kRsp) return std::nullopt;
@@ -52,8 +62,6 @@ std::optional<int64_t> constant_step(const GuestInstruction& insn, unsigned gpr)
       return std::nullopt;
   }
 }
-
-}  // namespace
 
 bool BlockTranslator::is_windowed(const MemoryAccess& access) const {
   return block_->windows && access.window && is_inline(access);
@@ -72,7 +80,7 @@ std::optional<x86::Mem> BlockTranslator::flat_operand(const ZydisDecodedOperandM
   // A large negative one stands for an address in the upper half, to which a register is added.
   constexpr int64_t kSmall = 1 << 16;
   if (displacement < (has_base || has_index ? -kSmall : 0)) return std::nullopt;
-  const auto disp32 = static_cast<int32_t>(displacement);
+  const auto disp32 = static_cast<int32_t>(displacement + (has_base && gpr_number(mem.base) == kRsp ? stack_step_ : 0));
   const unsigned shift = has_index ? std::countr_zero(static_cast<unsigned>(mem.scale)) : 0;
   x86::Mem operand;
   if (has_base && has_index) {
@@ -99,7 +107,7 @@ void BlockTranslator::emit_window_operand(const ZydisDecodedOperandMem& mem, con
   } else if (access.segment != kFs && access.segment != kGs && insn.zydis.address_width == 64 &&
              mem.base != ZYDIS_REGISTER_NONE && mem.base != ZYDIS_REGISTER_RIP &&
              mem.index == ZYDIS_REGISTER_NONE) {
-    const int64_t displacement = mem.disp.has_displacement ? mem.disp.value : 0;
+    const int64_t displacement = displacement_of(mem);
     emit_window_by_register(gpr_number(mem.base), static_cast<int32_t>(displacement), access);
     return;
   }
@@ -112,16 +120,15 @@ void BlockTranslator::emit_window_by_register(unsigned gpr, int32_t displacement
                                               const MemoryAccess& access) {
   KeptDelta& kept = kept_[gpr];
   const bool known = kept.known && (kept.stored || held_ == kept.home);
-  if (!known && !may_clobber_flags()) {
-    const x86::Gp base = read_gpr(gpr, kLinear);
-    a_.lea(kLinear, x86::ptr(base, displacement));
-    emit_window_at_linear(access);
-    return;
-  }
   const x86::Gp base = read_gpr(gpr, kLinear);
   record_access(access);
   if (!known) {
-    emit_window_check(base, window_use_.hints ? window_use_.hints[gpr] : 0);
+    if (may_clobber_flags()) {
+      emit_window_check(base, window_use_.hints ? window_use_.hints[gpr] : 0);
+    } else {
+      if (base.id() != kLinear.id()) a_.mov(kLinear, base);
+      emit_window_lookup();
+    }
     for (KeptDelta& other : kept_) {
       if (other.home == static_cast<int>(gpr)) other.known = false;
     }
@@ -149,13 +156,19 @@ void BlockTranslator::emit_window_at_linear(const MemoryAccess& access) {
     emit_window_check(kLinear, 0);
     record_access(access);
   } else {
-    static_assert(ShadowWindows::kRegionShift == 32);
-    a_.mov(kTemp, a_.state_field(window_offset(offsetof(WindowState, table)), 8));
-    a_.rorx(kHostAddend, kLinear, ShadowWindows::kRegionShift);
-    a_.mov(kHostAddend.r32(), kHostAddend.r32());
-    a_.mov(kHostAddend, x86::ptr(kTemp, kHostAddend, 3, 0, 8));
+    emit_window_lookup();
   }
   operand_ = x86::ptr(kLinear, kHostAddend);
+}
+
+// The delta of the region of kLinear into kHostAddend, without a comparison. Translator::window_fault finds the address there
+// when the region has no chunk.
+void BlockTranslator::emit_window_lookup() {
+  static_assert(ShadowWindows::kRegionShift == 32);
+  a_.mov(kTemp, a_.state_field(window_offset(offsetof(WindowState, table)), 8));
+  a_.rorx(kHostAddend, kLinear, ShadowWindows::kRegionShift);
+  a_.mov(kHostAddend.r32(), kHostAddend.r32());
+  a_.mov(kHostAddend, x86::ptr(kTemp, kHostAddend, 3, 0, 8));
 }
 
 bool BlockTranslator::may_clobber_flags() const {
@@ -172,7 +185,8 @@ void BlockTranslator::emit_window_check(const x86::Gp& base, uint64_t hint) {
                           site,
                           flags_,
                           static_cast<uint16_t>(instructions_[current_].rip - key_.rip),
-                          sites_.back().site_kind()};
+                          sites_.back().site_kind(),
+                          stack_step_};
   window_checks_.push_back(check);
   const WindowSlotFields fields = WindowSlotFields::of(hint >> ShadowWindows::kRegionShift, key_.mode);
   a_.rorx(kHostAddend, base, ShadowWindows::kRegionShift);
@@ -200,6 +214,7 @@ WindowSlotFields WindowSlotFields::of(uint64_t region, ModeBits mode) {
 
 void BlockTranslator::emit_window_out_of_line(const WindowCheck& check) {
   flags_ = check.flags;
+  stack_step_ = check.stack_step;
   a_.bind(check.other);
   if (check.base.id() != kLinear.id()) a_.mov(kLinear, check.base);
   a_.mov(kTemp, asmjit::Imm(reinterpret_cast<uint64_t>(check.site)));
@@ -208,6 +223,7 @@ void BlockTranslator::emit_window_out_of_line(const WindowCheck& check) {
   // Where the guess keeps failing: the table.
   check.site->search_offset = static_cast<uint32_t>(a_.offset());
   add_site(check.guest, check.kind);
+  stack_step_ = 0;
   a_.mov(kTemp, a_.state_field(window_offset(offsetof(WindowState, table)), 8));
   a_.mov(kHostAddend.r32(), kHostAddend.r32());
   a_.mov(kHostAddend, x86::ptr(kTemp, kHostAddend, 3, 0, 8));
@@ -239,7 +255,7 @@ bool BlockTranslator::used_again(unsigned gpr) const {
         return true;
       }
     }
-    if (writes_gpr(insn, gpr) && !constant_step(insn, gpr)) return false;
+    if (writes_gpr(insn, gpr) && !constant_step(insn, gpr, 64)) return false;
   }
   return false;
 }
@@ -269,7 +285,7 @@ void BlockTranslator::follow_kept_deltas(const GuestInstruction& insn) {
   for (unsigned gpr = 0; gpr < kept_.size(); ++gpr) {
     KeptDelta& kept = kept_[gpr];
     if (!kept.known || !writes_gpr(insn, gpr)) continue;
-    const auto step = constant_step(insn, gpr);
+    const auto step = constant_step(insn, gpr, 64);
     if (step) kept.drift += *step;
     if (!step || kept.drift > kFarthest || kept.drift < -kFarthest) kept.known = false;
   }

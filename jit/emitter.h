@@ -24,7 +24,7 @@ constexpr bool usually_in_memory(unsigned gpr) {
 }
 
 // Uses of VcpuState::scratch by translated code.
-enum class Scratch : unsigned { Rax, Continue, Linear, Operand, Rcx, Rdi, Jump, Target };
+enum class Scratch : unsigned { Rax, Continue, Linear, Operand, Rdi, Jump, Target };
 
 // Host register of a guest register that lives in one.
 inline x86::Gp host_gpr(unsigned gpr) {

@@ -175,8 +175,9 @@ uint64_t window_select(Translator& translator, uint64_t linear, uint64_t site_ad
   if (delta == ShadowWindows::kNoChunk) {
     translator.collect_flags();
     VcpuState& state = translator.vcpu().state();
-    state.rip = translator.site_at(site)->rip;
-    translator.undo_swaps(*translator.block_at(site), [&state](unsigned gpr) -> uint64_t& { return state.gpr[gpr]; });
+    const Site at = *translator.site_at(site);
+    state.rip = at.rip;
+    translator.settle_registers(*translator.block_at(site), at, [&state](unsigned gpr) -> uint64_t& { return state.gpr[gpr]; });
     return translator.tlb_host_code();
   }
   translator.vcpu().state().windows.found = delta;

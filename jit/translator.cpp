@@ -230,7 +230,7 @@ bool Translator::handle_host_fault(int signal, void* info_pointer, void* context
   Block& block = *block_at(pc);
   if (site->kind == SiteKind::Poll && signal == SIGSEGV && fault_address - poll_page < kPageSize) {
     state_.rip = site->rip == kPollRipInRegister ? static_cast<uint64_t>(regs[REG_R10]) : site->rip;
-    undo_swaps(block, [regs](unsigned gpr) -> greg_t& { return regs[kGregs[gpr]]; });
+    settle_registers(block, *site, [regs](unsigned gpr) -> greg_t& { return regs[kGregs[gpr]]; });
     regs[REG_RIP] = static_cast<greg_t>(thunks_.interrupted);
     poll_closed_.store(true);  // run() reopens the page
     ++counters_.poll_exits;
@@ -238,7 +238,7 @@ bool Translator::handle_host_fault(int signal, void* info_pointer, void* context
   }
   const WindowFault result = window_fault(*site, info, context_pointer);
   if (result == WindowFault::Filled) return true;
-  undo_swaps(block, [regs](unsigned gpr) -> greg_t& { return regs[kGregs[gpr]]; });
+  settle_registers(block, *site, [regs](unsigned gpr) -> greg_t& { return regs[kGregs[gpr]]; });
   if (site->kind == SiteKind::String) {
     regs[REG_RSI] -= regs[REG_R10];
     regs[REG_RDI] -= regs[REG_R11];
@@ -292,12 +292,14 @@ Translator::WindowFault Translator::window_fault(const Site& site, const void* i
     }
     case vector::kGp:
     case vector::kSs:
-      // The delta of a region that has no chunk yet.
+      // The delta of a region that has no chunk yet; a later access with the same delta has another address in kLinear, or
+      // none, and must not be answered with that address's delta.
       if (width == ShadowWindows::Width::Bits32 ||
           static_cast<uint64_t>(regs[REG_R9]) != ShadowWindows::kNoChunk) {
         return WindowFault::None;
       }
-      address = static_cast<uint64_t>(regs[REG_R10]);
+      in_window = false;
+      open_window({static_cast<uint64_t>(regs[REG_R10])});
       break;
     default:
       return WindowFault::None;
@@ -314,9 +316,6 @@ Translator::WindowFault Translator::window_fault(const Site& site, const void* i
   if (windows_->version() != state_.windows.version) vcpu_.tlb().select_windows(state_.windows, view, width);
   // The walk may have set a bit in the page that the block is on, and dropped it: its first bytes are a jump by now.
   if (!filled || block->dead) return WindowFault::NoWindow;
-  if (regs[REG_TRAPNO] != vector::kPf) {
-    regs[REG_R9] = static_cast<greg_t>(state_.windows.table[address >> ShadowWindows::kRegionShift]);
-  }
   ++counters_.window_fills;
   if (translation->page_bytes == kPageSize) {
     const LinearAddr first{address & ~(ShadowWindows::kNeighbours * kPageSize - 1)};

@@ -89,13 +89,16 @@ class Translator final : public Engine,
   void repeat_goes_on() noexcept {
     if (step_ == Step::Taken) step_ = Step::Wanted;
   }
-  // Gives the guest registers of a loop the places that they have elsewhere. `host(gpr)`: what is in the host's register.
+  // Gives the guest registers the places and values that they have between blocks. `host(gpr)`: what is in the host's register.
   template <class Host>
-  void undo_swaps(const Block& block, Host host) noexcept {
+  void settle_registers(const Block& block, const Site& site, Host host) noexcept {
+    using Value = std::remove_reference_t<decltype(host(0))>;
+    host(kRsp) += site.stack_step;
+    if (!vcpu_.code64()) host(kRsp) = static_cast<Value>(static_cast<uint32_t>(host(kRsp)));
     for (unsigned i = 0; i < block.swap_count; ++i) {
       const RegisterSwap& swap = block.swaps[i];
       const auto value = static_cast<uint64_t>(host(swap.in_host));
-      host(swap.in_host) = static_cast<std::remove_reference_t<decltype(host(0))>>(state_.gpr[swap.in_memory]);
+      host(swap.in_host) = static_cast<Value>(state_.gpr[swap.in_memory]);
       state_.gpr[swap.in_memory] = value;
     }
   }
@@ -151,6 +154,7 @@ class Translator final : public Engine,
   void flush_translations();
   enum class WindowFault : uint8_t { None, Filled, NoWindow };
   WindowFault window_fault(const Site& site, const void* info, void* context);
+  bool open_window(LinearAddr linear) noexcept;  // false when the region has no window
   ShadowWindows::Width window_width() const {
     return vcpu_.code64() ? ShadowWindows::Width::Bits64 : ShadowWindows::Width::Bits32;
   }
