@@ -138,14 +138,18 @@ class BlockTranslator {
   void emit_window_operand(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn,
                            const MemoryAccess& access);
   void emit_window_by_register(unsigned gpr, int32_t displacement, const MemoryAccess& access);
+  // The delta of what the register (in `base`) points to, into kHostAddend; `store`: into WindowState::kept too.
+  void emit_window_delta(unsigned gpr, const x86::Gp& base, bool store);
   void emit_window_at_linear(const MemoryAccess& access);
-  void emit_window_lookup();
+  void emit_window_lookup(const x86::Gp& base);
   bool may_clobber_flags() const;
   void emit_window_check(const x86::Gp& base, uint64_t hint);
   void emit_window_out_of_line(const WindowCheck& check);
   x86::Mem kept_field(int home) const;
   void forget_kept_deltas();
   bool used_again(unsigned gpr) const;
+  uint32_t carried_deltas() const;
+  void carry_deltas(uint32_t carried);
   static std::optional<int64_t> constant_step(const GuestInstruction& insn, unsigned gpr, unsigned bits);
   static bool writes_gpr(const GuestInstruction& insn, unsigned gpr);
   void follow_kept_deltas(const GuestInstruction& insn);
@@ -196,6 +200,7 @@ class BlockTranslator {
   std::optional<uint64_t> superblock_goes_on_at(const GuestInstruction& branch) const;
   bool goes_on_at(uint64_t rip) const;
   void plan_loop();
+  void plan_swaps();
   bool is_plain(const GuestInstruction& insn) const;
   void emit_swaps();
   void emit_loop(const GuestInstruction& insn);
@@ -255,7 +260,8 @@ class BlockTranslator {
   static constexpr std::array<uint8_t, 16> kHomes{0, 1, 2, 3, 4, 5, 6, 7, 8, kInMemory, kInMemory, kInMemory, 12, 13, 14, 15};
   std::array<uint8_t, 16> home_ = kHomes;
   std::vector<RegisterSwap> swaps_;
-  asmjit::Label loop_;  // valid while swaps_ is not empty
+  asmjit::Label loop_;            // where a block that is a loop has its second round; else not valid
+  int loop_held_ = kNothingHeld;  // held_ there
   PatchedBytes patched_;
   WindowUse window_use_;
   int16_t stack_step_ = 0;  // the guest's RSP is the host's and this

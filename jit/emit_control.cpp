@@ -1,4 +1,7 @@
 // Near control transfer: how a block ends and where host code goes next.
+#include <algorithm>
+#include <cassert>
+
 #include "core/descriptor.h"
 #include "jit/block_translator.h"
 #include "jit/jump_cache.h"
@@ -227,20 +230,35 @@ bool BlockTranslator::is_plain(const GuestInstruction& insn) const {
   return true;
 }
 
-// A block that is a loop, and writes registers that live in memory, runs with others in memory: else each of its rounds would
-// wait for the store of the one before.
+// A block that is a loop does before its first round what would else be done in each of them.
 void BlockTranslator::plan_loop() {
   home_ = kHomes;
   swaps_.clear();
+  loop_.reset();
+  loop_held_ = kNothingHeld;
   const GuestInstruction& last = instructions_.back();
-  if (!options_.swap_registers || !block_->windows || !code64() || key_.mode.has(ModeBits::kAlignment) ||
-      options_.record_blocks || patched_.memory || last.row.action != Action::Jcc || branch_target(last) != key_.rip ||
-      !can_link(key_.rip)) {
+  if (!block_->windows || !code64() || key_.mode.has(ModeBits::kAlignment) || options_.record_blocks || patched_.memory ||
+      last.row.action != Action::Jcc || branch_target(last) != key_.rip || !can_link(key_.rip) ||
+      !std::ranges::all_of(instructions_, [this](const GuestInstruction& insn) { return is_plain(insn); })) {
     return;
   }
+  if (options_.swap_registers) plan_swaps();
+  const uint32_t carried = options_.carry_deltas ? carried_deltas() : 0;
+  if (swaps_.empty() && carried == 0) return;
+  emit_swaps();
+  for (const RegisterSwap& swap : swaps_) home_[swap.in_memory] = swap.in_host;
+  if (carried != 0) carry_deltas(carried);
+  // kill_block() writes over the entry and lets the loop end.
+  assert(a_.offset() >= kEntryPatchBytes);
+  loop_ = a_.newLabel();
+  a_.bind(loop_);
+}
+
+// One that writes registers that live in memory runs with others in memory: else each of its rounds would wait for the store of
+// the one before.
+void BlockTranslator::plan_swaps() {
   uint32_t used = 1u << kRsp, written = 0;
   for (const GuestInstruction& insn : instructions_) {
-    if (!is_plain(insn)) return;
     for (unsigned i = 0; i < insn.zydis.operand_count; ++i) {
       const ZydisDecodedOperand& operand = insn.operands[i];
       if (is_gpr(operand)) {
@@ -262,13 +280,6 @@ void BlockTranslator::plan_loop() {
     if (free >= 16) break;
     swaps_.push_back({.in_memory = static_cast<uint8_t>(gpr), .in_host = static_cast<uint8_t>(free)});
   }
-  if (swaps_.empty()) return;
-  emit_swaps();
-  for (const RegisterSwap& swap : swaps_) home_[swap.in_memory] = swap.in_host;
-  loop_ = a_.newLabel();
-  a_.bind(loop_);
-  // kill_block() writes over the entry and lets the loop end.
-  static_assert(kEntryPatchBytes <= 3 + 8 + 8);
 }
 
 void BlockTranslator::emit_swaps() {
@@ -286,11 +297,13 @@ void BlockTranslator::emit_jcc(const GuestInstruction& insn) {
   const bool patched = can_link(target) && !leaves_segment(target);
   // An interrupt that a jump back polls for comes before it.
   if (patched && target <= insn.rip) emit_poll(insn.rip);
-  if (patched && swaps_.empty()) {
+  const bool loops = loop_.isValid() && target == key_.rip;
+  if (loops && loop_held_ != kNothingHeld && held_ != loop_held_) a_.mov(kHostAddend, kept_field(loop_held_));
+  if (patched && !loops && swaps_.empty()) {
     const LinkStub& stub = add_link(target);
     a_.long_().j(condition_of(insn), stub.entry);
     stub.link->patch_offset = static_cast<uint32_t>(a_.offset()) - 4;
-  } else if (patched && target == key_.rip) {
+  } else if (loops) {
     LinkStub& stub = add_link(target);
     stub.swaps = true;
     block_->loop = stub.link;

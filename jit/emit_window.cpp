@@ -12,6 +12,7 @@
 //
 // 32-bit code: gs:[base + index * scale + displacement].
 #include <bit>
+#include <cstdlib>
 
 #include "jit/block_translator.h"
 
@@ -118,29 +119,32 @@ void BlockTranslator::emit_window_operand(const ZydisDecodedOperandMem& mem, con
 
 void BlockTranslator::emit_window_by_register(unsigned gpr, int32_t displacement,
                                               const MemoryAccess& access) {
-  KeptDelta& kept = kept_[gpr];
+  const KeptDelta& kept = kept_[gpr];
   const bool known = kept.known && (kept.stored || held_ == kept.home);
   const x86::Gp base = read_gpr(gpr, kLinear);
   record_access(access);
   if (!known) {
-    if (may_clobber_flags()) {
-      emit_window_check(base, window_use_.hints ? window_use_.hints[gpr] : 0);
-    } else {
-      if (base.id() != kLinear.id()) a_.mov(kLinear, base);
-      emit_window_lookup();
-    }
-    for (KeptDelta& other : kept_) {
-      if (other.home == static_cast<int>(gpr)) other.known = false;
-    }
-    kept = {.known = true, .stored = used_again(gpr), .home = static_cast<int8_t>(gpr), .drift = 0};
-    if (kept.stored) a_.mov(kept_field(kept.home), kHostAddend);
-    held_ = kept.home;
+    emit_window_delta(gpr, base, used_again(gpr));
     record_access(access);
   } else if (held_ != kept.home) {
     a_.mov(kHostAddend, kept_field(kept.home));
     held_ = kept.home;
   }
   operand_ = x86::ptr(base, kHostAddend, 0, displacement);
+}
+
+void BlockTranslator::emit_window_delta(unsigned gpr, const x86::Gp& base, bool store) {
+  if (may_clobber_flags()) {
+    emit_window_check(base, window_use_.hints ? window_use_.hints[gpr] : 0);
+  } else {
+    emit_window_lookup(base);
+  }
+  for (KeptDelta& other : kept_) {
+    if (other.home == static_cast<int>(gpr)) other.known = false;
+  }
+  kept_[gpr] = {.known = true, .stored = store, .home = static_cast<int8_t>(gpr), .drift = 0};
+  if (store) a_.mov(kept_field(static_cast<int>(gpr)), kHostAddend);
+  held_ = static_cast<int>(gpr);
 }
 
 // The linear address is in kLinear.
@@ -156,17 +160,16 @@ void BlockTranslator::emit_window_at_linear(const MemoryAccess& access) {
     emit_window_check(kLinear, 0);
     record_access(access);
   } else {
-    emit_window_lookup();
+    emit_window_lookup(kLinear);
   }
   operand_ = x86::ptr(kLinear, kHostAddend);
 }
 
-// The delta of the region of kLinear into kHostAddend, without a comparison. Translator::window_fault finds the address there
-// when the region has no chunk.
-void BlockTranslator::emit_window_lookup() {
+// The delta of the base's region into kHostAddend, without a comparison.
+void BlockTranslator::emit_window_lookup(const x86::Gp& base) {
   static_assert(ShadowWindows::kRegionShift == 32);
   a_.mov(kTemp, a_.state_field(window_offset(offsetof(WindowState, table)), 8));
-  a_.rorx(kHostAddend, kLinear, ShadowWindows::kRegionShift);
+  a_.rorx(kHostAddend, base, ShadowWindows::kRegionShift);
   a_.mov(kHostAddend.r32(), kHostAddend.r32());
   a_.mov(kHostAddend, x86::ptr(kTemp, kHostAddend, 3, 0, 8));
 }
@@ -258,6 +261,47 @@ bool BlockTranslator::used_again(unsigned gpr) const {
     if (writes_gpr(insn, gpr) && !constant_step(insn, gpr, 64)) return false;
   }
   return false;
+}
+
+// The registers of a loop whose delta, found before the first round, is good for all rounds: bases of operands that no round
+// changes, or changes by so little that the address of the next round is near that of this one, which was accessed.
+uint32_t BlockTranslator::carried_deltas() const {
+  constexpr int64_t kNear = 1 << 20;
+  static_assert(4 * kNear < static_cast<int64_t>(ShadowWindows::kGuardBytes));
+  uint32_t carried = 0;
+  for (unsigned gpr = 0; gpr < 16; ++gpr) {
+    bool accessed = false, near = true;
+    int64_t steps = 0;
+    for (const GuestInstruction& insn : instructions_) {
+      const ZydisDecodedOperand* const memory = insn.memory_operand();
+      if (memory && memory->mem.base != ZYDIS_REGISTER_NONE && memory->mem.base != ZYDIS_REGISTER_RIP &&
+          memory->mem.base != ZYDIS_REGISTER_EIP && gpr_number(memory->mem.base) == gpr &&
+          memory->mem.index == ZYDIS_REGISTER_NONE && insn.zydis.address_width == 64 &&
+          memory->mem.segment != ZYDIS_REGISTER_FS && memory->mem.segment != ZYDIS_REGISTER_GS) {
+        accessed = true;
+        near = near && std::abs(memory->mem.disp.has_displacement ? memory->mem.disp.value : 0) < kNear;
+      }
+      if (!writes_gpr(insn, gpr)) continue;
+      const auto step = constant_step(insn, gpr, 64);
+      near = near && step && std::abs(*step) < kNear;
+      if (near) steps += std::abs(*step);
+    }
+    if (accessed && near && steps < kNear) carried |= 1u << gpr;
+  }
+  return carried;
+}
+
+void BlockTranslator::carry_deltas(uint32_t carried) {
+  current_ = 0;
+  record_site(key_.rip);
+  for (unsigned gpr = 0; gpr < 16; ++gpr) {
+    if (carried & 1u << gpr) emit_window_delta(gpr, read_gpr(gpr, kLinear), true);
+  }
+  if (std::has_single_bit(carried)) {
+    loop_held_ = held_;
+  } else {
+    held_ = kNothingHeld;
+  }
 }
 
 bool BlockTranslator::writes_gpr(const GuestInstruction& insn, unsigned gpr) {

@@ -14,6 +14,7 @@ std::span<const TranslatorSwitch> translator_switches() {
       {"long-blocks", &TranslatorOptions::long_blocks, "blocks of many instructions (off: one a block)"},
       {"superblocks", &TranslatorOptions::superblocks, "hot blocks go on after conditional jumps, through direct ones and calls"},
       {"swap-registers", &TranslatorOptions::swap_registers, "loops have all registers that they write in host registers"},
+      {"carry-deltas", &TranslatorOptions::carry_deltas, "loops find the windows of their base registers before the first round"},
       {"step-stack", &TranslatorOptions::step_stack, "hot blocks add up what they push and pop, and move RSP where it is needed"},
       {"inline-system", &TranslatorOptions::inline_system,
        "the usual case of CLI, PUSHF, MOVS and the like without a call into the core"},

@@ -27,6 +27,22 @@ struct sigaction previous_actions[NSIG];
 constexpr int kGregs[] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
                           REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
 
+// What the base register of the host instruction at `pc` holds; its index is kHostAddend.
+LinearAddr base_of_operand(uint64_t pc, const greg_t* regs) {
+  ZydisDecoder decoder;
+  ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+  ZydisDecodedInstruction insn;
+  ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+  // SAFETY: the host has just decoded it.
+  const auto* code = reinterpret_cast<const void*>(pc);
+  if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code, ZYDIS_MAX_INSTRUCTION_LENGTH, &insn, operands))) return {};
+  for (unsigned i = 0; i < insn.operand_count; ++i) {
+    if (operands[i].type != ZYDIS_OPERAND_TYPE_MEMORY || operands[i].mem.index == ZYDIS_REGISTER_NONE) continue;
+    return {static_cast<uint64_t>(regs[kGregs[gpr_number(operands[i].mem.base)]])};
+  }
+  return {};
+}
+
 void on_fault(int signal, siginfo_t* info, void* context) {
   if (current_translator && current_translator->handle_host_fault(signal, info, context)) return;
   // Not ours: let whoever handled it before (or the default action) see it when the instruction faults again.
@@ -292,14 +308,14 @@ Translator::WindowFault Translator::window_fault(const Site& site, const void* i
     }
     case vector::kGp:
     case vector::kSs:
-      // The delta of a region that has no chunk yet; a later access with the same delta has another address in kLinear, or
-      // none, and must not be answered with that address's delta.
+      // The delta of a region that has no chunk yet. More than this access may go on with it, so it stays, and the next time
+      // that the block is run it finds another one.
       if (width == ShadowWindows::Width::Bits32 ||
           static_cast<uint64_t>(regs[REG_R9]) != ShadowWindows::kNoChunk) {
         return WindowFault::None;
       }
       in_window = false;
-      open_window({static_cast<uint64_t>(regs[REG_R10])});
+      open_window(base_of_operand(pc, regs));
       break;
     default:
       return WindowFault::None;
