@@ -72,7 +72,7 @@ class Host:
 
 def echo(port, data):
     """Sends the data through the guest's echo server and returns what came back."""
-    with socket.create_connection(("127.0.0.1", port), timeout=60 * machine.PATIENCE) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=SECONDS * machine.PATIENCE) as connection:
 
         def send():
             connection.sendall(data)
