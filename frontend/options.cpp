@@ -187,8 +187,8 @@ class RunReader {
     drive.image.path = properties.take("file").value_or("");
     if (drive.image.path.empty() && !drive.cdrom) refuse("-drive {}: file= is missing", text);
     if (const auto format = properties.take("format")) {
-      if (*format != "raw") refuse("-drive {}: format={}: only raw is there", text, *format);
-      drive.image.format = ImageOptions::Format::Raw;
+      if (*format != "raw" && *format != "qcow2") refuse("-drive {}: format={}: neither raw nor qcow2", text, *format);
+      drive.image.format = *format == "raw" ? ImageOptions::Format::Raw : ImageOptions::Format::Qcow2;
     }
     if (const auto cache = properties.take("cache")) drive.image.cache = cache_mode("-drive " + text, *cache);
     drive.image.read_only = drive.cdrom;
@@ -449,7 +449,7 @@ Command parse_run(std::span<const char* const> arguments) {
   word("append", options.append, "the kernel's command line");
   word("bios", options.bios, "ROM image that ends at 4 GiB; starts at the reset vector (without -kernel: SeaBIOS)");
   list("drive", words.drives,
-       "file=IMAGE,if=ide|virtio|none,index=N,media=disk|cdrom,format=raw,cache=MODE,readonly=on,snapshot=on,discard=unmap,serial=S");
+       "file=IMAGE,if=ide|virtio|none,index=N,media=disk|cdrom,format=raw|qcow2,cache=MODE,readonly=on,snapshot=on,discard=unmap,serial=S");
   for (unsigned i = 0; i < 4; ++i) {
     const std::string name = std::string("hd") + static_cast<char>('a' + i);
     list(name, words.disks[i], "disk image, IDE drive " + std::to_string(i));

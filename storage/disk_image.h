@@ -29,7 +29,7 @@ class DiskImage {
 };
 
 struct ImageOptions {
-  enum class Format : uint8_t { Probe, Raw };
+  enum class Format : uint8_t { Probe, Raw, Qcow2 };
   // QEMU's cache=: whether the host's page cache is used, and whether flushes reach the disk.
   enum class Cache : uint8_t { Writeback, None, Writethrough, Directsync, Unsafe };
 

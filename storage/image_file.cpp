@@ -4,6 +4,7 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -224,6 +225,11 @@ int ImageFile::write_zeroes(uint64_t offset, uint64_t length) {
 int ImageFile::flush() {
   if (!flushes_) return 0;
   return fdatasync(fd_) == 0 ? 0 : errno;
+}
+
+std::byte* ImageFile::map(uint64_t offset, size_t length) {
+  void* memory = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, static_cast<off_t>(offset));
+  return memory == MAP_FAILED ? nullptr : static_cast<std::byte*>(memory);
 }
 
 }  // namespace penumbra

@@ -32,6 +32,8 @@ class ImageFile {
   int punch_hole(uint64_t offset, uint64_t length);  // they read as zeros
   int write_zeroes(uint64_t offset, uint64_t length);
   int flush();
+  // Its bytes in memory, shared and writable, for munmap(); null: the host refuses. Aligned to pages.
+  std::byte* map(uint64_t offset, size_t length);
 
  private:
   ImageFile() = default;

@@ -275,6 +275,14 @@ TEST(Options, DrivesThatCannotBe) {
   expect_named(run_refusal({"-boot", "menu=perhaps"}), "menu=perhaps");
 }
 
+TEST(Options, ImageFormats) {
+  const RunOptions options = run({"-drive", "file=a", "-drive", "file=b,format=raw", "-drive", "file=c,format=qcow2"});
+  ASSERT_EQ(options.drives.size(), 3u);
+  EXPECT_EQ(options.drives[0].image.format, ImageOptions::Format::Probe);
+  EXPECT_EQ(options.drives[1].image.format, ImageOptions::Format::Raw);
+  EXPECT_EQ(options.drives[2].image.format, ImageOptions::Format::Qcow2);
+}
+
 TEST(Options, VirtioDisks) {
   const RunOptions options = run({"-drive", "if=virtio,file=a.img", "-device", "virtio-blk-pci,drive=x,serial=S", "-drive",
                                   "if=none,id=x,file=b.img"});
