@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "devices/ps2_keyboard.h"
+
 namespace penumbra {
 
 namespace {
@@ -33,11 +35,11 @@ constexpr uint8_t kOutputFull = 0x01, kSystemFlag = 0x04, kCommandLast = 0x08, k
                   kMouseByte = 0x20, kTimeout = 0x40;
 // Command byte; bit 2 is the status register's system flag.
 constexpr uint8_t kKeyboardInterrupt = 0x01, kMouseInterrupt = 0x02, kKeyboardDisabled = 0x10,
-                  kMouseDisabled = 0x20, kCommandByteBits = 0x7f;
+                  kMouseDisabled = 0x20, kTranslate = 0x40, kCommandByteBits = 0x7f;
 // Output port
 constexpr uint8_t kResetHigh = 0x01, kA20 = 0x02, kKeyboardIrq = 0x10, kMouseIrq = 0x20;
 
-constexpr uint8_t kSelfTestPassed = 0x55, kPortTestPassed = 0x00, kResend = 0xfe;
+constexpr uint8_t kSelfTestPassed = 0x55, kPortTestPassed = 0x00, kResend = 0xfe, kBreakPrefix = 0xf0;
 constexpr uint8_t kInputPortUnlocked = 0x80;
 
 bool takes_parameter(uint8_t command) {
@@ -54,15 +56,26 @@ Keyboard8042::Keyboard8042(LineOutput keyboard_irq, LineOutput mouse_irq, std::f
   a20_ = std::move(a20);
 }
 
+void Keyboard8042::plug(Ps2Device* keyboard, Ps2Device* mouse) {
+  keyboard_.device = keyboard;
+  mouse_.device = mouse;
+  for (Ps2Device* device : {keyboard, mouse}) {
+    if (device) device->set_listener([this] { fill_output_buffer(); });
+  }
+}
+
 // No interrupt before firmware or a driver wrote the command byte; the output port's pins float high.
 void Keyboard8042::reset() {
   command_byte_ = 0;
   output_port_ = static_cast<uint8_t>(~(kKeyboardIrq | kMouseIrq));
   data_ = 0;
-  output_full_ = timeout_ = last_was_command_ = false;
+  output_full_ = timeout_ = last_was_command_ = break_prefix_ = false;
   source_ = Source::Keyboard;
   awaiting_parameter_.reset();
   keyboard_.timeout_waiting = mouse_.timeout_waiting = false;
+  for (Port* port : {&keyboard_, &mouse_}) {
+    if (port->device) port->device->reset();
+  }
   update();
   drive_a20(true);
 }
@@ -127,18 +140,45 @@ void Keyboard8042::answer(uint8_t value, Source source, bool timeout) {
   update();
 }
 
-// No device clocks the byte out: after its time limit the controller puts FEh into the output buffer and sets
-// the time-out bit. Sending to a port enables it.
-void Keyboard8042::send(Port& port, uint8_t) {
+// Where no device clocks the byte out, the controller puts FEh into the output buffer after its time limit and sets the
+// time-out bit. Sending to a port enables it.
+void Keyboard8042::send(Port& port, uint8_t value) {
   command_byte_ &= ~port.disable_bit;
-  port.timeout_waiting = true;
+  if (port.device) {
+    port.device->receive(value);
+  } else {
+    port.timeout_waiting = true;
+  }
   fill_output_buffer();
 }
 
 void Keyboard8042::fill_output_buffer() {
+  if (filling_) return;
+  filling_ = true;
   for (Port* port : {&keyboard_, &mouse_}) {
-    if (output_full_) return;
-    if (std::exchange(port->timeout_waiting, false)) answer(kResend, port->source, true);
+    if (output_full_) break;
+    if (std::exchange(port->timeout_waiting, false)) {
+      answer(kResend, port->source, true);
+    } else {
+      fill_from(*port);
+    }
+  }
+  filling_ = false;
+}
+
+// A disabled port's clock is held low: the device keeps its bytes.
+void Keyboard8042::fill_from(Port& port) {
+  if (!port.device || command_byte_ & port.disable_bit) return;
+  while (const auto byte = port.device->take()) {
+    if (port.source == Source::Mouse || !(command_byte_ & kTranslate)) {
+      return answer(*byte, port.source);
+    }
+    if (*byte == kBreakPrefix) {
+      break_prefix_ = true;
+      continue;
+    }
+    const uint8_t code = Ps2Keyboard::translate(*byte);
+    return answer(std::exchange(break_prefix_, false) ? code | 0x80 : code, port.source);
   }
 }
 
@@ -154,7 +194,8 @@ void Keyboard8042::parameter(uint8_t of_command, uint8_t value) {
   switch (of_command) {
     case kWriteCommandByte:
       command_byte_ = value & kCommandByteBits;
-      return update();
+      update();
+      return fill_output_buffer();
     case kWriteOutputPort:
       return write_output_port(value);
     case kWriteKeyboardBuffer:
@@ -201,7 +242,7 @@ void Keyboard8042::command(uint8_t value) {
       return;
     case kEnableMouse:
       command_byte_ &= ~kMouseDisabled;
-      return;
+      return fill_output_buffer();
     case kTestMousePort:
     case kTestKeyboardPort:
       return answer(kPortTestPassed);
@@ -213,7 +254,7 @@ void Keyboard8042::command(uint8_t value) {
       return;
     case kEnableKeyboard:
       command_byte_ &= ~kKeyboardDisabled;
-      return;
+      return fill_output_buffer();
     case kReadInputPort:
       return answer(kInputPortUnlocked);
     case kReadOutputPort:
@@ -234,7 +275,11 @@ void Keyboard8042::command(uint8_t value) {
 }
 
 DeviceState Keyboard8042::save() const {
-  return {{"version", 1},
+  const auto saved = [](const Ps2Device* device) { return device ? device->save() : DeviceState(nullptr); };
+  return {{"version", 2},
+          {"keyboard", saved(keyboard_.device)},
+          {"mouse", saved(mouse_.device)},
+          {"break_prefix", break_prefix_},
           {"command_byte", command_byte_},
           {"output_port", output_port_},
           {"data", data_},
@@ -248,7 +293,10 @@ DeviceState Keyboard8042::save() const {
 }
 
 void Keyboard8042::load(const DeviceState& state) {
-  require_version(state, 1, name());
+  require_version(state, 2, name());
+  if (keyboard_.device) keyboard_.device->load(state.at("keyboard"));
+  if (mouse_.device) mouse_.device->load(state.at("mouse"));
+  state.at("break_prefix").get_to(break_prefix_);
   command_byte_ = state.at("command_byte").get<uint8_t>() & kCommandByteBits;
   output_port_ = static_cast<uint8_t>(state.at("output_port").get<uint8_t>() & ~(kKeyboardIrq | kMouseIrq));
   state.at("data").get_to(data_);

@@ -3,17 +3,17 @@
 // IBM PS/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device Controller"; commands DDh
 // and DFh (A20 gate) as AMI's firmware and QEMU have them.
 //
-// Nothing is plugged into the ports: a byte that is sent to a keyboard or mouse is answered as the controller
-// itself answers when no device clocks the byte out, with FEh and the time-out bit. The controller's own
-// commands work for both ports, so that probes find a sound controller and give the devices up at once. Not
-// modelled: scan code translation (bit 6 of the command byte is kept), the keyboard lock, the pulse of
-// output port bits other than reset, and the time that a byte takes.
+// Where nothing is plugged into a port, a byte that is sent there is answered as the controller itself answers when no
+// device clocks the byte out, with FEh and the time-out bit. The controller's own commands work for both ports, so that
+// probes find a sound controller and give the devices up at once. Not modelled: the keyboard lock, the pulse of output port
+// bits other than reset, and the time that a byte takes.
 #pragma once
 
 #include <functional>
 #include <optional>
 
 #include "devices/chip.h"
+#include "devices/ps2_device.h"
 
 namespace penumbra {
 
@@ -23,6 +23,9 @@ class Keyboard8042 : public ByteDevice {
   // `reset_request` is the output port's reset bit going low, `a20` is told the level of its A20 bit.
   Keyboard8042(LineOutput keyboard_irq, LineOutput mouse_irq, std::function<void()> reset_request,
                std::function<void(bool)> a20);
+
+  // Either may be null. They outlive this chip, and are reset, saved and loaded with it.
+  void plug(Ps2Device* keyboard, Ps2Device* mouse);
 
   std::string_view name() const override { return "keyboard_8042"; }
   void reset() override;
@@ -41,6 +44,7 @@ class Keyboard8042 : public ByteDevice {
     Source source;
     uint8_t disable_bit;  // in the command byte
     LineOutput irq;
+    Ps2Device* device = nullptr;
     bool timeout_waiting = false;  // an answer that waits for the output buffer
     bool irq_level = false;
   };
@@ -53,6 +57,7 @@ class Keyboard8042 : public ByteDevice {
   void answer(uint8_t value, Source source = Source::Keyboard, bool timeout = false);
   void send(Port& port, uint8_t value);
   void fill_output_buffer();
+  void fill_from(Port& port);
   void write_output_port(uint8_t value);
   uint8_t output_port() const;
   void drive_a20(bool level);
@@ -69,6 +74,8 @@ class Keyboard8042 : public ByteDevice {
   uint8_t data_;         // output buffer
   bool output_full_;
   bool timeout_;
+  bool break_prefix_;     // scan code translation has met F0h
+  bool filling_ = false;  // a device tells of its next byte while one is taken
   Source source_;
   bool last_was_command_;
   std::optional<uint8_t> awaiting_parameter_;  // the command whose parameter the next data byte is

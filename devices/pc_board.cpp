@@ -18,8 +18,8 @@ constexpr unsigned kPitIrq = 0, kKeyboardIrq = 1, kRtcIrq = 8, kSciIrq = 9, kMou
 
 // Where the functions of the chip set are on the PCI bus.
 constexpr uint8_t kHostBridge = PciBus::address(0, 0), kIsaBridge = PciBus::address(1, 0),
-                  kIde = PciBus::address(1, 1), kPowerManagement = PciBus::address(1, 3);
-constexpr unsigned kFirstCard = 3;  // QEMU's display is device 2
+                  kIde = PciBus::address(1, 1), kPowerManagement = PciBus::address(1, 3), kVga = PciBus::address(2, 0);
+constexpr unsigned kFirstCard = 3;  // as in QEMU's pc machine
 
 // Inputs of the shared lines.
 constexpr unsigned kA20Keyboard = 0, kA20Port92 = 1;
@@ -119,6 +119,7 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
       port_61_(
           clock, [this](bool level) { pit_.set_gate(2, level); }, [this] { return pit_.output(2); }),
       rtc_(clock, options.start_time, irq8_.chip()),
+      ps2_keyboard_(clock),
       keyboard_(
           irq_line(kKeyboardIrq), irq_line(kMouseIrq), [this] { control_.request_reset(); },
           a20_.input(kA20Keyboard)),
@@ -132,6 +133,7 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
       ide_(map, io, irq_line(kPrimaryIdeIrq), irq_line(kSecondaryIdeIrq)),
       acpi_pm_(clock, io, irq_line(kSciIrq), [this] { control_.request_exit(0); }),
       fw_cfg_(map) {
+  keyboard_.plug(&ps2_keyboard_, &ps2_mouse_);
   a20_.drive(kA20Keyboard, true);  // as the 8042 comes out of reset
   pics_.set_interrupt_listener([this](bool level) { local_apic_.set_lint0(level); });
   chips_ = {&local_apic_, &io_apic_};
@@ -171,6 +173,7 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
   pci_.add(kIsaBridge, isa_bridge_);
   pci_.add(kIde, ide_);
   pci_.add(kPowerManagement, acpi_pm_);
+  if (options.vga) add_vga(clock, io, map, options.vga_rom);
   add(io, 0x510, 12, fw_cfg_);
   for (auto& console : options.debug_consoles) {
     debug_consoles_.push_back(
@@ -215,6 +218,16 @@ void PcBoard::send_msi(PhysicalMap& map, uint64_t address, uint32_t data) {
   if (map.is_ram(PhysAddr{address}, sizeof data)) map.write_bytes(PhysAddr{address}, std::as_bytes(std::span(&data, 1)));
 }
 
+void PcBoard::add_vga(VirtualClock& clock, IoBus& io, PhysicalMap& map, std::span<const std::byte> rom) {
+  vga_ = std::make_unique<VgaStd>(clock, map, rom);
+  add(io, 0x3b4, 2, *vga_, 0x3b4 - VgaStd::kFirstPort);
+  for (const auto& [port, count] : {std::pair<uint16_t, uint16_t>{0x3ba, 1}, {0x3c0, 16}, {0x3d4, 2}, {0x3da, 1}}) {
+    io.add(port, count, *vga_, static_cast<uint16_t>(port - VgaStd::kFirstPort));
+  }
+  io.add(0x1ce, VgaStd::kDispiPorts, *vga_, VgaStd::kDispiIndex);
+  pci_.add(kVga, *vga_);
+}
+
 void PcBoard::attach_drives(const PcBoardOptions& options) {
   uint8_t translations = 0;
   for (unsigned channel = 0; channel < 2; channel++) {
@@ -254,7 +267,7 @@ void PcBoard::write_memory_sizes(const PhysicalMap& map) {
   constexpr uint64_t kMost = 65'535;
   const uint64_t low = map.ram_below_4g(), high = map.ram_above_4g();
   constexpr uint8_t kFpu = 0x02, kMouse = 0x04;
-  rtc_.set_memory(0x14, kFpu | kMouse);  // equipment: no floppy drive, a display of its own firmware
+  rtc_.set_memory(0x14, kFpu | kMouse);  // equipment: no floppy drive, a display with its own firmware
   set16(0x15, 640);                      // KiB of base memory
   const uint64_t extended = low > kMib ? std::min((low - kMib) / kKib, kMost) : 0;
   set16(0x17, extended);  // KiB above 1 MiB
@@ -280,7 +293,7 @@ void PcBoard::describe_machine(const PhysicalMap& map, const PcBoardOptions& opt
   constexpr uint16_t kCpus = 1;
   fw_cfg_.add_bytes(FwCfg::kUuid, FwCfg::Bytes(16));
   fw_cfg_.add_u64(FwCfg::kRamSize, map.ram_bytes());
-  fw_cfg_.add_u16(FwCfg::kNoGraphic, 1);
+  fw_cfg_.add_u16(FwCfg::kNoGraphic, options.serial_console);
   fw_cfg_.add_u16(FwCfg::kCpuCount, kCpus);
   fw_cfg_.add_u16(FwCfg::kMaxCpuCount, kCpus);
   fw_cfg_.add_u16(FwCfg::kBootMenu, options.boot_menu);

@@ -37,10 +37,13 @@
 #include "devices/port_61.h"
 #include "devices/port_92.h"
 #include "devices/post_port.h"
+#include "devices/ps2_keyboard.h"
+#include "devices/ps2_mouse.h"
 #include "devices/reset_control.h"
 #include "devices/rtc_mc146818.h"
 #include "devices/uart_16550a.h"
 #include "devices/virtio_pci.h"
+#include "devices/vga_std.h"
 #include "mmu/physical_map.h"
 
 namespace penumbra {
@@ -74,6 +77,9 @@ struct PcBoardOptions {
     std::optional<unsigned> place;  // device number on the PCI bus; none: the first that is free
   };
   std::vector<NetworkCard> network_cards;
+  bool vga = true;
+  std::vector<std::byte> vga_rom;  // empty: none
+  bool serial_console = true;      // firmware talks to COM1, too
   // Firmware's choice of what to boot: QEMU's letters, a floppy, c hard disk, d CD-ROM, n network.
   std::string boot_order = "cad";
   bool boot_menu = false;
@@ -105,6 +111,11 @@ class PcBoard final : public Board {
   FwCfg& fw_cfg() { return fw_cfg_; }
   // `number` 0 is COM1. Null when it has no chip.
   Uart16550a* serial(unsigned number) { return number < 4 ? serials_[number].get() : nullptr; }
+
+  Ps2Keyboard& keyboard() { return ps2_keyboard_; }
+  Ps2Mouse& mouse() { return ps2_mouse_; }
+  // Null when there is none.
+  VgaStd* vga() { return vga_.get(); }
 
   // All of them, each with a name of its own.
   std::span<Device* const> chips() const { return chips_; }
@@ -153,6 +164,7 @@ class PcBoard final : public Board {
   void add(IoBus& io, uint16_t first, uint16_t count, Device& chip, uint16_t device_offset = 0);
   void add_virtio(IoBus& io, PhysicalMap& map, std::string name, std::unique_ptr<VirtioDevice> device);
   void send_msi(PhysicalMap& map, uint64_t address, uint32_t data);
+  void add_vga(VirtualClock& clock, IoBus& io, PhysicalMap& map, std::span<const std::byte> rom);
   void attach_drives(const PcBoardOptions& options);
   void add_network_cards(VirtualClock& clock, IoBus& io, PhysicalMap& map, const PcBoardOptions& options);
   void write_memory_sizes(const PhysicalMap& map);
@@ -170,6 +182,8 @@ class PcBoard final : public Board {
   Pit8254 pit_;
   Port61 port_61_;
   RtcMc146818 rtc_;
+  Ps2Keyboard ps2_keyboard_;
+  Ps2Mouse ps2_mouse_;
   Keyboard8042 keyboard_;
   std::unique_ptr<Uart16550a> serials_[4];
   Dma8237 dma_1_, dma_2_;
@@ -182,6 +196,7 @@ class PcBoard final : public Board {
   HostBridge440fx host_bridge_;
   IdePiix3 ide_;
   AcpiPmPiix4 acpi_pm_;
+  std::unique_ptr<VgaStd> vga_;
   FwCfg fw_cfg_;
   std::vector<std::unique_ptr<VirtioPci>> virtio_;
   std::vector<std::unique_ptr<PciFunction>> cards_;

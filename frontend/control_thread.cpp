@@ -57,16 +57,19 @@ BlockedSignals::~BlockedSignals() {
   pthread_sigmask(SIG_SETMASK, &previous_, nullptr);
 }
 
-ControlThread::ControlThread(Machine& machine, const BlockedSignals& signals, SerialInput* input)
+ControlThread::ControlThread(Machine& machine, const BlockedSignals& signals, SerialInput* input, ConsoleMonitor* monitor)
     : machine_(machine),
       input_(input),
+      monitor_(monitor),
       terminal_(input && isatty(STDIN_FILENO)),
       signal_fd_(signalfd(-1, &signals.set(), SFD_CLOEXEC | SFD_NONBLOCK)),
       wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
-      input_open_(input != nullptr) {
+      input_open_(input || monitor) {
   if (signal_fd_ < 0 || wake_fd_ < 0) throw std::runtime_error("no signalfd or eventfd");
   if (input_) input_->set_room_listener([this] { wake(); });
   if (terminal_) terminal::make_raw();
+  at_monitor_ = monitor_ && !input_;
+  if (at_monitor_) monitor_->open();
   thread_ = std::thread([this] { run(); });
 }
 
@@ -88,7 +91,7 @@ void ControlThread::wake() {
 void ControlThread::run() {
   while (!stop_.load()) {
     // A terminal is read even when the guest takes nothing, else Ctrl-A X would be lost; a pipe waits.
-    const bool reads = input_open_ && (terminal_ || input_->room() > 0);
+    const bool reads = input_open_ && (terminal_ || !input_ || input_->room() > 0);
     pollfd fds[] = {
         {.fd = signal_fd_, .events = POLLIN, .revents = 0},
         {.fd = wake_fd_, .events = POLLIN, .revents = 0},
@@ -113,12 +116,15 @@ void ControlThread::run() {
 
 void ControlThread::read_input() {
   uint8_t buffer[256];
-  const size_t room = input_->room();
-  const ssize_t count =
-      read(STDIN_FILENO, buffer, terminal_ ? sizeof(buffer) : std::min(room, sizeof(buffer)));
+  const size_t room = input_ ? input_->room() : sizeof(buffer);
+  const ssize_t count = read(STDIN_FILENO, buffer, terminal_ ? sizeof(buffer) : std::min(room, sizeof(buffer)));
   if (count < 0 && (errno == EINTR || errno == EAGAIN)) return;
   if (count <= 0) {
     input_open_ = false;  // the machine goes on without a keyboard
+    return;
+  }
+  if (!input_) {
+    for (ssize_t i = 0; i < count; ++i) monitor_->feed(buffer[i]);
     return;
   }
   std::vector<uint8_t> for_guest;
@@ -126,7 +132,11 @@ void ControlThread::read_input() {
     const auto [action, byte] = keys_.feed(buffer[i]);
     switch (action) {
       case EscapeKeys::Action::Send:
-        if (for_guest.size() < room) for_guest.push_back(byte);
+        if (at_monitor_) {
+          monitor_->feed(byte);
+        } else if (for_guest.size() < room) {
+          for_guest.push_back(byte);
+        }
         break;
       case EscapeKeys::Action::Quit:
         end(0);
@@ -134,8 +144,10 @@ void ControlThread::read_input() {
       case EscapeKeys::Action::Help:
         say(STDOUT_FILENO, EscapeKeys::kHelp);
         break;
-      case EscapeKeys::Action::Unavailable:
-        say(STDOUT_FILENO, EscapeKeys::kUnavailable);
+      case EscapeKeys::Action::Monitor:
+        if (!monitor_) break;
+        at_monitor_ = !at_monitor_;
+        at_monitor_ ? monitor_->open() : say(STDOUT_FILENO, "\n");
         break;
       case EscapeKeys::Action::None:
         break;

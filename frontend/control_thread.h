@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "core/machine.h"
+#include "frontend/console_monitor.h"
 #include "frontend/escape_keys.h"
 #include "frontend/serial_input.h"
 
@@ -26,9 +27,10 @@ class BlockedSignals {
 
 class ControlThread {
  public:
-  // `input`: where standard input goes; null: it is not read. With `input`, and standard input a terminal,
-  // the terminal is raw while this object lives.
-  ControlThread(Machine& machine, const BlockedSignals& signals, SerialInput* input);
+  // `input`: where standard input goes, but for what is typed at `monitor` after Ctrl-A C; null: all of it goes to `monitor`,
+  // and if that is null, too, it is not read. With `input`, and standard input a terminal, the terminal is raw while this
+  // object lives.
+  ControlThread(Machine& machine, const BlockedSignals& signals, SerialInput* input, ConsoleMonitor* monitor);
   ~ControlThread();
   ControlThread(const ControlThread&) = delete;
   ControlThread& operator=(const ControlThread&) = delete;
@@ -46,6 +48,8 @@ class ControlThread {
 
   Machine& machine_;
   SerialInput* input_;
+  ConsoleMonitor* monitor_;
+  bool at_monitor_ = false;
   const bool terminal_;
   int signal_fd_, wake_fd_;
   bool input_open_;

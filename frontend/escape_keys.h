@@ -9,7 +9,7 @@ namespace penumbra {
 
 class EscapeKeys {
  public:
-  enum class Action : uint8_t { None, Send, Quit, Help, Unavailable };
+  enum class Action : uint8_t { None, Send, Quit, Help, Monitor };
   struct Result {
     Action action;
     uint8_t byte;  // Send: for the guest
@@ -35,7 +35,7 @@ class EscapeKeys {
         return {Action::Help, 0};
       case 'c':
       case 'C':
-        return {Action::Unavailable, 0};
+        return {Action::Monitor, 0};
       default:
         return {Action::None, 0};
     }
@@ -43,8 +43,7 @@ class EscapeKeys {
 
   static constexpr std::string_view kHelp =
       "\nCtrl-A X  end the machine\nCtrl-A A  send Ctrl-A to the guest (Ctrl-A Ctrl-A does, too)\n"
-      "Ctrl-A H  this help\n";
-  static constexpr std::string_view kUnavailable = "\nThere is no monitor yet. Ctrl-A H helps.\n";
+      "Ctrl-A C  the monitor, and back to the guest\nCtrl-A H  this help\n";
 
  private:
   static constexpr uint8_t kEscape = 1;  // Ctrl-A

@@ -3,7 +3,8 @@
 
 #include <cstdint>
 #include <optional>
-#include <string>
+
+#include "frontend/stream_socket.h"
 
 namespace penumbra {
 
@@ -11,11 +12,7 @@ namespace penumbra {
 enum class GdbArch : uint8_t { I8086, I386, X86_64 };
 
 struct GdbEndpoint {
-  enum class Kind : uint8_t { Tcp, Unix };
-  Kind kind = Kind::Tcp;
-  std::string host;             // Tcp: empty for the loopback interface
-  std::string port;             // Tcp: 0 takes a free one and says which
-  std::string path;             // Unix
+  StreamEndpoint socket;
   std::optional<GdbArch> arch;  // nothing: by the mode in which the vCPU is when gdb connects
   bool operator==(const GdbEndpoint&) const = default;
 };

@@ -22,7 +22,7 @@ class GdbServer {
  public:
   // Listens, but serves nobody before start(). `paused`: see GdbSession::Options. Throws UserError when the
   // address cannot be had.
-  GdbServer(Machine& machine, const GdbEndpoint& endpoint, std::function<void()> paused);
+  GdbServer(Machine& machine, const MonitorActions& actions, const GdbEndpoint& endpoint, std::function<void()> paused);
   ~GdbServer();
   GdbServer(const GdbServer&) = delete;
   GdbServer& operator=(const GdbServer&) = delete;

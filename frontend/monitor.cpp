@@ -6,26 +6,19 @@
 #include <array>
 #include <charconv>
 #include <optional>
+#include <stdexcept>
+#include <utility>
 #include <vector>
 
+#include "frontend/key_typer.h"
 #include "frontend/page_tables.h"
+#include "frontend/screen.h"
 #include "frontend/state_dump.h"
 
 namespace penumbra {
 
 namespace {
 
-constexpr std::string_view kHelp =
-    R"(info registers        the vCPU's registers and its last exceptions and interrupts
-info mem              linear memory that the page tables map, by rights
-info tlb              each page that they map: linear, physical, flags
-info status           running, halted or paused
-x/FMT ADDRESS         memory at a linear address; FMT is a count, a letter of x d u o c i, a size of b h w g
-xp/FMT ADDRESS        the same at a physical address
-gva2gpa ADDRESS       physical address of a linear one
-system_reset          resets the machine
-quit                  ends it
-)";
 constexpr unsigned kMaxUnits = 65536;
 
 std::string_view take_word(std::string_view& text) {
@@ -75,19 +68,41 @@ std::string unit_text(char letter, unsigned bytes, uint64_t value) {
 
 }  // namespace
 
+struct Monitor::Command {
+  std::string_view name, arguments, help;
+  std::string (Monitor::*run)(std::string_view arguments);
+};
+
+const std::span<const Monitor::Command> Monitor::kCommands = [] {
+  static constexpr Command kTable[] = {
+      {"cont", "", "goes on after stop", &Monitor::resume},
+      {"gva2gpa", "ADDRESS", "physical address of a linear one", &Monitor::translate},
+      {"help", "", "this list", &Monitor::help},
+      {"info", "mem", "linear memory that the page tables map, by rights", &Monitor::info},
+      {"info", "registers", "the vCPU's registers and its last exceptions and interrupts", &Monitor::info},
+      {"info", "screen", "the text that the screen shows", &Monitor::info},
+      {"info", "status", "running, halted or paused", &Monitor::info},
+      {"info", "tlb", "each page that the page tables map: linear, physical, flags", &Monitor::info},
+      {"quit", "", "ends the machine", &Monitor::quit},
+      {"screendump", "FILE", "the screen as an image: PNG, or PPM when the name says so", &Monitor::screendump},
+      {"sendkey", "KEYS", "presses keys: a, ret, ctrl-alt-delete; then how many milliseconds (100)", &Monitor::send_keys},
+      {"stop", "", "pauses the machine", &Monitor::stop},
+      {"system_powerdown", "", "presses the power button", &Monitor::power_down},
+      {"system_reset", "", "resets the machine", &Monitor::reset},
+      {"x", "/FMT ADDRESS", "memory at a linear address; FMT is a count, a letter of x d u o c i, a size of b h w g", nullptr},
+      {"xp", "/FMT ADDRESS", "the same at a physical address", nullptr},
+  };
+  return std::span(kTable);
+}();
+
 std::string Monitor::execute(std::string_view line) {
   std::string_view word = take_word(line);
   if (word.empty()) return "";
-  if (word == "help" || word == "?") return std::string(kHelp);
-  if (word == "info") return info(take_word(line));
-  if (word == "gva2gpa") return translate(take_word(line));
-  if (word == "system_reset") {
-    machine_.request_reset();
-    return "";
-  }
-  if (word == "quit" || word == "q") {
-    machine_.request_exit(0);
-    return "";
+  if (word == "?") word = "help";
+  if (word == "q") word = "quit";
+  if (word == "c") word = "cont";
+  for (const Command& command : kCommands) {
+    if (command.name == word && command.run) return (this->*command.run)(line);
   }
   for (const auto& [name, space] :
        {std::pair{"xp", GuestMemory::Space::Physical}, {"x", GuestMemory::Space::Linear}}) {
@@ -98,7 +113,96 @@ std::string Monitor::execute(std::string_view line) {
   return fmt::format("unknown command '{}' (try help)\n", word);
 }
 
-std::string Monitor::info(std::string_view what) {
+std::vector<std::string> Monitor::completions(std::string_view line) {
+  const size_t space = line.rfind(' ');
+  const std::string_view last = space == std::string_view::npos ? line : line.substr(space + 1);
+  const std::string_view before = line.substr(0, line.size() - last.size());
+  std::vector<std::string> found;
+  for (const Command& command : kCommands) {
+    const bool topic = before == "info " && command.name == "info";
+    const std::string_view name = topic ? command.arguments : before.empty() ? command.name : "";
+    if (name.empty() || !name.starts_with(last)) continue;
+    std::string whole = std::string(before) + std::string(name);
+    if (found.empty() || found.back() != whole) found.push_back(std::move(whole));
+  }
+  return found;
+}
+
+std::string Monitor::help(std::string_view) {
+  std::string text;
+  for (const Command& command : kCommands) {
+    const std::string_view space = command.arguments.empty() || command.arguments.starts_with('/') ? "" : " ";
+    text += fmt::format("{:<22}{}\n", fmt::format("{}{}{}", command.name, space, command.arguments), command.help);
+  }
+  return text;
+}
+
+std::string Monitor::stop(std::string_view) {
+  if (machine_.paused()) return "";
+  machine_.pause();
+  tell("STOP");
+  return "";
+}
+
+std::string Monitor::resume(std::string_view) {
+  if (!machine_.paused()) return "";
+  machine_.resume();
+  tell("RESUME");
+  return "";
+}
+
+std::string Monitor::reset(std::string_view) {
+  machine_.request_reset();
+  tell("RESET");
+  return "";
+}
+
+std::string Monitor::power_down(std::string_view) {
+  if (!actions_.press_power_button) return "there is no power button\n";
+  actions_.press_power_button();
+  tell("POWERDOWN");
+  return "";
+}
+
+std::string Monitor::quit(std::string_view) {
+  machine_.request_exit(0);
+  return "";
+}
+
+std::string Monitor::send_keys(std::string_view arguments) {
+  std::string_view names = take_word(arguments);
+  const std::string_view time = take_word(arguments);
+  const auto hold = time.empty() ? std::optional<uint64_t>(100) : number(time);
+  constexpr uint64_t kLongestHold = 60'000;
+  if (names.empty() || !hold || *hold > kLongestHold) return "sendkey needs keys, and perhaps up to 60000 milliseconds\n";
+  std::vector<KeyCode> keys;
+  while (true) {
+    const size_t dash = names.find('-');
+    const std::string_view name = names.substr(0, dash);
+    const auto key = key_named(name);
+    if (!key) return fmt::format("unknown key '{}'\n", name);
+    keys.push_back(*key);
+    if (dash == std::string_view::npos) break;
+    names.remove_prefix(dash + 1);
+  }
+  constexpr Nanoseconds kMillisecond = 1'000'000;
+  return actions_.keys && actions_.keys->type(keys, *hold * kMillisecond) ? "" : "too many keys wait\n";
+}
+
+std::string Monitor::screendump(std::string_view arguments) {
+  const std::string path(take_word(arguments));
+  if (path.empty()) return "screendump needs a file\n";
+  if (!actions_.screen) return "there is no screen\n";
+  try {
+    write_image(actions_.screen->image(), path);
+  } catch (const std::runtime_error& error) {
+    return fmt::format("{}\n", error.what());
+  }
+  return "";
+}
+
+std::string Monitor::info(std::string_view arguments) {
+  const std::string_view what = take_word(arguments);
   const Vcpu& vcpu = machine_.vcpu();
   if (what == "registers") return state_dump(vcpu, machine_.map());
   if (what == "mem") return mapped_ranges(vcpu, machine_.map());
@@ -107,11 +211,16 @@ std::string Monitor::info(std::string_view what) {
     return fmt::format("VM status: {}{}\n", machine_.paused() ? "paused" : "running",
                        vcpu.state().halted ? ", CPU halted" : "");
   }
-  return fmt::format("unknown information '{}' (registers, mem, tlb, status)\n", what);
+  if (what == "screen") {
+    if (!actions_.screen) return "there is no screen\n";
+    const std::string text = actions_.screen->text();
+    return text.empty() ? "the screen shows no text\n" : text;
+  }
+  return fmt::format("unknown information '{}' (mem, registers, screen, status, tlb)\n", what);
 }
 
-std::string Monitor::translate(std::string_view argument) {
-  const auto address = number(argument);
+std::string Monitor::translate(std::string_view arguments) {
+  const auto address = number(take_word(arguments));
   if (!address) return "gva2gpa needs an address\n";
   const auto physical = PageWalker(machine_.map()).probe(machine_.vcpu().paging_state(), {*address});
   return physical ? fmt::format("gpa: {:#x}\n", physical->value) : "Unmapped\n";

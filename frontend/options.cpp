@@ -28,7 +28,7 @@ CharacterTarget file_target(std::string_view option, std::string_view path) {
 
 // Options as strings, before they depend on one another.
 struct RunWords {
-  std::string memory, processors, rtc, display, monitor, debug_console, topics, switches, mmu, gdb, triple_fault, perf_symbols;
+  std::string memory, processors, rtc, display, vga, monitor, qmp, debug_console, topics, switches, mmu, gdb, triple_fault, perf_symbols;
   std::string boot;
   std::vector<std::string> serials, devices, chardevs, drives, cdroms, disks[4], nics, netdevs, objects;
   bool snapshot = false;
@@ -43,7 +43,10 @@ class RunReader {
     if (set_.contains("smp")) check_processors(words.processors);
     if (set_.contains("rtc")) options.local_time = rtc_is_local(words.rtc);
     if (set_.contains("display")) only("-display", words.display, "none");
-    if (set_.contains("monitor")) only("-monitor", words.monitor, "none");
+    if (set_.contains("vga")) options.vga = vga_is_there(words.vga);
+    options.serial_console = words.nographic || !set_.contains("display");
+    if (set_.contains("monitor")) options.monitor = monitor_endpoint("-monitor", words.monitor);
+    if (set_.contains("qmp")) options.qmp = monitor_endpoint("-qmp", words.qmp);
     for (const std::string& chardev : words.chardevs) add_chardev(chardev);
     if (!words.serials.empty()) options.serials.clear();
     for (const std::string& serial : words.serials) {
@@ -61,7 +64,10 @@ class RunReader {
     }
     if (words.gdb_here) options.gdb = gdb_endpoint("tcp::1234");
     if (set_.contains("gdb")) options.gdb = gdb_endpoint(words.gdb);
-    if (options.paused && !options.gdb) refuse("-S waits for gdb: give -gdb or -s, too");
+    if (options.paused && !options.gdb && !options.monitor && !options.qmp)
+      refuse("-S waits for gdb or a monitor's cont: give -gdb, -s, -monitor or -qmp, too");
+    if (options.monitor && options.monitor->stdio && std::ranges::count(options.serials, terminal) > 0)
+      refuse("-monitor stdio: a serial port has the terminal (-serial null; or there, Ctrl-A C)");
     if (set_.contains("d")) options.trace_topics = parse_topics(words.topics);
     options.translator.trace_guest_code = options.trace_topics & TraceLog::kGuestCode;
     options.translator.trace_host_code = options.trace_topics & TraceLog::kHostCode;
@@ -230,6 +236,11 @@ class RunReader {
     properties.done();
   }
 
+  static bool vga_is_there(std::string_view name) {
+    if (name != "std" && name != "none") refuse("-vga {}: neither std nor none", name);
+    return name == "std";
+  }
+
   static bool rtc_is_local(const std::string& text) {
     Properties properties("-rtc", text);
     const std::string base = properties.take("base").value_or("utc");
@@ -239,29 +250,61 @@ class RunReader {
     return base == "localtime";
   }
 
-  // "tcp:HOST:PORT" or "unix:PATH", then properties; "none". QEMU's server=on,wait=off says what is so anyway.
-  static std::optional<GdbEndpoint> gdb_endpoint(const std::string& text) {
-    Properties properties("-gdb", text);
-    std::string_view where = properties.head;
-    GdbEndpoint endpoint;
-    if (where == "none") {
-      properties.done();
-      return std::nullopt;
-    }
+  // "tcp:HOST:PORT" or "unix:PATH"; `others` names what else the option takes.
+  static StreamEndpoint stream_endpoint(std::string_view option, const std::string& text, std::string_view where,
+                                        std::string_view others) {
+    StreamEndpoint endpoint;
     if (where.starts_with("unix:")) {
-      endpoint.kind = GdbEndpoint::Kind::Unix;
+      endpoint.kind = StreamEndpoint::Kind::Unix;
       endpoint.path = where.substr(5);
-      if (endpoint.path.empty()) refuse("-gdb {}: unix: needs a path", text);
+      if (endpoint.path.empty()) refuse("{} {}: unix: needs a path", option, text);
     } else if (const size_t colon = where.rfind(':'); where.starts_with("tcp:") && colon >= 4) {
       endpoint.host = where.substr(4, colon - 4);
       endpoint.port = where.substr(colon + 1);
       if (endpoint.host.starts_with('[') && endpoint.host.ends_with(']'))
         endpoint.host = endpoint.host.substr(1, endpoint.host.size() - 2);
       const auto port = parse_number(endpoint.port);
-      if (!port || *port > 0xffff) refuse("-gdb {}: '{}' is no port number", text, endpoint.port);
+      if (!port || *port > 0xffff) refuse("{} {}: '{}' is no port number", option, text, endpoint.port);
     } else {
-      refuse("-gdb {}: not one of tcp::PORT, tcp:HOST:PORT, unix:PATH, none", text);
+      refuse("{} {}: not one of tcp::PORT, tcp:HOST:PORT, unix:PATH, {}", option, text, others);
     }
+    return endpoint;
+  }
+
+  // QEMU's server=on,wait=off says what is so anyway.
+  static void only_server(std::string_view option, const std::string& text, Properties& properties) {
+    for (const auto& [key, good] : {std::pair{"server", "on"}, {"wait", "off"}}) {
+      const auto value = properties.take(key);
+      if (value && *value != good) refuse("{} {}: only {}={} is there", option, text, key, good);
+    }
+  }
+
+  // The older spelling, "unix:PATH,server,nowait", as well. Nothing: "none".
+  static std::optional<MonitorEndpoint> monitor_endpoint(std::string_view option, std::string text) {
+    if (text == "none") return std::nullopt;
+    if (text == "stdio" && option == "-monitor") return MonitorEndpoint{.stdio = true, .socket = {}};
+    for (const auto& [flag, property] : {std::pair{",server", ",server=on"}, {",nowait", ",wait=off"}}) {
+      const size_t at = text.find(flag), end = at + std::string_view(flag).size();
+      if (at != std::string::npos && (end == text.size() || text[end] == ',')) text.replace(at, end - at, property);
+    }
+    Properties properties(option, text);
+    MonitorEndpoint endpoint{.stdio = false,
+                             .socket = stream_endpoint(option, text, properties.head,
+                                                       option == "-monitor" ? "stdio, none" : "none")};
+    only_server(option, text, properties);
+    properties.done();
+    return endpoint;
+  }
+
+  // "tcp:HOST:PORT" or "unix:PATH", then properties; "none".
+  static std::optional<GdbEndpoint> gdb_endpoint(const std::string& text) {
+    Properties properties("-gdb", text);
+    GdbEndpoint endpoint;
+    if (properties.head == "none") {
+      properties.done();
+      return std::nullopt;
+    }
+    endpoint.socket = stream_endpoint("-gdb", text, properties.head, "none");
     if (const auto arch = properties.take("arch")) {
       if (*arch == "i8086") {
         endpoint.arch = GdbArch::I8086;
@@ -273,10 +316,7 @@ class RunReader {
         refuse("-gdb {}: arch is one of i8086, i386, x86-64, auto", text);
       }
     }
-    for (const auto& [key, good] : {std::pair{"server", "on"}, {"wait", "off"}}) {
-      const auto value = properties.take(key);
-      if (value && *value != good) refuse("-gdb {}: only {}={} is there", text, key, good);
-    }
+    only_server("-gdb", text, properties);
     properties.done();
     return endpoint;
   }
@@ -473,10 +513,12 @@ Command parse_run(std::span<const char* const> arguments) {
   app.add_flag("--no-reboot", words.no_reboot, "a reset or triple fault ends the machine");
   word("rtc", words.rtc, "base=utc or base=localtime");
   word("display", words.display, "none");
-  word("monitor", words.monitor, "none");
+  word("vga", words.vga, "std or none (std)");
+  word("monitor", words.monitor, "where to take commands: tcp::PORT, tcp:HOST:PORT, unix:PATH, stdio or none");
+  word("qmp", words.qmp, "the same in JSON: tcp::PORT, tcp:HOST:PORT or unix:PATH");
   word("gdb", words.gdb, "where to wait for gdb: tcp::PORT, tcp:HOST:PORT or unix:PATH; then ,arch=i8086|i386|x86-64|auto");
   app.add_flag("-s", words.gdb_here, "the same as -gdb tcp::1234");
-  app.add_flag("-S", options.paused, "waits for gdb before the first instruction");
+  app.add_flag("-S", options.paused, "waits for gdb or the monitor's cont before the first instruction");
   word("on-triple-fault", words.triple_fault, "stop, reset or exit, after a dump that tells what led to it");
   word("d", words.topics, "log: int,real_int,in_asm,out_asm,exec,cpu,guest_errors; as QEMU writes it, but out_asm");
   word("D", options.trace_file, "where -d logs to (standard error)");

@@ -25,6 +25,12 @@ struct CharacterTarget {
   bool operator==(const CharacterTarget&) const = default;
 };
 
+// Where commands come from: -monitor, -qmp.
+struct MonitorEndpoint {
+  bool stdio = false;
+  StreamEndpoint socket;
+};
+
 struct DriveOptions {
   enum class Interface : uint8_t { Ide, Virtio, None };
   Interface interface = Interface::Ide;
@@ -60,6 +66,9 @@ struct RunOptions {
   };
   std::optional<DebugExit> debug_exit;
 
+  bool vga = true;
+  bool serial_console = true;  // firmware talks to COM1, too
+  std::optional<MonitorEndpoint> monitor, qmp;
   std::optional<GdbEndpoint> gdb;
   bool paused = false;  // -S: waits for gdb before the first instruction
 

@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "frontend/board_setup.h"
+#include "frontend/host_file.h"
 #include "frontend/option_properties.h"
 #include "frontend/state_dump.h"
 #include "frontend/trace_format.h"
@@ -21,6 +22,10 @@ namespace {
 
 // Output that ends no line is shown after this time at the latest.
 constexpr Nanoseconds kOutputDelay = 5'000'000;
+
+// Debian's package "seabios". Machines that start a kernel go without it.
+constexpr const char* kVgaBios = "/usr/share/seabios/vgabios-stdvga.bin";
+constexpr uint64_t kVgaBiosLimit = 64 * 1024;
 
 std::unique_ptr<Machine> make_machine(const RunOptions& options) {
   try {
@@ -170,6 +175,9 @@ void PcMachine::make_board() {
   board.apic_timer_hz = machine_->cpu_model().crystal_hz();
   board.boot_order = options_.boot_order;
   board.boot_menu = options_.boot_menu;
+  board.vga = options_.vga;
+  if (options_.vga && access(kVgaBios, F_OK) == 0) board.vga_rom = read_host_file(kVgaBios, kVgaBiosLimit, "a VGA BIOS");
+  board.serial_console = options_.serial_console;
   for (size_t i = 0; i < options_.drives.size(); ++i) {
     const DriveOptions& drive = options_.drives[i];
     const std::string serial = drive.serial.empty() ? fmt::format("PD{:05}", i + 1) : drive.serial;
@@ -205,6 +213,9 @@ void PcMachine::make_board() {
   }
   board_ = made.get();
   machine_->set_board(std::move(made));
+  if (board_->vga()) actions_.screen = &screen_.emplace(*board_->vga());
+  actions_.keys = &keys_.emplace(machine_->clock(), [this](KeyCode code, bool down) { board_->keyboard().key(code, down); });
+  actions_.press_power_button = [this] { board_->power_management().press_power_button(); };
 
   for (size_t i = 0; i < options_.serials.size(); ++i) {
     Uart16550a* uart = board_->serial(static_cast<unsigned>(i));

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,8 +12,11 @@
 #include "core/trace_log.h"
 #include "devices/pc_board.h"
 #include "frontend/boot.h"
+#include "frontend/key_typer.h"
+#include "frontend/monitor.h"
 #include "frontend/options.h"
 #include "frontend/output.h"
+#include "frontend/screen.h"
 #include "frontend/serial_input.h"
 #include "jit/translator.h"
 #include "network/packet_dump.h"
@@ -31,6 +35,8 @@ class PcMachine : private EventListener {
 
   Machine& machine() { return *machine_; }
   const jit::Translator& translator() const { return *translator_; }
+  // For monitors; `event` is for the caller to set.
+  MonitorActions& monitor_actions() { return actions_; }
   // Of the serial port that has the terminal; null: none has.
   SerialInput* input() { return input_.get(); }
 
@@ -75,6 +81,9 @@ class PcMachine : private EventListener {
   PcBoard* board_ = nullptr;               // the machine's
   jit::Translator* translator_ = nullptr;  // the machine's
   std::unique_ptr<SerialInput> input_;
+  std::optional<Screen> screen_;
+  std::optional<KeyTyper> keys_;
+  MonitorActions actions_;
 };
 
 }  // namespace penumbra

@@ -5,13 +5,17 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <memory>
+#include <string_view>
 
+#include "frontend/console_monitor.h"
 #include "frontend/control_thread.h"
 #include "frontend/gdb_server.h"
+#include "frontend/monitor_servers.h"
 #include "frontend/pc_machine.h"
 #include "frontend/state_dump.h"
 #include "frontend/stats.h"
@@ -28,6 +32,14 @@ const VcpuState* crash_state = nullptr;
 
 void say(const char* text, size_t bytes) {
   [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, text, bytes);
+}
+
+void say_to(int fd, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t written = write(fd, text.data(), text.size());
+    if (written < 0 && errno != EINTR) return;
+    if (written > 0) text.remove_prefix(static_cast<size_t>(written));
+  }
 }
 
 void report_crash(int signal) {
@@ -80,14 +92,22 @@ int run(const RunOptions& options, std::chrono::steady_clock::time_point began) 
     crash_state = &machine.vcpu().state();
     terminal::guard_crashes(report_crash);
     std::unique_ptr<GdbServer> gdb;
-    if (options.gdb) gdb = std::make_unique<GdbServer>(machine, *options.gdb, [&pc] { pc.flush(); });
+    if (options.gdb) {
+      gdb = std::make_unique<GdbServer>(machine, pc.monitor_actions(), *options.gdb, [&pc] { pc.flush(); });
+    }
+    MonitorServers monitors(machine, pc.monitor_actions(), options);
+    Monitor console_monitor(machine, pc.monitor_actions());
+    const bool takes_commands = pc.input() || (options.monitor && options.monitor->stdio);
+    ConsoleMonitor console(machine.events(), console_monitor, pc.input() && isatty(STDIN_FILENO),
+                           [](std::string_view text) { say_to(STDOUT_FILENO, text); });
     RunTimes times;
     ExitReason reason;
     {
-      const ControlThread control(machine, signals, pc.input());
+      const ControlThread control(machine, signals, pc.input(), takes_commands ? &console : nullptr);
       machine.reset();
       if (options.paused) machine.pause();
       if (gdb) gdb->start();
+      monitors.start();
       times.start = std::chrono::steady_clock::now() - began;
       reason = machine.run();
       ending_signal = control.ending_signal();
@@ -95,6 +115,7 @@ int run(const RunOptions& options, std::chrono::steady_clock::time_point began) 
     status = status_of(reason, machine.exit_code());
     if (gdb) gdb->finish(status);
     gdb.reset();
+    monitors.finish();
     pc.flush();
     if (pc.translator().window_refusals() > 0) {
       fmt::print(stderr, "penumbra: note: the host refused to map memory; shadow windows shrank, the software TLB served instead\n");

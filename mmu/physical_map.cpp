@@ -77,6 +77,7 @@ PhysicalMap::Page PhysicalMap::page(PhysAddr address) const {
     const uint64_t offset = start - range->start;
     page.handler = range->handler;
     page.region_offset = range->region_offset + offset;
+    page.written = range->written;
     if (range->host) {
       page.kind = range->writable ? PageKind::Ram : PageKind::Rom;
       page.host = range->host + offset;
@@ -111,6 +112,7 @@ void PhysicalMap::write(PhysAddr address, unsigned size, uint64_t value) {
   const Page at = page(address);
   if (at.kind == PageKind::Ram) {
     tracker_.before_write(at.frame, address.page_offset(), size);
+    if (at.written) at.written->store(true, std::memory_order_relaxed);
     store(at.host + address.page_offset(), size, value);
   } else if (at.handler) {
     at.handler->mmio_write(at.region_offset + address.page_offset(), size, value & ones(size));
@@ -137,6 +139,7 @@ void PhysicalMap::write_bytes(PhysAddr address, std::span<const std::byte> from)
     const Page at = page(address);
     if (at.kind == PageKind::Ram) {
       tracker_.before_write(at.frame, address.page_offset(), bytes);
+      if (at.written) at.written->store(true, std::memory_order_relaxed);
       __builtin_memcpy(at.host + address.page_offset(), from.data(), bytes);
     } else if (at.handler) {
       for (size_t i = 0; i < bytes; ++i) write(address + i, 1, static_cast<uint64_t>(from[i]));

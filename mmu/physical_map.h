@@ -5,6 +5,7 @@
 // RAM, PCI base addresses); what the address space then shows is computed once a change, as sorted ranges.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -68,6 +69,19 @@ class PhysicalMap {
   void add_hole(PhysAddr start, uint64_t size);
   // Nowhere until place().
   RegionId add_pci_mmio(uint64_t size, MmioHandler& handler, std::string name);
+  RegionId add_pci_rom(std::span<const std::byte> image);
+  // Memory of a chip, zeroed, which the guest reaches as it does RAM; no code that it runs from there is dropped when it is
+  // written. `written` is set before a write, and where the guest is about to write without anyone being told.
+  // Throws std::runtime_error when the host refuses the memory, or there were kDeviceRamLimit bytes before.
+  static constexpr uint64_t kDeviceRamLimit = uint64_t{64} << 20;
+  RegionId add_pci_ram(uint64_t size, std::atomic<bool>& written, std::string name);
+  std::span<std::byte> device_ram(RegionId region);
+  // Clears `written` of a region of add_pci_ram(); the next write sets it again.
+  void watch_writes(RegionId region);
+  // Told which frames must not be written directly any more.
+  void set_watch_listener(std::function<void(PageFrame first, uint64_t frames)> listener) {
+    watch_listener_ = std::move(listener);
+  }
   // RAM at its own address, in front of what else is there. Hidden until show().
   RegionId add_shadow(PhysAddr start, uint64_t size);
 
@@ -93,6 +107,7 @@ class PhysicalMap {
     MmioHandler* handler = nullptr;  // Mmio only
     uint64_t region_offset = 0;      // offset of the page in its MMIO region
     PageFrame frame;                 // after the A20 gate; key for the page tracker
+    std::atomic<bool>* written = nullptr;  // a chip's memory: who writes, or lets others write directly, sets it
   };
   Page page(PhysAddr address) const;
   // Whether all of the range, at least a byte, is RAM that may be written: what a chip's DMA may reach.
@@ -118,6 +133,7 @@ class PhysicalMap {
     Visibility visibility = Visibility::ReadOnly;
     bool placed = true;
     bool owns_host = false;
+    std::atomic<bool>* written = nullptr;  // a chip's memory
   };
   // What is seen from `start` up to `end`; nothing, if both pointers are null.
   struct Range {
@@ -126,8 +142,10 @@ class PhysicalMap {
     MmioHandler* handler = nullptr;
     uint64_t region_offset = 0;
     bool writable = false;
+    std::atomic<bool>* written = nullptr;
   };
   RegionId add(Region region);
+  RegionId add_image(Region region, std::span<const std::byte> image);
   void changed();
   void compute_ranges();
   void announce_changes(const std::vector<Range>& before);
@@ -135,11 +153,13 @@ class PhysicalMap {
 
   uint64_t ram_bytes_ = 0;
   int ram_fd_ = -1, ram_fd_error_ = 0;
-  HostPtr ram_ = nullptr;
+  HostPtr ram_ = nullptr;  // and behind it, room for kDeviceRamLimit
+  uint64_t device_ram_bytes_ = 0;
   uint64_t a20_mask_ = ~uint64_t{0};
   std::vector<Region> regions_;  // as they were added
   std::vector<Range> ranges_;    // sorted, without overlaps
   std::function<void(bool code)> change_listener_;
+  std::function<void(PageFrame first, uint64_t frames)> watch_listener_;
   PageTracker tracker_;
 };
 

@@ -33,7 +33,16 @@ PhysicalMap::PhysicalMap(uint64_t ram_bytes) : ram_bytes_(ram_bytes) {
   }
   // Without a file there is RAM, but no shadow windows (shadow_windows_setup.cpp).
   const int kind = ram_fd_ >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
-  void* memory = mmap(nullptr, ram_bytes, PROT_READ | PROT_WRITE, kind | MAP_NORESERVE, ram_fd_, 0);
+  // The room behind it keeps a chip's memory at the same distance from its place in the file as RAM (ram_offset()).
+  void* memory = mmap(nullptr, ram_bytes + kDeviceRamLimit, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  // SAFETY: MAP_FIXED within the reservation just made.
+  if (memory != MAP_FAILED &&
+      mmap(memory, ram_bytes, PROT_READ | PROT_WRITE, kind | MAP_NORESERVE | MAP_FIXED, ram_fd_, 0) == MAP_FAILED) {
+    const int error = errno;
+    munmap(memory, ram_bytes + kDeviceRamLimit);
+    memory = MAP_FAILED;
+    errno = error;
+  }
   if (memory == MAP_FAILED) {
     const std::string reason = std::strerror(errno);
     if (ram_fd_ >= 0) close(ram_fd_);
@@ -60,7 +69,7 @@ PhysicalMap::~PhysicalMap() {
   for (const Region& region : regions_) {
     if (region.owns_host) munmap(region.host, region.bytes);
   }
-  munmap(ram_, ram_bytes_);
+  munmap(ram_, ram_bytes_ + kDeviceRamLimit);
   if (ram_fd_ >= 0) close(ram_fd_);
 }
 
@@ -84,7 +93,14 @@ PhysicalMap::RegionId PhysicalMap::add(Region region) {
 }
 
 PhysicalMap::RegionId PhysicalMap::add_rom(PhysAddr start, std::span<const std::byte> image) {
-  Region region{.start = start.value, .bytes = image.size(), .name = "rom", .owns_host = true};
+  return add_image({.start = start.value, .bytes = image.size(), .name = "rom", .owns_host = true}, image);
+}
+
+PhysicalMap::RegionId PhysicalMap::add_pci_rom(std::span<const std::byte> image) {
+  return add_image({.layer = Layer::Pci, .bytes = image.size(), .name = "rom", .placed = false, .owns_host = true}, image);
+}
+
+PhysicalMap::RegionId PhysicalMap::add_image(Region region, std::span<const std::byte> image) {
   void* memory = mmap(nullptr, std::max<size_t>(image.size(), 1), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
                       -1, 0);
   if (memory == MAP_FAILED) throw std::runtime_error("the host refuses memory for a ROM image");
@@ -109,6 +125,40 @@ void PhysicalMap::add_hole(PhysAddr start, uint64_t size) {
 
 PhysicalMap::RegionId PhysicalMap::add_pci_mmio(uint64_t size, MmioHandler& handler, std::string name) {
   return add({.layer = Layer::Pci, .bytes = size, .handler = &handler, .name = std::move(name), .placed = false});
+}
+
+PhysicalMap::RegionId PhysicalMap::add_pci_ram(uint64_t size, std::atomic<bool>& written, std::string name) {
+  if (size > kDeviceRamLimit - device_ram_bytes_) throw std::runtime_error(name + ": too much memory on PCI devices");
+  const uint64_t offset = ram_bytes_ + device_ram_bytes_;
+  const HostPtr host = ram_ + offset;
+  // SAFETY: MAP_FIXED within the room that the constructor reserved behind RAM.
+  const bool good =
+      ram_fd_ >= 0 ? ftruncate(ram_fd_, static_cast<off_t>(offset + size)) == 0 &&
+                         mmap(host, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, ram_fd_,
+                              static_cast<off_t>(offset)) != MAP_FAILED
+                   : mprotect(host, size, PROT_READ | PROT_WRITE) == 0;
+  if (!good) throw std::runtime_error("the host refuses memory for " + name + ": " + std::strerror(errno));
+  const RegionId id = add({.layer = Layer::Pci,
+                           .bytes = size,
+                           .host = host,
+                           .name = std::move(name),
+                           .visibility = Visibility::Writable,
+                           .placed = false,
+                           .written = &written});
+  device_ram_bytes_ += size;
+  return id;
+}
+
+std::span<std::byte> PhysicalMap::device_ram(RegionId id) {
+  const Region& region = regions_.at(id.index);
+  return {region.host, region.bytes};
+}
+
+// The flag goes down first: a write through an entry that is still there is one before this call.
+void PhysicalMap::watch_writes(RegionId id) {
+  const Region& region = regions_.at(id.index);
+  region.written->store(false);
+  if (region.placed && watch_listener_) watch_listener_(PhysAddr{region.start}.frame(), region.bytes >> kPageShift);
 }
 
 PhysicalMap::RegionId PhysicalMap::add_shadow(PhysAddr start, uint64_t size) {
@@ -170,7 +220,8 @@ void PhysicalMap::compute_ranges() {
                        .host = seen->host ? seen->host + offset : nullptr,
                        .handler = seen->handler,
                        .region_offset = offset,
-                       .writable = seen->visibility == Visibility::Writable});
+                       .writable = seen->visibility == Visibility::Writable,
+                       .written = seen->written});
   }
 }
 

@@ -197,6 +197,7 @@ bool ShadowWindows::map_run(Chunk& chunk, LinearAddr first, PhysAddr physical, u
     }
   }
   mappings_ += 2;
+  if (writable && start.written) start.written->store(true, std::memory_order_relaxed);
   for (unsigned i = 0; i < count; ++i) {
     const PageFrame frame{start.frame.number + i};
     const bool code = tracker.holds_code(frame);
@@ -361,6 +362,30 @@ void ShadowWindows::stop_writes_to(PageFrame frame) {
   const PageTracker::Writers writers = map_.tracker().writers(frame);
   if (!writers.any) return;
   for_each_chunk([&](Chunk& chunk) { protect_frame(chunk, frame, writers); });
+  give_way();
+}
+
+// Neighbours are protected at once: a frame buffer has thousands of pages.
+void ShadowWindows::stop_writes_to_range(PageFrame first, uint64_t frames) {
+  for_each_chunk([&](Chunk& chunk) {
+    uint64_t begin = 0, count = 0;
+    const auto protect_them = [&] {
+      if (count == 0) return;
+      if (mprotect(chunk.base + (begin << kPageShift), count << kPageShift, PROT_READ) != 0) refused_ = true;
+      mappings_ += 2;
+      count = 0;
+    };
+    for (const Run& run : chunk.runs) {
+      for (uint64_t page = run.first; page < run.first + run.count; ++page) {
+        PageState& state = chunk.pages[page];
+        if (!state.mapped || !state.writable || state.frame - first.number >= frames) continue;
+        state.writable = 0;
+        if (begin + count != page) protect_them();
+        if (count++ == 0) begin = page;
+      }
+    }
+    protect_them();
+  });
   give_way();
 }
 

@@ -131,6 +131,7 @@ class ShadowWindows {
   void flush_space(unsigned space);  // not the global pages
   void flush_all();
   void stop_writes_to(PageFrame frame);
+  void stop_writes_to_range(PageFrame first, uint64_t frames);
   // After flush_space(), where no translated code goes on with deltas that it has: takes back the chunks of
   // an address space that has many, which other guest processes have left. Not light.
   bool has_many_chunks(unsigned space) const { return spaces_[space]->chunks.size() > kKeptChunks; }

@@ -56,6 +56,7 @@ void SoftTlb::fill(TlbView view_kind, LinearAddr address, const Translation& tra
                (translation.may_fetch ? TlbEntry::kFetch : 0) |
                (translation.may_write && page.kind == PhysicalMap::PageKind::Ram ? TlbEntry::kWritable : 0);
   if (direct_write) map_.tracker().note_writer(page.frame, linear);
+  if (direct_write && page.written) page.written->store(true, std::memory_order_relaxed);
   for (unsigned i = 0; i < kLargeShifts.size(); ++i) {
     if (translation.page_bytes == uint64_t{1} << kLargeShifts[i]) {
       space.large[i].add(address.value >> kLargeShifts[i]);
@@ -232,6 +233,18 @@ void SoftTlb::stop_writes_to(PageFrame frame) {
     }
   }
   tracker.forget_writers(frame);
+}
+
+void SoftTlb::stop_writes_to_range(PageFrame first, uint64_t frames) {
+  if (windows_) windows_->stop_writes_to_range(first, frames);
+  for (auto& space : spaces_) {
+    for (View& view : space->views) {
+      view.for_each_filled([&](unsigned index) {
+        TlbEntry& entry = view.entries[index];
+        if (entry.frame().number - first.number < frames) entry.write_tag = TlbEntry::kInvalid;
+      });
+    }
+  }
 }
 
 bool SoftTlb::check_invariants() const {

@@ -93,6 +93,8 @@ class SoftTlb {
 
   // A frame starts to hold translated code: direct writes to it end.
   void stop_writes_to(PageFrame frame);
+  // A chip's memory is watched (PhysicalMap::watch_writes()): the next write to each of these frames is seen. Not light.
+  void stop_writes_to_range(PageFrame first, uint64_t frames);
 
   // A second way from linear to host addresses, kept coherent by the same flushes. Null: none.
   void set_windows(ShadowWindows* windows) { windows_ = windows; }

@@ -24,8 +24,8 @@ std::string type(EscapeKeys& keys, std::string_view text) {
       case EscapeKeys::Action::Help:
         result += "<help>";
         break;
-      case EscapeKeys::Action::Unavailable:
-        result += "<unavailable>";
+      case EscapeKeys::Action::Monitor:
+        result += "<monitor>";
         break;
     }
   }
@@ -40,7 +40,7 @@ TEST(EscapeKeys, OrdinaryKeysAreTheGuests) {
 TEST(EscapeKeys, CtrlAAndALetter) {
   EscapeKeys keys;
   EXPECT_EQ(type(keys, "a\x01xb"), "a<quit>b");
-  EXPECT_EQ(type(keys, "\x01X\x01h\x01?\x01\x63"), "<quit><help><help><unavailable>");
+  EXPECT_EQ(type(keys, "\x01X\x01h\x01?\x01\x63"), "<quit><help><help><monitor>");
   EXPECT_EQ(type(keys, "\x01zok"), "ok");
 }
 

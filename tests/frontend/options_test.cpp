@@ -224,12 +224,12 @@ TEST(Options, Help) {
 TEST(Options, WhereGdbConnects) {
   EXPECT_FALSE(run({}).gdb);
   EXPECT_FALSE(run({"-gdb", "none"}).gdb);
-  const GdbEndpoint usual{.kind = GdbEndpoint::Kind::Tcp, .host = "", .port = "1234", .path = "", .arch = {}};
+  const GdbEndpoint usual{.socket = {.kind = StreamEndpoint::Kind::Tcp, .host = "", .port = "1234", .path = ""}, .arch = {}};
   EXPECT_EQ(run({"-s"}).gdb, usual);
   EXPECT_EQ(run({"-gdb", "tcp::1234"}).gdb, usual);
-  EXPECT_EQ(run({"-gdb", "tcp:[::1]:99"}).gdb->host, "::1");
-  EXPECT_EQ(run({"-gdb", "tcp:localhost:99"}).gdb->port, "99");
-  EXPECT_EQ(run({"-gdb", "unix:/tmp/a,,b,server=on,wait=off"}).gdb->path, "/tmp/a,b");
+  EXPECT_EQ(run({"-gdb", "tcp:[::1]:99"}).gdb->socket.host, "::1");
+  EXPECT_EQ(run({"-gdb", "tcp:localhost:99"}).gdb->socket.port, "99");
+  EXPECT_EQ(run({"-gdb", "unix:/tmp/a,,b,server=on,wait=off"}).gdb->socket.path, "/tmp/a,b");
   EXPECT_EQ(run({"-gdb", "tcp::1,arch=i386"}).gdb->arch, GdbArch::I386);
   EXPECT_FALSE(run({"-s"}).paused);
   EXPECT_TRUE(run({"-s", "-S"}).paused);
@@ -238,6 +238,28 @@ TEST(Options, WhereGdbConnects) {
     expect_named(run_refusal({"-gdb", wrong}), "-gdb");
   }
   expect_named(run_refusal({"-S"}), "-S");
+}
+
+TEST(Options, WhereCommandsComeFrom) {
+  EXPECT_FALSE(run({}).monitor);
+  EXPECT_FALSE(run({"-monitor", "none"}).monitor);
+  EXPECT_TRUE(run({"-serial", "null", "-monitor", "stdio"}).monitor->stdio);
+  const auto old = run({"-monitor", "unix:/tmp/m,server,nowait"}).monitor;
+  EXPECT_EQ(old->socket.path, "/tmp/m");
+  EXPECT_EQ(run({"-qmp", "tcp:localhost:4444,server=on,wait=off"}).qmp->socket.port, "4444");
+  expect_named(run_refusal({"-qmp", "stdio"}), "-qmp");
+  expect_named(run_refusal({"-monitor", "pty"}), "-monitor");
+  expect_named(run_refusal({"-monitor", "stdio"}), "-monitor");
+  EXPECT_TRUE(run({"-S", "-monitor", "tcp::0"}).paused);
+}
+
+TEST(Options, Screen) {
+  EXPECT_TRUE(run({}).vga);
+  EXPECT_FALSE(run({"-vga", "none"}).vga);
+  expect_named(run_refusal({"-vga", "cirrus"}), "-vga");
+  EXPECT_TRUE(run({}).serial_console) << "there is no window";
+  EXPECT_FALSE(run({"-display", "none"}).serial_console);
+  EXPECT_TRUE(run({"-display", "none", "-nographic"}).serial_console);
 }
 
 TEST(Options, Drives) {

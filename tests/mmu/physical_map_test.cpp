@@ -1,10 +1,13 @@
 #include "mmu/physical_map.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <optional>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 namespace penumbra {
@@ -226,6 +229,50 @@ TEST(PhysicalMap, IsRamLooksAtEveryByte) {
   EXPECT_FALSE(map.is_ram({uint64_t{1} << 32}, kMiB + 1));
   EXPECT_FALSE(map.is_ram({~uint64_t{0}}, 2));
   EXPECT_FALSE(map.is_ram({0x1000}, ~uint64_t{0}));
+}
+
+TEST(PhysicalMapDeviceRam, IsMemoryWhereItWasPlacedAndTellsOfWrites) {
+  PhysicalMap map(uint64_t{4} << 20);
+  std::atomic<bool> written{false};
+  const auto region = map.add_pci_ram(2 * kPageSize, written, "frame buffer");
+  const PhysAddr place{0xfd00'0000};
+  EXPECT_EQ(map.page(place).kind, PhysicalMap::PageKind::Unclaimed);
+  map.place(region, place);
+  const PhysicalMap::Page page = map.page(place + kPageSize);
+  EXPECT_EQ(page.kind, PhysicalMap::PageKind::Ram);
+  EXPECT_EQ(page.written, &written);
+  EXPECT_EQ(page.host, reinterpret_cast<HostPtr>(map.device_ram(region).data()) + kPageSize);
+  EXPECT_TRUE(map.is_ram(place, 2 * kPageSize));
+  // The same bytes through the file, which shadow windows map.
+  std::byte stored{};
+  map.write(place + (kPageSize + 7), 1, 0x5a);
+  ASSERT_EQ(pread(map.ram_fd(), &stored, 1, static_cast<off_t>(map.ram_offset(page.host) + 7)), 1);
+  EXPECT_EQ(stored, std::byte{0x5a});
+  EXPECT_TRUE(written);
+
+  std::pair<uint64_t, uint64_t> told;
+  map.set_watch_listener([&](PageFrame first, uint64_t frames) { told = {first.number, frames}; });
+  map.watch_writes(region);
+  EXPECT_FALSE(written);
+  EXPECT_EQ(told, (std::pair<uint64_t, uint64_t>{0xfd000, 2}));
+  map.read(place, 8);
+  EXPECT_FALSE(written);
+  const std::byte bytes[2]{};
+  map.write_bytes(place, bytes);
+  EXPECT_TRUE(written);
+  EXPECT_THROW(map.add_pci_ram(PhysicalMap::kDeviceRamLimit, written, "more"), std::runtime_error);
+}
+
+TEST(PhysicalMapDeviceRam, RomOnPciIsNowhereUntilPlaced) {
+  PhysicalMap map(uint64_t{4} << 20);
+  const std::vector<std::byte> image(kPageSize, std::byte{0x55});
+  const auto region = map.add_pci_rom(image);
+  map.place(region, PhysAddr{0xfe00'0000});
+  EXPECT_EQ(map.read(PhysAddr{0xfe00'0000}, 1), 0x55u);
+  map.write(PhysAddr{0xfe00'0000}, 1, 0);
+  EXPECT_EQ(map.read(PhysAddr{0xfe00'0000}, 1), 0x55u);
+  map.place(region, std::nullopt);
+  EXPECT_EQ(map.read(PhysAddr{0xfe00'0000}, 1), 0xffu);
 }
 
 }  // namespace

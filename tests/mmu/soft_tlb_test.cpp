@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <random>
 #include <vector>
 
@@ -52,6 +53,24 @@ TEST_F(SoftTlbTest, RomIsNeverWritable) {
   fill(kOne, page(0xfffff000));
   EXPECT_TRUE(hit(kOne));
   EXPECT_FALSE(write_hit(kOne));
+}
+
+TEST_F(SoftTlbTest, WatchedMemoryIsWrittenDirectlyUntilItIsWatchedAgain) {
+  std::atomic<bool> written{false};
+  const auto region = map_.add_pci_ram(4 * kPageSize, written, "frame buffer");
+  map_.place(region, PhysAddr{0xfd00'0000});
+  map_.set_watch_listener([this](PageFrame first, uint64_t frames) { tlb_.stop_writes_to_range(first, frames); });
+  fill(kOne, page(0xfd00'3000));
+  fill(kTwo, page(0x5000));
+  EXPECT_TRUE(write_hit(kOne));
+  EXPECT_TRUE(written) << "nobody is told of the writes";
+  map_.watch_writes(region);
+  EXPECT_FALSE(write_hit(kOne));
+  EXPECT_TRUE(hit(kOne));
+  EXPECT_TRUE(write_hit(kTwo));
+  EXPECT_FALSE(written);
+  fill(kOne, page(0xfd00'3000));
+  EXPECT_TRUE(write_hit(kOne) && written);
 }
 
 TEST_F(SoftTlbTest, PagesWithCodeAreNotWrittenDirectly) {
