@@ -90,7 +90,7 @@ class Machine final : public MachineControl {
   void set_debugger(Debugger* debugger) { debugger_ = debugger; }
   void pause();
   void resume();
-  bool paused() const { return paused_; }
+  bool paused() const { return paused_; }  // any thread
   // Runs one instruction without taking interrupts, and more as long as their linear address is in
   // [begin, begin + bytes), then pauses and tells the debugger. A halted vCPU waits for its interrupt.
   void step(LinearAddr begin, uint64_t bytes);
@@ -149,7 +149,7 @@ class Machine final : public MachineControl {
   Times times_;
 
   Debugger* debugger_ = nullptr;
-  bool paused_ = false;
+  std::atomic<bool> paused_{false};
   uint64_t paused_tsc_ = 0;
   uint32_t held_attention_ = 0;  // for interrupts that wait until guest code runs freely
   struct Range {

@@ -42,8 +42,9 @@ class RunReader {
     if (set_.contains("m")) options.ram_bytes = parse_memory_size(words.memory);
     if (set_.contains("smp")) check_processors(words.processors);
     if (set_.contains("rtc")) options.local_time = rtc_is_local(words.rtc);
-    if (set_.contains("display")) only("-display", words.display, "none");
+    if (set_.contains("display")) options.display = display_named(words.display);
     if (set_.contains("vga")) options.vga = vga_is_there(words.vga);
+    if (options.display.kind != DisplayOptions::Kind::None && !options.vga) refuse("-display {}: there is no VGA", words.display);
     options.serial_console = words.nographic || !set_.contains("display");
     if (set_.contains("monitor")) options.monitor = monitor_endpoint("-monitor", words.monitor);
     if (set_.contains("qmp")) options.qmp = monitor_endpoint("-qmp", words.qmp);
@@ -102,10 +103,6 @@ class RunReader {
   std::map<std::string, bool, std::less<>> set_;  // options that were given
 
  private:
-  static void only(std::string_view option, std::string_view value, std::string_view known) {
-    if (value != known) refuse("{} {}: only '{}' is there", option, value, known);
-  }
-
   // "1", "cpus=1", "1,cores=1,threads=1": all counts must be 1.
   static void check_processors(const std::string& text) {
     Properties properties("-smp", text);
@@ -234,6 +231,26 @@ class RunReader {
     if (const auto menu = properties.take("menu")) options.boot_menu = on_off("-boot " + text, "menu", *menu);
     if (const auto strict = properties.take("strict")) on_off("-boot " + text, "strict", *strict);
     properties.done();
+  }
+
+  // "none", "sdl", "vnc=HOST:N", as QEMU spells it.
+  static DisplayOptions display_named(const std::string& text) {
+    using enum DisplayOptions::Kind;
+    DisplayOptions display;
+    if (text == "none") return display;
+    if (text == "sdl") {
+      display.kind = Sdl;
+      return display;
+    }
+    const size_t colon = text.rfind(':');
+    if (!text.starts_with("vnc=") || colon == std::string::npos) refuse("-display {}: not one of none, sdl, vnc=:N", text);
+    display.kind = Vnc;
+    display.host = text.substr(4, colon - 4);
+    const auto number = parse_number(std::string_view(text).substr(colon + 1));
+    constexpr unsigned kMostDisplays = 59636;  // 65535 - 5900 and 0
+    if (colon + 1 == text.size() || !number || *number >= kMostDisplays) refuse("-display {}: no such display number", text);
+    display.number = static_cast<unsigned>(*number);
+    return display;
   }
 
   static bool vga_is_there(std::string_view name) {
@@ -512,7 +529,7 @@ Command parse_run(std::span<const char* const> arguments) {
   word("debugcon", words.debug_console, "debug console at port E9: file:PATH, stdio");
   app.add_flag("--no-reboot", words.no_reboot, "a reset or triple fault ends the machine");
   word("rtc", words.rtc, "base=utc or base=localtime");
-  word("display", words.display, "none");
+  word("display", words.display, "none, sdl, vnc=:N or vnc=ADDRESS:N (none)");
   word("vga", words.vga, "std or none (std)");
   word("monitor", words.monitor, "where to take commands: tcp::PORT, tcp:HOST:PORT, unix:PATH, stdio or none");
   word("qmp", words.qmp, "the same in JSON: tcp::PORT, tcp:HOST:PORT or unix:PATH");

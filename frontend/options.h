@@ -31,6 +31,14 @@ struct MonitorEndpoint {
   StreamEndpoint socket;
 };
 
+// -display
+struct DisplayOptions {
+  enum class Kind : uint8_t { None, Sdl, Vnc };
+  Kind kind = Kind::None;
+  std::string host;     // Vnc: an address; empty for the loopback interface
+  unsigned number = 0;  // Vnc: of the display; its port is 5900 + number
+};
+
 struct DriveOptions {
   enum class Interface : uint8_t { Ide, Virtio, None };
   Interface interface = Interface::Ide;
@@ -67,6 +75,7 @@ struct RunOptions {
   std::optional<DebugExit> debug_exit;
 
   bool vga = true;
+  DisplayOptions display;
   bool serial_console = true;  // firmware talks to COM1, too
   std::optional<MonitorEndpoint> monitor, qmp;
   std::optional<GdbEndpoint> gdb;

@@ -155,6 +155,19 @@ void PcMachine::open_drives() {
   }
 }
 
+std::unique_ptr<Display> PcMachine::make_display() {
+  const DisplayOptions& display = options_.display;
+  switch (display.kind) {
+    case DisplayOptions::Kind::Sdl:
+      return make_sdl_display(*machine_, *board_);
+    case DisplayOptions::Kind::Vnc:
+      return make_vnc_display(*machine_, *board_, display.host, display.number);
+    case DisplayOptions::Kind::None:
+      break;
+  }
+  return nullptr;
+}
+
 void PcMachine::open_trace() {
   if (options_.trace_topics == 0) return;
   std::FILE* file = stderr;

@@ -12,6 +12,7 @@
 #include "core/trace_log.h"
 #include "devices/pc_board.h"
 #include "frontend/boot.h"
+#include "frontend/display.h"
 #include "frontend/key_typer.h"
 #include "frontend/monitor.h"
 #include "frontend/options.h"
@@ -35,6 +36,8 @@ class PcMachine : private EventListener {
 
   Machine& machine() { return *machine_; }
   const jit::Translator& translator() const { return *translator_; }
+  // A window or viewers, as the options ask; null: none. Throws UserError.
+  std::unique_ptr<Display> make_display();
   // For monitors; `event` is for the caller to set.
   MonitorActions& monitor_actions() { return actions_; }
   // Of the serial port that has the terminal; null: none has.

@@ -104,6 +104,7 @@ int run(const RunOptions& options, std::chrono::steady_clock::time_point began) 
     ExitReason reason;
     {
       const ControlThread control(machine, signals, pc.input(), takes_commands ? &console : nullptr);
+      const std::unique_ptr<Display> display = pc.make_display();
       machine.reset();
       if (options.paused) machine.pause();
       if (gdb) gdb->start();

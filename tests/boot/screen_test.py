@@ -15,7 +15,7 @@ BARE = ("-m", "64M", "-serial", "null")
 MODES = {
     0x03: "80 columns", 0x04: "CGA, 4 colours", 0x06: "CGA, 2 colours", 0x0D: "320 by 200, 16 colours",
     0x10: "640 by 350, 16 colours", 0x12: "640 by 480, 16 colours", 0x13: "320 by 200, 256 colours",
-    0x101: "VBE, 8 bits", 0x102: "VBE, 4 planes", 0x111: "VBE, 16 bits", 0x112: "VBE, 24 bits", 0x4110: "VBE, 15 bits, linear",
+    0x101: "VBE, 8 bits", 0x111: "VBE, 16 bits", 0x112: "VBE, 24 bits", 0x4110: "VBE, 15 bits, linear",
 }
 
 

@@ -262,6 +262,21 @@ TEST(Options, Screen) {
   EXPECT_TRUE(run({"-display", "none", "-nographic"}).serial_console);
 }
 
+TEST(Options, Displays) {
+  using enum DisplayOptions::Kind;
+  EXPECT_EQ(run({}).display.kind, None);
+  EXPECT_EQ(run({"-display", "none"}).display.kind, None);
+  EXPECT_EQ(run({"-display", "sdl"}).display.kind, Sdl);
+  const DisplayOptions vnc = run({"-display", "vnc=127.0.0.1:12"}).display;
+  EXPECT_EQ(vnc.kind, Vnc);
+  EXPECT_EQ(vnc.host, "127.0.0.1");
+  EXPECT_EQ(vnc.number, 12u);
+  for (const char* wrong : {"", "gtk", "vnc=", "vnc=:", "vnc=:x", "vnc=:70000"}) {
+    expect_named(run_refusal({"-display", wrong}), "-display");
+  }
+  expect_named(run_refusal({"-vga", "none", "-display", "sdl"}), "-display");
+}
+
 TEST(Options, Drives) {
   const RunOptions options = run({"-hda", "a.img", "-drive", "file=b.img,format=raw,cache=none,snapshot=on,serial=S",
                                           "-cdrom", "c.iso", "-drive", "if=none,id=x,file=d,,1.img,readonly=on,discard=unmap"});

@@ -10,11 +10,6 @@
         mov ax, 0x4f02
         mov bx, MODE
         int 0x10
-%else
-        mov ax, MODE
-        int 0x10
-%endif
-%if MODE >= 0x100 && MODE != 0x102     ; that one has planes
         mov ax, 0xa000
         mov es, ax
         xor di, di
@@ -25,6 +20,8 @@
         stosw
         loop .fill
 %else
+        mov ax, MODE
+        int 0x10
         xor cx, cx                      ; column and row
 .next:
         mov dx, cx

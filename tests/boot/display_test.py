@@ -1,0 +1,141 @@
+"""Windows and viewers: -display vnc and -display sdl."""
+
+import os
+import pathlib
+import socket
+import struct
+import tempfile
+import time
+import unittest
+
+import machine
+import monitor
+
+BARE = ("-m", "64M", "-serial", "null")
+NUMBER = 4000 + os.getpid() % 20000
+
+
+class Viewer:
+    """The least of RFB (RFC 6143): no security, raw rectangles."""
+
+    def __init__(self, port):
+        deadline = time.monotonic() + 20 * machine.PATIENCE
+        while True:
+            try:
+                self.socket = socket.create_connection(("127.0.0.1", port), 20 * machine.PATIENCE)
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+        assert self.read(12).startswith(b"RFB 003.")
+        self.socket.sendall(b"RFB 003.008\n")
+        kinds = self.read(self.read(1)[0])
+        assert 1 in kinds, kinds
+        self.socket.sendall(b"\1")
+        assert self.read(4) == bytes(4)
+        self.socket.sendall(b"\1")
+        self.size = struct.unpack(">HH", self.read(4))
+        pixel_format = self.read(16)
+        assert pixel_format[0] == 32 and pixel_format[10:13] == bytes((16, 8, 0)), pixel_format
+        self.read(struct.unpack(">I", self.read(4))[0])
+        new_size = -223
+        self.socket.sendall(struct.pack(">BxHii", 2, 2, 0, new_size))
+        self.lines = {}
+
+    def read(self, count):
+        data = b""
+        while len(data) < count:
+            more = self.socket.recv(count - len(data))
+            if not more:
+                raise AssertionError("the server went away")
+            data += more
+        return data
+
+    def update(self, incremental):
+        """Asks for what changed and takes it in; the rectangles' count."""
+        self.socket.sendall(struct.pack(">BBHHHH", 3, incremental, 0, 0, *self.size))
+        while True:
+            kind = self.read(1)[0]
+            if kind == 0:
+                break
+            assert kind == 2, kind  # bell
+        (count,) = struct.unpack(">xH", self.read(3))
+        for _ in range(count):
+            x, y, width, height, encoding = struct.unpack(">HHHHi", self.read(12))
+            if encoding == -223:
+                self.size = width, height
+                self.lines = {}
+                continue
+            assert encoding == 0, encoding
+            for row in range(y, y + height):
+                line = self.lines.setdefault(row, bytearray(self.size[0] * 4))
+                line[4 * x : 4 * (x + width)] = self.read(4 * width)
+        return count
+
+    def picture(self):
+        rows = b"".join(bytes(self.lines.get(y, bytes(self.size[0] * 4))) for y in range(self.size[1]))
+        colors = bytearray(self.size[0] * self.size[1] * 3)
+        colors[0::3], colors[1::3], colors[2::3] = rows[2::4], rows[1::4], rows[0::4]
+        return *self.size, bytes(colors)
+
+    def key(self, symbol):
+        for down in (1, 0):
+            self.socket.sendall(struct.pack(">BBxxI", 4, down, symbol))
+
+
+@unittest.skipUnless(machine.IS_PENUMBRA, "QEMU's monitor tells no text")
+class Displays(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def test_vnc_shows_the_screen_and_types(self):
+        options = ("-display", f"vnc=:{NUMBER}", "-boot", "menu=on")
+        with monitor.Vmm(self.folder, *BARE, *options, graphics=False) as vmm:
+            viewer = Viewer(5900 + NUMBER)
+            vmm.wait_screen("Press ESC")
+            escape = 0xFF1B
+            viewer.key(escape)
+            vmm.wait_screen("Select boot device")
+            deadline = time.monotonic() + 20 * machine.PATIENCE
+            viewer.update(0)
+            while True:
+                vmm.qmp("screendump", filename=str(self.folder / "screen.ppm"))
+                width, height, wanted = monitor.read_ppm(self.folder / "screen.ppm")
+                shown = viewer.picture()
+                cursor = 9 * 2 * 3
+                if shown[:2] == (width, height) and sum(a != b for a, b in zip(shown[2], wanted)) <= cursor:
+                    break
+                self.assertLess(time.monotonic(), deadline, "the viewer has another picture")
+                viewer.update(1)
+
+    def test_vnc_port_in_use_is_one_line(self):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            if port < 5900:
+                self.skipTest("the host gave a low port")
+            command = machine.command_line(*BARE, "-display", f"vnc=:{port - 5900}")
+            status, _, errors = machine.run(command, 20)
+        self.assertEqual(status, 2)
+        self.assertEqual(errors.count("\n"), 1, errors)
+        self.assertIn("-display vnc", errors)
+
+    def test_window_opens_and_closes(self):
+        os.environ["SDL_VIDEODRIVER"] = "dummy"
+        self.addCleanup(os.environ.pop, "SDL_VIDEODRIVER")
+        with monitor.Vmm(self.folder, *BARE, "-display", "sdl", graphics=False) as vmm:
+            vmm.wait_screen("No bootable device")
+            vmm.monitor("stop")
+            vmm.monitor("cont")
+            vmm.monitor.socket.sendall(b"quit\n")
+            self.assertEqual(vmm.wait(), 0)
+
+    def test_no_window_is_one_line(self):
+        environment = {**os.environ, "SDL_VIDEODRIVER": "x11", "DISPLAY": ":4711"}
+        status, _, errors = machine.run(machine.command_line(*BARE, "-display", "sdl"), 20, env=environment)
+        self.assertEqual(status, 2)
+        self.assertIn("-display sdl", errors)
