@@ -111,7 +111,9 @@ class Qcow2Test : public testing::Test {
           // Each byte stays or is zero.
           const Bytes now = read(image, offset, bytes);
           for (size_t j = 0; j < bytes; j++) {
-            if (now[j] != std::byte{0}) ASSERT_EQ(now[j], at[static_cast<ptrdiff_t>(j)]);
+            if (now[j] != std::byte{0}) {
+              ASSERT_EQ(now[j], at[static_cast<ptrdiff_t>(j)]);
+            }
           }
           std::ranges::copy(now, at);
           break;
@@ -120,7 +122,9 @@ class Qcow2Test : public testing::Test {
           ASSERT_EQ(read(image, offset, bytes), Bytes(at, at + static_cast<ptrdiff_t>(bytes)));
           break;
         case 3:
-          if (random() % 8 == 0) ASSERT_EQ(image.flush(), 0);
+          if (random() % 8 == 0) {
+            ASSERT_EQ(image.flush(), 0);
+          }
           break;
         default: {
           const Bytes data = pattern(random(), bytes);
