@@ -117,7 +117,8 @@ class BlockTranslator {
   // --- emit_window.cpp
   struct WindowCheck {
     asmjit::Label other, selected;
-    x86::Gp base;
+    std::optional<x86::Gp> base;  // of a constant address, none
+    uint64_t address;
     WindowSite* site;
     FlagHome flags;
     uint16_t guest;
@@ -132,18 +133,22 @@ class BlockTranslator {
     int64_t drift = 0;  // what the block has added to the register since
   };
   static constexpr int kNothingHeld = -1;
+  static constexpr unsigned kConstant = 16;  // stands for a register that all constant addresses have as their base
   bool is_windowed(const MemoryAccess& access) const;
   std::optional<x86::Mem> flat_operand(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn,
                                        const MemoryAccess& access) const;
   void emit_window_operand(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn,
                            const MemoryAccess& access);
   void emit_window_by_register(unsigned gpr, int32_t displacement, const MemoryAccess& access);
-  // The delta of what the register (in `base`) points to, into kHostAddend; `store`: into WindowState::kept too.
-  void emit_window_delta(unsigned gpr, const x86::Gp& base, bool store);
+  void emit_window_at_constant(uint64_t address, const MemoryAccess& access);
+  // The delta of what the register (in `base`, or none for kConstant) points to, into kHostAddend; `store`: into
+  // WindowState::kept too.
+  void emit_window_delta(unsigned gpr, const std::optional<x86::Gp>& base, bool store);
   void emit_window_at_linear(const MemoryAccess& access);
-  void emit_window_lookup(const x86::Gp& base);
+  void emit_window_lookup(const std::optional<x86::Gp>& base, uint64_t address);
   bool may_clobber_flags() const;
-  void emit_window_check(const x86::Gp& base, uint64_t hint);
+  // `address`: if there is no base, the address; else one that may be in the same region.
+  void emit_window_check(const std::optional<x86::Gp>& base, uint64_t address);
   void emit_window_out_of_line(const WindowCheck& check);
   x86::Mem kept_field(int home) const;
   void forget_kept_deltas();
@@ -266,6 +271,7 @@ class BlockTranslator {
   WindowUse window_use_;
   int16_t stack_step_ = 0;  // the guest's RSP is the host's and this
   std::array<KeptDelta, WindowState::kKept> kept_{};  // by guest register
+  uint64_t constant_ = 0;                             // kept_[kConstant] is of its region
   int held_ = kNothingHeld;                           // home of the delta in kHostAddend
   std::vector<WindowCheck> window_checks_;
   std::vector<SideExit> side_exits_;

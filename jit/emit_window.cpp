@@ -24,6 +24,20 @@ constexpr size_t window_offset(size_t field) {
   return offsetof(VcpuState, windows) + field;
 }
 
+constexpr int64_t kFarthest = int64_t{1} << 30;
+
+bool is_near(uint64_t address, uint64_t other) {
+  return address - other + kFarthest <= 2 * kFarthest;
+}
+
+// The offset that the operand names without any general-purpose register.
+std::optional<uint64_t> constant_address(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn) {
+  const bool from_rip = mem.base == ZYDIS_REGISTER_RIP || mem.base == ZYDIS_REGISTER_EIP;
+  if (!from_rip && (mem.base != ZYDIS_REGISTER_NONE || mem.index != ZYDIS_REGISTER_NONE)) return std::nullopt;
+  const uint64_t address = static_cast<uint64_t>(mem.disp.has_displacement ? mem.disp.value : 0) + (from_rip ? insn.next_rip() : 0);
+  return insn.zydis.address_width == 64 ? address : address & 0xffff'ffff;
+}
+
 }  // namespace
 
 // What an instruction adds to `bits` of a register, if that is all it does with it.
@@ -111,6 +125,9 @@ void BlockTranslator::emit_window_operand(const ZydisDecodedOperandMem& mem, con
     const int64_t displacement = displacement_of(mem);
     emit_window_by_register(gpr_number(mem.base), static_cast<int32_t>(displacement), access);
     return;
+  } else if (const auto address = constant_address(mem, insn); address && access.segment != kFs && access.segment != kGs) {
+    emit_window_at_constant(*address, access);
+    return;
   }
   emit_offset(mem, insn);
   emit_segment_base(access);
@@ -133,11 +150,32 @@ void BlockTranslator::emit_window_by_register(unsigned gpr, int32_t displacement
   operand_ = x86::ptr(base, kHostAddend, 0, displacement);
 }
 
-void BlockTranslator::emit_window_delta(unsigned gpr, const x86::Gp& base, bool store) {
-  if (may_clobber_flags()) {
-    emit_window_check(base, window_use_.hints ? window_use_.hints[gpr] : 0);
+void BlockTranslator::emit_window_at_constant(uint64_t address, const MemoryAccess& access) {
+  const KeptDelta& kept = kept_[kConstant];
+  const bool known = kept.known && (kept.stored || held_ == kept.home) && is_near(address, constant_);
+  record_access(access);
+  if (!known) {
+    constant_ = address;
+    emit_window_delta(kConstant, std::nullopt, used_again(kConstant));
+    record_access(access);
+  } else if (held_ != kept.home) {
+    a_.mov(kHostAddend, kept_field(kept.home));
+    held_ = kept.home;
+  }
+  if (const auto disp32 = static_cast<int32_t>(address); static_cast<uint64_t>(int64_t{disp32}) == address) {
+    operand_ = x86::ptr(kHostAddend, disp32);
   } else {
-    emit_window_lookup(base);
+    a_.mov(kLinear, asmjit::Imm(address));
+    operand_ = x86::ptr(kLinear, kHostAddend);
+  }
+}
+
+void BlockTranslator::emit_window_delta(unsigned gpr, const std::optional<x86::Gp>& base, bool store) {
+  const uint64_t address = !base ? constant_ : window_use_.hints ? window_use_.hints[gpr] : 0;
+  if (may_clobber_flags()) {
+    emit_window_check(base, address);
+  } else {
+    emit_window_lookup(base, address);
   }
   for (KeptDelta& other : kept_) {
     if (other.home == static_cast<int>(gpr)) other.known = false;
@@ -160,17 +198,21 @@ void BlockTranslator::emit_window_at_linear(const MemoryAccess& access) {
     emit_window_check(kLinear, 0);
     record_access(access);
   } else {
-    emit_window_lookup(kLinear);
+    emit_window_lookup(kLinear, 0);
   }
   operand_ = x86::ptr(kLinear, kHostAddend);
 }
 
 // The delta of the base's region into kHostAddend, without a comparison.
-void BlockTranslator::emit_window_lookup(const x86::Gp& base) {
+void BlockTranslator::emit_window_lookup(const std::optional<x86::Gp>& base, uint64_t address) {
   static_assert(ShadowWindows::kRegionShift == 32);
   a_.mov(kTemp, a_.state_field(window_offset(offsetof(WindowState, table)), 8));
-  a_.rorx(kHostAddend, base, ShadowWindows::kRegionShift);
-  a_.mov(kHostAddend.r32(), kHostAddend.r32());
+  if (base) {
+    a_.rorx(kHostAddend, *base, ShadowWindows::kRegionShift);
+    a_.mov(kHostAddend.r32(), kHostAddend.r32());
+  } else {
+    a_.mov(kHostAddend.r32(), asmjit::Imm(address >> ShadowWindows::kRegionShift));
+  }
   a_.mov(kHostAddend, x86::ptr(kTemp, kHostAddend, 3, 0, 8));
 }
 
@@ -179,22 +221,30 @@ bool BlockTranslator::may_clobber_flags() const {
 }
 
 // The delta of the base's region into kHostAddend. `hint`: an address that may be in that region.
-void BlockTranslator::emit_window_check(const x86::Gp& base, uint64_t hint) {
+void BlockTranslator::emit_window_check(const std::optional<x86::Gp>& base, uint64_t address) {
   give_up_flags(false);
   WindowSite* const site = arena_->make<WindowSite>({.block = block_});
   const WindowCheck check{a_.newLabel(),
                           a_.newLabel(),
                           base,
+                          address,
                           site,
                           flags_,
                           static_cast<uint16_t>(instructions_[current_].rip - key_.rip),
                           sites_.back().site_kind(),
                           stack_step_};
   window_checks_.push_back(check);
-  const WindowSlotFields fields = WindowSlotFields::of(hint >> ShadowWindows::kRegionShift, key_.mode);
-  a_.rorx(kHostAddend, base, ShadowWindows::kRegionShift);
-  a_.cmp(kHostAddend.r32(), a_.state_field(fields.tag, 4));
-  site->tag_offset = static_cast<uint32_t>(a_.offset()) - 4;
+  const uint64_t region = address >> ShadowWindows::kRegionShift;
+  const WindowSlotFields fields = WindowSlotFields::of(region, key_.mode);
+  if (base) {
+    a_.rorx(kHostAddend, *base, ShadowWindows::kRegionShift);
+    a_.cmp(kHostAddend.r32(), a_.state_field(fields.tag, 4));
+    site->tag_offset = static_cast<uint32_t>(a_.offset()) - 4;
+  } else {
+    const auto immediate = static_cast<int32_t>(region);
+    a_.long_().cmp(a_.state_field(fields.tag, 4), immediate);
+    site->tag_offset = static_cast<uint32_t>(a_.offset()) - 8;
+  }
   a_.long_().jne(check.other);
   site->jump_offset = static_cast<uint32_t>(a_.offset()) - 4;
   a_.mov(kHostAddend, a_.state_field(fields.delta, 8));
@@ -219,7 +269,11 @@ void BlockTranslator::emit_window_out_of_line(const WindowCheck& check) {
   flags_ = check.flags;
   stack_step_ = check.stack_step;
   a_.bind(check.other);
-  if (check.base.id() != kLinear.id()) a_.mov(kLinear, check.base);
+  if (!check.base) {
+    a_.mov(kLinear, asmjit::Imm(check.address));
+  } else if (check.base->id() != kLinear.id()) {
+    a_.mov(kLinear, *check.base);
+  }
   a_.mov(kTemp, asmjit::Imm(reinterpret_cast<uint64_t>(check.site)));
   a_.lea(kHostAddend, x86::ptr(check.selected));
   a_.jmp(asmjit::Imm(environment_.thunks->window_select));
@@ -228,7 +282,11 @@ void BlockTranslator::emit_window_out_of_line(const WindowCheck& check) {
   add_site(check.guest, check.kind);
   stack_step_ = 0;
   a_.mov(kTemp, a_.state_field(window_offset(offsetof(WindowState, table)), 8));
-  a_.mov(kHostAddend.r32(), kHostAddend.r32());
+  if (check.base) {
+    a_.mov(kHostAddend.r32(), kHostAddend.r32());
+  } else {
+    a_.mov(kHostAddend.r32(), asmjit::Imm(check.address >> ShadowWindows::kRegionShift));
+  }
   a_.mov(kHostAddend, x86::ptr(kTemp, kHostAddend, 3, 0, 8));
   a_.mov(kTemp, asmjit::Imm(ShadowWindows::kNoChunk));
   a_.cmp(kHostAddend, kTemp);
@@ -252,9 +310,11 @@ bool BlockTranslator::used_again(unsigned gpr) const {
     if (insn.row.action == Action::System) return false;
     for (unsigned j = 0; j < insn.zydis.operand_count; ++j) {
       const ZydisDecodedOperand& operand = insn.operands[j];
-      if (operand.type == ZYDIS_OPERAND_TYPE_MEMORY && operand.mem.base != ZYDIS_REGISTER_NONE &&
-          operand.mem.base != ZYDIS_REGISTER_RIP && operand.mem.base != ZYDIS_REGISTER_EIP &&
-          operand.mem.index == ZYDIS_REGISTER_NONE && gpr_number(operand.mem.base) == gpr) {
+      if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY) continue;
+      if (const auto address = constant_address(operand.mem, insn)) {
+        if (gpr == kConstant && is_near(*address, constant_)) return true;
+      } else if (operand.mem.base != ZYDIS_REGISTER_NONE && operand.mem.index == ZYDIS_REGISTER_NONE &&
+                 gpr_number(operand.mem.base) == gpr) {
         return true;
       }
     }
@@ -318,7 +378,6 @@ bool BlockTranslator::writes_gpr(const GuestInstruction& insn, unsigned gpr) {
 // After an instruction: which registers still are near the address that was checked.
 void BlockTranslator::follow_kept_deltas(const GuestInstruction& insn) {
   if (!block_->windows || !code64()) return;
-  constexpr int64_t kFarthest = int64_t{1} << 30;
   // With a displacement, ShadowWindows::kGuardBytes must hold both.
   static_assert(kFarthest + (int64_t{1} << 31) < static_cast<int64_t>(ShadowWindows::kGuardBytes));
   if (insn.zydis.mnemonic == ZYDIS_MNEMONIC_MOV && insn.operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
@@ -326,7 +385,7 @@ void BlockTranslator::follow_kept_deltas(const GuestInstruction& insn) {
     kept_[gpr_number(insn.operands[0].reg.value)] = kept_[gpr_number(insn.operands[1].reg.value)];
     return;
   }
-  for (unsigned gpr = 0; gpr < kept_.size(); ++gpr) {
+  for (unsigned gpr = 0; gpr < 16; ++gpr) {
     KeptDelta& kept = kept_[gpr];
     if (!kept.known || !writes_gpr(insn, gpr)) continue;
     const auto step = constant_step(insn, gpr, 64);

@@ -27,7 +27,7 @@ struct sigaction previous_actions[NSIG];
 constexpr int kGregs[] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
                           REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
 
-// What the base register of the host instruction at `pc` holds; its index is kHostAddend.
+// The address that kHostAddend is added to in the host instruction at `pc`, near enough.
 LinearAddr base_of_operand(uint64_t pc, const greg_t* regs) {
   ZydisDecoder decoder;
   ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
@@ -37,8 +37,11 @@ LinearAddr base_of_operand(uint64_t pc, const greg_t* regs) {
   const auto* code = reinterpret_cast<const void*>(pc);
   if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code, ZYDIS_MAX_INSTRUCTION_LENGTH, &insn, operands))) return {};
   for (unsigned i = 0; i < insn.operand_count; ++i) {
-    if (operands[i].type != ZYDIS_OPERAND_TYPE_MEMORY || operands[i].mem.index == ZYDIS_REGISTER_NONE) continue;
-    return {static_cast<uint64_t>(regs[kGregs[gpr_number(operands[i].mem.base)]])};
+    const ZydisDecodedOperandMem& mem = operands[i].mem;
+    if (operands[i].type != ZYDIS_OPERAND_TYPE_MEMORY || mem.base == ZYDIS_REGISTER_NONE) continue;
+    // kHostAddend is the index, or the base of a constant.
+    if (mem.index == ZYDIS_REGISTER_NONE) return {static_cast<uint64_t>(mem.disp.value)};
+    return {static_cast<uint64_t>(regs[kGregs[gpr_number(mem.base)]])};
   }
   return {};
 }

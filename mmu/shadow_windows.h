@@ -70,8 +70,8 @@ struct WindowState {
   const uint64_t* table = nullptr;  // by region; null: no windows
   uint64_t flat = 0;                // host address of linear address 0, for 16-bit and 32-bit code
 
-  // Deltas that a block keeps, by the register that they go with (jit/block_translator.h).
-  static constexpr unsigned kKept = 16;
+  // Deltas that a block keeps, by the register that they go with, and of its constant addresses (jit/block_translator.h).
+  static constexpr unsigned kKept = 17;
   std::array<uint64_t, kKept> kept{};
   uint64_t found = 0;  // result of helper::window_select
 

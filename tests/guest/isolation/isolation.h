@@ -159,11 +159,13 @@ static void probe(const struct copy* copy, uint64_t base, uint64_t index) {
   const bool store = form->flags & STORE;
   // The first access that may not be, or the last one.
   uint64_t address = 0, wrong_page = 0;
-  bool fault = false, not_canonical = false, either = false;
+  bool fault = false, not_canonical = false, either = false, offset_too = false;
   for (const char* access = form->accesses; *access && !fault; ++access) {
     address = address_of(copy, *access, base, index);
     for (unsigned i = 0; i < form->size; ++i) {
       const uint64_t at = sizeof(long) == 4 ? (uint32_t)(address + i) : address + i;
+      // AMD's processors look at the offset, too.
+      offset_too |= form->flags & SEGMENT && !is_canonical(at - copy->segment_base);
       if (!is_canonical(at)) {
         either = fault;
         fault = not_canonical = true;
@@ -198,7 +200,9 @@ static void probe(const struct copy* copy, uint64_t base, uint64_t index) {
   caught.error = caught.vector == END ? 0 : *(const unsigned long*)caught.frame;
 #endif
   caught.cr2 = read_cr2();
-  if (fault) {
+  if (offset_too && caught.vector == GP && caught.error == 0) {
+    ++faults;
+  } else if (fault) {
     ++faults;
     const bool right_page = caught.vector == PF && (caught.cr2 & ~0xffful) == (unsigned long)wrong_page;
     const bool right_general = caught.vector == (form->flags & STACK ? SS : GP) && caught.error == 0;
