@@ -5,11 +5,11 @@ namespace penumbra {
 MonitorServers::MonitorServers(Machine& machine, MonitorActions& actions, const RunOptions& options)
     : actions_(actions), monitor_(machine, actions), qmp_monitor_(machine, actions) {
   if (options.monitor && !options.monitor->stdio) {
-    server_ = std::make_unique<StreamServer>(machine.events(), options.monitor->socket, "-monitor");
+    server_ = std::make_unique<StreamServer>(machine.events(), options.monitor->socket, "-monitor", "a client of -monitor");
     session_ = std::make_unique<MonitorSession>(monitor_, [this](std::string_view text) { server_->send(text); });
   }
   if (options.qmp) {
-    qmp_server_ = std::make_unique<StreamServer>(machine.events(), options.qmp->socket, "-qmp");
+    qmp_server_ = std::make_unique<StreamServer>(machine.events(), options.qmp->socket, "-qmp", "a client of -qmp");
     qmp_session_ = std::make_unique<QmpSession>(machine, actions, qmp_monitor_,
                                                 [this](std::string_view text) { qmp_server_->send(text); });
     actions_.event = [this](std::string_view name) { qmp_session_->event(name); };

@@ -23,8 +23,8 @@ constexpr size_t kMostWaiting = size_t{16} << 20;
 
 }  // namespace
 
-StreamServer::StreamServer(EventQueue& events, const StreamEndpoint& endpoint, std::string_view option)
-    : events_(events), unix_path_(endpoint.path), listen_fd_(listen_on(endpoint, option, "a client of " + std::string(option))) {
+StreamServer::StreamServer(EventQueue& events, const StreamEndpoint& endpoint, std::string_view option, std::string_view who)
+    : events_(events), unix_path_(endpoint.path), listen_fd_(listen_on(endpoint, option, who)) {
   wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (wake_fd_ < 0) {
     close(listen_fd_);
@@ -78,18 +78,19 @@ void StreamServer::wake() {
 
 void StreamServer::serve() {
   while (!stop_.load()) {
-    bool sends, reads;
+    bool sends, reads, free;
     {
       const std::lock_guard lock(mutex_);
       sends = !outgoing_.empty();
       reads = incoming_.size() + outgoing_.size() < kMostWaiting;
+      free = client_fd_ < 0 && !closing_;
     }
     const bool connected = client_fd_ >= 0;
     const auto wanted = static_cast<short>((reads ? POLLIN : 0) | (sends ? POLLOUT : 0));
     pollfd fds[] = {
         {.fd = wake_fd_, .events = POLLIN, .revents = 0},
         // One client at a time: the next one waits in the queue of the socket.
-        {.fd = connected ? -1 : listen_fd_, .events = POLLIN, .revents = 0},
+        {.fd = free ? listen_fd_ : -1, .events = POLLIN, .revents = 0},
         {.fd = client_fd_, .events = wanted, .revents = 0},
     };
     if (poll(fds, std::size(fds), -1) <= 0) continue;
@@ -121,9 +122,13 @@ void StreamServer::accept_client() {
 void StreamServer::close_client() {
   close(client_fd_);
   client_fd_ = -1;
-  const std::lock_guard lock(mutex_);
-  connected_ = false;
-  outgoing_.clear();
+  {
+    const std::lock_guard lock(mutex_);
+    connected_ = false;
+    closing_ = true;
+    outgoing_.clear();
+  }
+  post();
 }
 
 void StreamServer::read_client() {
@@ -170,15 +175,23 @@ void StreamServer::post() {
 // What a client sent before it went away is done all the same, as with a script's "echo quit | nc".
 void StreamServer::deliver() {
   std::string bytes;
-  bool greet;
+  bool greet, close;
   {
     const std::lock_guard lock(mutex_);
     posted_ = false;
     greet = !std::exchange(greeted_, true);
+    close = closing_;
     bytes.swap(incoming_);
   }
   if (greet) session_->connected();
   if (!bytes.empty()) session_->received(bytes);
+  if (!close) return;
+  session_->closed();
+  {
+    const std::lock_guard lock(mutex_);
+    closing_ = false;
+  }
+  wake();
 }
 
 }  // namespace penumbra

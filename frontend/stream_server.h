@@ -18,12 +18,14 @@ class StreamSession {
   virtual ~StreamSession() = default;
   virtual void connected() = 0;
   virtual void received(std::string_view bytes) = 0;
+  virtual void closed() {}  // after all that the client sent, and before the next one connects
 };
 
 class StreamServer {
  public:
-  // Listens, but serves nobody before start(). Throws UserError when the address cannot be had.
-  StreamServer(EventQueue& events, const StreamEndpoint& endpoint, std::string_view option);
+  // Listens, but serves nobody before start(). `option` and `who`: see listen_on(). Throws UserError when the address cannot be
+  // had.
+  StreamServer(EventQueue& events, const StreamEndpoint& endpoint, std::string_view option, std::string_view who);
   ~StreamServer();
   StreamServer(const StreamServer&) = delete;
   StreamServer& operator=(const StreamServer&) = delete;
@@ -55,6 +57,7 @@ class StreamServer {
   std::mutex mutex_;
   bool connected_ = false;   // guarded by mutex_: there is a client
   bool greeted_ = false;     // guarded: the session knows of it
+  bool closing_ = false;     // guarded: the session does not know that it went
   bool posted_ = false;      // guarded: an event that delivers is on its way
   std::string incoming_;     // guarded
   std::string outgoing_;     // guarded

@@ -191,7 +191,7 @@ TEST(Options, RefusalsNameWhatIsWrong) {
   expect_named(run_refusal({"stray"}), "stray");
   expect_named(run_refusal({"-m"}), "-m");
   expect_named(run_refusal({"-nographic=yes"}), "-nographic");
-  expect_named(run_refusal({"-display", "sdl"}), "sdl");
+  expect_named(run_refusal({"-display", "window"}), "window");
   expect_named(refusal({"run", "-bios", "B", "-initrd", "I"}), "-initrd");
   expect_named(refusal({"run", "-bios", "B", "-append", "A"}), "-append");
   expect_named(refusal({"fly"}), "fly");
