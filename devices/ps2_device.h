@@ -29,6 +29,9 @@ class Ps2Device {
   virtual void load(const DeviceState& state);
 
  protected:
+  // Commands that both know.
+  static constexpr uint8_t kReadId = 0xf2, kEnable = 0xf4, kDisable = 0xf5, kSetDefaults = 0xf6, kResendCommand = 0xfe,
+                           kReset = 0xff;
   static constexpr uint8_t kAcknowledge = 0xfa, kSelfTestPassed = 0xaa, kResend = 0xfe;
   static constexpr size_t kRoom = 64;  // bytes: no answer or packet is ever cut
 

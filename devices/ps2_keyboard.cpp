@@ -10,17 +10,11 @@ enum Command : uint8_t {
   kSetLights = 0xed,
   kEcho = 0xee,
   kSelectSet = 0xf0,
-  kReadId = 0xf2,
   kSetTypematic = 0xf3,
-  kEnable = 0xf4,
-  kDisable = 0xf5,
-  kSetDefaults = 0xf6,
   kAllKeysFirst = 0xf7,  // to fah: what all keys of set 3 send
   kAllKeysLast = 0xfa,
   kOneKeyFirst = 0xfb,  // to fdh: with a key as parameter
   kOneKeyLast = 0xfd,
-  kResendCommand = 0xfe,
-  kReset = 0xff,
 };
 
 constexpr uint8_t kPrefix = 0xe0, kRelease = 0xf0, kExtended = 0x80;

@@ -17,13 +17,7 @@ enum Command : uint8_t {
   kEndWrap = 0xec,
   kBeginWrap = 0xee,
   kRemote = 0xf0,
-  kReadId = 0xf2,
   kSetRate = 0xf3,
-  kEnable = 0xf4,
-  kDisable = 0xf5,
-  kSetDefaults = 0xf6,
-  kResendCommand = 0xfe,
-  kReset = 0xff,
 };
 
 constexpr int kMostMovement = 255, kMostWheel = 7, kMostKept = 1 << 20;

@@ -12,6 +12,7 @@
 
 #include "frontend/key_typer.h"
 #include "frontend/page_tables.h"
+#include "frontend/parse_number.h"
 #include "frontend/screen.h"
 #include "frontend/state_dump.h"
 
@@ -27,19 +28,6 @@ std::string_view take_word(std::string_view& text) {
   const std::string_view word = text.substr(0, text.find_first_of(" \t"));
   text.remove_prefix(word.size());
   return word;
-}
-
-// Hexadecimal with 0x, decimal without.
-std::optional<uint64_t> number(std::string_view text) {
-  int base = 10;
-  if (text.starts_with("0x") || text.starts_with("0X")) {
-    base = 16;
-    text.remove_prefix(2);
-  }
-  uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, base);
-  if (error != std::errc() || end != text.data() + text.size() || text.empty()) return std::nullopt;
-  return value;
 }
 
 // As wide as the largest value, so that columns line up, as in QEMU.
@@ -172,7 +160,7 @@ std::string Monitor::quit(std::string_view) {
 std::string Monitor::send_keys(std::string_view arguments) {
   std::string_view names = take_word(arguments);
   const std::string_view time = take_word(arguments);
-  const auto hold = time.empty() ? std::optional<uint64_t>(100) : number(time);
+  const auto hold = time.empty() ? std::optional<uint64_t>(100) : parse_number(time);
   constexpr uint64_t kLongestHold = 60'000;
   if (names.empty() || !hold || *hold > kLongestHold) return "sendkey needs keys, and perhaps up to 60000 milliseconds\n";
   std::vector<KeyCode> keys;
@@ -220,7 +208,7 @@ std::string Monitor::info(std::string_view arguments) {
 }
 
 std::string Monitor::translate(std::string_view arguments) {
-  const auto address = number(take_word(arguments));
+  const auto address = parse_number(take_word(arguments));
   if (!address) return "gva2gpa needs an address\n";
   const auto physical = PageWalker(machine_.map()).probe(machine_.vcpu().paging_state(), {*address});
   return physical ? fmt::format("gpa: {:#x}\n", physical->value) : "Unmapped\n";
@@ -265,7 +253,7 @@ std::string Monitor::examine(std::string_view arguments, GuestMemory::Space spac
       }
     }
   }
-  const auto address = number(take_word(arguments));
+  const auto address = parse_number(take_word(arguments));
   if (!address) return "an address is missing\n";
   last_ = format;
   if (format.letter == 'i') return disassemble(space, *address, format.count);

@@ -3,8 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
-#include <cstdint>
 #include <functional>
 #include <map>
 #include <optional>
@@ -13,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "frontend/parse_number.h"
 #include "frontend/user_error.h"
 
 namespace penumbra {
@@ -23,18 +22,6 @@ std::vector<std::string> split_at_commas(std::string_view text);
 template <class... Arguments>
 [[noreturn]] void refuse(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
   throw UserError(fmt::format(format, std::forward<Arguments>(arguments)...));
-}
-
-inline std::optional<uint64_t> parse_number(std::string_view text) {
-  int base = 10;
-  if (text.starts_with("0x") || text.starts_with("0X")) {
-    base = 16;
-    text.remove_prefix(2);
-  }
-  uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, base);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
 }
 
 // "driver,key=value,key=value"; a comma within a value is written twice.

@@ -141,8 +141,9 @@ class BlockTranslator {
                            const MemoryAccess& access);
   void emit_window_by_register(unsigned gpr, int32_t displacement, const MemoryAccess& access);
   void emit_window_at_constant(uint64_t address, const MemoryAccess& access);
-  // The delta of what the register (in `base`, or none for kConstant) points to, into kHostAddend; `store`: into
-  // WindowState::kept too.
+  // The delta of what the register (in `base`, or none for kConstant) points to, into kHostAddend, by what is known of it.
+  void hold_window_delta(unsigned gpr, const std::optional<x86::Gp>& base, const MemoryAccess& access);
+  // The same, anew; `store`: into WindowState::kept too.
   void emit_window_delta(unsigned gpr, const std::optional<x86::Gp>& base, bool store);
   void emit_window_at_linear(const MemoryAccess& access);
   void emit_window_lookup(const std::optional<x86::Gp>& base, uint64_t address);

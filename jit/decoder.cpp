@@ -379,16 +379,19 @@ const ZydisDecodedOperand* GuestInstruction::memory_operand() const {
 bool GuestInstruction::stores_ahead(uint64_t reach) const {
   const ZydisDecodedOperand* operand = memory_operand();
   if (!operand || !(operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)) return false;
-  const ZydisDecodedOperandMem& mem = operand->mem;
-  uint64_t target = static_cast<uint64_t>(mem.disp.value);
-  if (mem.base == ZYDIS_REGISTER_RIP || mem.base == ZYDIS_REGISTER_EIP) {
-    target += next_rip();
-  } else if (mem.base != ZYDIS_REGISTER_NONE || mem.index != ZYDIS_REGISTER_NONE) {
-    return false;
-  }
-  if (zydis.address_width < 64) target &= (uint64_t{1} << zydis.address_width) - 1;
+  const auto target = constant_offset(operand->mem);
   const unsigned size = operand->size / 8;
-  return target + size - 1 - next_rip() < reach + size;
+  return target && *target + size - 1 - next_rip() < reach + size;
+}
+
+std::optional<uint64_t> GuestInstruction::constant_offset(const ZydisDecodedOperandMem& mem) const {
+  auto offset = static_cast<uint64_t>(mem.disp.value);
+  if (mem.base == ZYDIS_REGISTER_RIP || mem.base == ZYDIS_REGISTER_EIP) {
+    offset += next_rip();
+  } else if (mem.base != ZYDIS_REGISTER_NONE || mem.index != ZYDIS_REGISTER_NONE) {
+    return std::nullopt;
+  }
+  return zydis.address_width == 64 ? offset : offset & ((uint64_t{1} << zydis.address_width) - 1);
 }
 
 bool GuestInstruction::needs_alignment() const {
@@ -532,6 +535,11 @@ unsigned gpr_number(ZydisRegister reg) {
   return static_cast<unsigned>(ZydisRegisterGetId(reg));
 }
 
+std::optional<unsigned> base_gpr(const ZydisDecodedOperandMem& mem) {
+  if (mem.base == ZYDIS_REGISTER_NONE || mem.base == ZYDIS_REGISTER_RIP || mem.base == ZYDIS_REGISTER_EIP) return std::nullopt;
+  return gpr_number(mem.base);
+}
+
 bool is_high_byte(ZydisRegister reg) {
   return reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH;
 }
@@ -605,10 +613,10 @@ SystemInstruction make_system_instruction(const GuestInstruction& insn, SystemOp
   }
   if (const ZydisDecodedOperand* operand = insn.memory_operand()) {
     const ZydisDecodedOperandMem& mem = operand->mem;
-    if (mem.base == ZYDIS_REGISTER_RIP || mem.base == ZYDIS_REGISTER_EIP) {
-      out.base = SystemInstruction::kRipBase;
+    if (const auto base = base_gpr(mem)) {
+      out.base = *base;
     } else if (mem.base != ZYDIS_REGISTER_NONE) {
-      out.base = gpr_number(mem.base);
+      out.base = SystemInstruction::kRipBase;
     }
     if (mem.index != ZYDIS_REGISTER_NONE) {
       out.index = gpr_number(mem.index);

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -81,6 +82,8 @@ struct GuestInstruction {
   // Stores, at an address known from its bytes, into the `reach` bytes that follow it (CS and DS taken for the same).
   bool stores_ahead(uint64_t reach) const;
   const ZydisDecodedOperand* memory_operand() const;
+  // The offset that an operand names without any general-purpose register, if it does.
+  std::optional<uint64_t> constant_offset(const ZydisDecodedOperandMem& mem) const;
   // Raises #GP, before any page fault, when its memory operand is not at a multiple of the operand's size.
   bool needs_alignment() const;
   // Raises a pending x87 exception before anything else: x87 and MMX, but the FN instructions.
@@ -111,6 +114,8 @@ SystemInstruction make_system_instruction(const GuestInstruction& insn, SystemOp
 // Register number (REX included) of a general-purpose register operand; AH to BH give 4 to 7 like SPL to DIL.
 bool is_gpr(const ZydisDecodedOperand& operand);  // of any size
 unsigned gpr_number(ZydisRegister reg);
+// The general-purpose register that is an operand's base, if one is.
+std::optional<unsigned> base_gpr(const ZydisDecodedOperandMem& mem);
 bool is_high_byte(ZydisRegister reg);
 SegmentIndex segment_index(ZydisRegister reg);
 

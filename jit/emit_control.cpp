@@ -265,9 +265,8 @@ void BlockTranslator::plan_swaps() {
         used |= 1u << gpr_number(operand.reg.value);
         if (operand.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) written |= 1u << gpr_number(operand.reg.value);
       } else if (operand.type == ZYDIS_OPERAND_TYPE_MEMORY) {
-        for (const ZydisRegister reg : {operand.mem.base, operand.mem.index}) {
-          if (reg != ZYDIS_REGISTER_NONE && reg != ZYDIS_REGISTER_RIP && reg != ZYDIS_REGISTER_EIP) used |= 1u << gpr_number(reg);
-        }
+        if (const auto base = base_gpr(operand.mem)) used |= 1u << *base;
+        if (operand.mem.index != ZYDIS_REGISTER_NONE) used |= 1u << gpr_number(operand.mem.index);
       }
     }
   }

@@ -31,10 +31,7 @@ void BlockTranslator::set_gpr(unsigned gpr, const x86::Gp& from, unsigned bytes)
 // From the host's register.
 int64_t BlockTranslator::displacement_of(const ZydisDecodedOperandMem& mem) {
   const int64_t displacement = mem.disp.has_displacement ? mem.disp.value : 0;
-  if (mem.base == ZYDIS_REGISTER_NONE || mem.base == ZYDIS_REGISTER_RIP || mem.base == ZYDIS_REGISTER_EIP ||
-      gpr_number(mem.base) != kRsp) {
-    return displacement;
-  }
+  if (base_gpr(mem) != kRsp) return displacement;
   if (const int64_t sum = displacement + stack_step_; sum == static_cast<int32_t>(sum)) return sum;
   settle_stack();
   return displacement;
@@ -46,15 +43,13 @@ void BlockTranslator::emit_offset(const ZydisDecodedOperandMem& mem, const Guest
 }
 
 void BlockTranslator::emit_offset(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn, const x86::Gp& to) {
-  const bool has_base = mem.base != ZYDIS_REGISTER_NONE;
-  const bool has_index = mem.index != ZYDIS_REGISTER_NONE;
-  const bool from_rip = mem.base == ZYDIS_REGISTER_RIP || mem.base == ZYDIS_REGISTER_EIP;
-  const int64_t displacement = displacement_of(mem);
-  if (from_rip || (!has_base && !has_index)) {
-    const uint64_t address = static_cast<uint64_t>(displacement) + (from_rip ? insn.next_rip() : 0);
-    a_.mov(to, asmjit::Imm(to.size() == 8 ? address : address & 0xffff'ffff));
+  if (const auto offset = insn.constant_offset(mem)) {
+    a_.mov(to, asmjit::Imm(to.size() == 8 ? *offset : *offset & 0xffff'ffff));
     return;
   }
+  const bool has_base = mem.base != ZYDIS_REGISTER_NONE;
+  const bool has_index = mem.index != ZYDIS_REGISTER_NONE;
+  const int64_t displacement = displacement_of(mem);
   x86::Gp base, index;
   if (has_base) base = read_gpr(gpr_number(mem.base), kLinear);
   if (has_index) index = read_gpr(gpr_number(mem.index), kTemp);

@@ -193,8 +193,7 @@ void BlockTranslator::emit_pop(const GuestInstruction& insn) {
   }
   a_.mov(a_.scratch_field(Scratch::Operand), kTemp);
   ZydisDecodedOperandMem mem = operand.mem;
-  if (mem.base != ZYDIS_REGISTER_NONE && mem.base != ZYDIS_REGISTER_RIP && mem.base != ZYDIS_REGISTER_EIP &&
-      gpr_number(mem.base) == kRsp) {
+  if (base_gpr(mem) == kRsp) {
     // The address is computed with RSP as it is after the pop (SDM vol. 2, POP).
     mem.disp.value = (mem.disp.has_displacement ? mem.disp.value : 0) + bytes;
     mem.disp.has_displacement = true;

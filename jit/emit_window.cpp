@@ -30,14 +30,6 @@ bool is_near(uint64_t address, uint64_t other) {
   return address - other + kFarthest <= 2 * kFarthest;
 }
 
-// The offset that the operand names without any general-purpose register.
-std::optional<uint64_t> constant_address(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn) {
-  const bool from_rip = mem.base == ZYDIS_REGISTER_RIP || mem.base == ZYDIS_REGISTER_EIP;
-  if (!from_rip && (mem.base != ZYDIS_REGISTER_NONE || mem.index != ZYDIS_REGISTER_NONE)) return std::nullopt;
-  const uint64_t address = static_cast<uint64_t>(mem.disp.has_displacement ? mem.disp.value : 0) + (from_rip ? insn.next_rip() : 0);
-  return insn.zydis.address_width == 64 ? address : address & 0xffff'ffff;
-}
-
 }  // namespace
 
 // What an instruction adds to `bits` of a register, if that is all it does with it.
@@ -120,12 +112,11 @@ void BlockTranslator::emit_window_operand(const ZydisDecodedOperandMem& mem, con
       return;
     }
   } else if (access.segment != kFs && access.segment != kGs && insn.zydis.address_width == 64 &&
-             mem.base != ZYDIS_REGISTER_NONE && mem.base != ZYDIS_REGISTER_RIP &&
-             mem.index == ZYDIS_REGISTER_NONE) {
+             base_gpr(mem) && mem.index == ZYDIS_REGISTER_NONE) {
     const int64_t displacement = displacement_of(mem);
-    emit_window_by_register(gpr_number(mem.base), static_cast<int32_t>(displacement), access);
+    emit_window_by_register(*base_gpr(mem), static_cast<int32_t>(displacement), access);
     return;
-  } else if (const auto address = constant_address(mem, insn); address && access.segment != kFs && access.segment != kGs) {
+  } else if (const auto address = insn.constant_offset(mem); address && access.segment != kFs && access.segment != kGs) {
     emit_window_at_constant(*address, access);
     return;
   }
@@ -136,37 +127,34 @@ void BlockTranslator::emit_window_operand(const ZydisDecodedOperandMem& mem, con
 
 void BlockTranslator::emit_window_by_register(unsigned gpr, int32_t displacement,
                                               const MemoryAccess& access) {
-  const KeptDelta& kept = kept_[gpr];
-  const bool known = kept.known && (kept.stored || held_ == kept.home);
   const x86::Gp base = read_gpr(gpr, kLinear);
-  record_access(access);
-  if (!known) {
-    emit_window_delta(gpr, base, used_again(gpr));
-    record_access(access);
-  } else if (held_ != kept.home) {
-    a_.mov(kHostAddend, kept_field(kept.home));
-    held_ = kept.home;
-  }
+  hold_window_delta(gpr, base, access);
   operand_ = x86::ptr(base, kHostAddend, 0, displacement);
 }
 
 void BlockTranslator::emit_window_at_constant(uint64_t address, const MemoryAccess& access) {
-  const KeptDelta& kept = kept_[kConstant];
-  const bool known = kept.known && (kept.stored || held_ == kept.home) && is_near(address, constant_);
-  record_access(access);
-  if (!known) {
+  if (!kept_[kConstant].known || !is_near(address, constant_)) {
+    kept_[kConstant].known = false;
     constant_ = address;
-    emit_window_delta(kConstant, std::nullopt, used_again(kConstant));
-    record_access(access);
-  } else if (held_ != kept.home) {
-    a_.mov(kHostAddend, kept_field(kept.home));
-    held_ = kept.home;
   }
+  hold_window_delta(kConstant, std::nullopt, access);
   if (const auto disp32 = static_cast<int32_t>(address); static_cast<uint64_t>(int64_t{disp32}) == address) {
     operand_ = x86::ptr(kHostAddend, disp32);
   } else {
     a_.mov(kLinear, asmjit::Imm(address));
     operand_ = x86::ptr(kLinear, kHostAddend);
+  }
+}
+
+void BlockTranslator::hold_window_delta(unsigned gpr, const std::optional<x86::Gp>& base, const MemoryAccess& access) {
+  const KeptDelta& kept = kept_[gpr];
+  record_access(access);
+  if (!kept.known || (!kept.stored && held_ != kept.home)) {
+    emit_window_delta(gpr, base, used_again(gpr));
+    record_access(access);
+  } else if (held_ != kept.home) {
+    a_.mov(kHostAddend, kept_field(kept.home));
+    held_ = kept.home;
   }
 }
 
@@ -311,10 +299,9 @@ bool BlockTranslator::used_again(unsigned gpr) const {
     for (unsigned j = 0; j < insn.zydis.operand_count; ++j) {
       const ZydisDecodedOperand& operand = insn.operands[j];
       if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY) continue;
-      if (const auto address = constant_address(operand.mem, insn)) {
+      if (const auto address = insn.constant_offset(operand.mem)) {
         if (gpr == kConstant && is_near(*address, constant_)) return true;
-      } else if (operand.mem.base != ZYDIS_REGISTER_NONE && operand.mem.index == ZYDIS_REGISTER_NONE &&
-                 gpr_number(operand.mem.base) == gpr) {
+      } else if (operand.mem.index == ZYDIS_REGISTER_NONE && base_gpr(operand.mem) == gpr) {
         return true;
       }
     }
@@ -334,8 +321,7 @@ uint32_t BlockTranslator::carried_deltas() const {
     int64_t steps = 0;
     for (const GuestInstruction& insn : instructions_) {
       const ZydisDecodedOperand* const memory = insn.memory_operand();
-      if (memory && memory->mem.base != ZYDIS_REGISTER_NONE && memory->mem.base != ZYDIS_REGISTER_RIP &&
-          memory->mem.base != ZYDIS_REGISTER_EIP && gpr_number(memory->mem.base) == gpr &&
+      if (memory && base_gpr(memory->mem) == gpr &&
           memory->mem.index == ZYDIS_REGISTER_NONE && insn.zydis.address_width == 64 &&
           memory->mem.segment != ZYDIS_REGISTER_FS && memory->mem.segment != ZYDIS_REGISTER_GS) {
         accessed = true;
