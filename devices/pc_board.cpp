@@ -9,6 +9,8 @@
 #include "devices/ata_disk.h"
 #include "devices/atapi_cdrom.h"
 #include "devices/virtio_blk.h"
+#include "devices/virtio_net.h"
+#include "devices/virtio_rng.h"
 
 namespace penumbra {
 
@@ -190,6 +192,7 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
     const PcBoardOptions::VirtioDisk& disk = options.virtio_disks[i];
     add_virtio(io, map, "virtio_blk_" + std::to_string(i), std::make_unique<VirtioBlk>(map, *disk.medium, disk.serial));
   }
+  if (options.entropy) add_virtio(io, map, "virtio_rng", std::make_unique<VirtioRng>(map, std::move(options.entropy)));
   write_memory_sizes(map);
   write_boot_order(options.boot_order);
   describe_machine(map, options);
@@ -201,9 +204,9 @@ void PcBoard::add(IoBus& io, uint16_t first, uint16_t count, Device& chip, uint1
   chips_.push_back(&chip);
 }
 
-void PcBoard::add_virtio(IoBus& io, PhysicalMap& map, std::string name, std::unique_ptr<VirtioDevice> device) {
-  constexpr unsigned kFirstDevice = 3;  // 2 is the display's, as in QEMU's pc machine
-  const uint8_t address = PciBus::address(pci_.free_device(kFirstDevice), 0);
+void PcBoard::add_virtio(IoBus& io, PhysicalMap& map, std::string name, std::unique_ptr<VirtioDevice> device,
+                         std::optional<unsigned> place) {
+  const uint8_t address = PciBus::address(place ? *place : pci_.free_device(kFirstCard), 0);
   virtio_.push_back(std::make_unique<VirtioPci>(
       std::move(name), std::move(device), map, io, pci_.interrupt_line(address),
       [this, &map](uint64_t to, uint32_t data) { send_msi(map, to, data); }));
@@ -249,9 +252,15 @@ void PcBoard::attach_drives(const PcBoardOptions& options) {
 }
 
 void PcBoard::add_network_cards(VirtualClock& clock, IoBus& io, PhysicalMap& map, const PcBoardOptions& options) {
+  unsigned number = 0;
   for (const PcBoardOptions::NetworkCard& card : options.network_cards) {
+    const std::string suffix = "_" + std::to_string(number++);
+    if (card.model == PcBoardOptions::NetworkCard::Model::VirtioNet) {
+      add_virtio(io, map, "virtio_net" + suffix, std::make_unique<VirtioNet>(map, *card.network, card.address), card.place);
+      continue;
+    }
     const uint8_t place = PciBus::address(card.place ? *card.place : pci_.free_device(kFirstCard), 0);
-    cards_.push_back(std::make_unique<Ethernet82540em>("ethernet_82540em_" + std::to_string(cards_.size()), map, io, clock,
+    cards_.push_back(std::make_unique<Ethernet82540em>("ethernet_82540em" + suffix, map, io, clock,
                                                        pci_.interrupt_line(place), *card.network, card.address));
     pci_.add(place, *cards_.back());
     chips_.push_back(cards_.back().get());

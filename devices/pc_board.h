@@ -70,7 +70,7 @@ struct PcBoardOptions {
   };
   std::vector<VirtioDisk> virtio_disks;
   struct NetworkCard {
-    enum class Model : uint8_t { E1000 };
+    enum class Model : uint8_t { E1000, VirtioNet };
     Model model = Model::E1000;
     NetworkBackend* network = nullptr;  // outlives the board's last access
     MacAddress address{};
@@ -80,6 +80,8 @@ struct PcBoardOptions {
   bool vga = true;
   std::vector<std::byte> vga_rom;  // empty: none
   bool serial_console = true;      // firmware talks to COM1, too
+  // Where the random numbers of a virtio entropy device come from; empty: no such device.
+  std::function<void(std::span<std::byte>)> entropy;
   // Firmware's choice of what to boot: QEMU's letters, a floppy, c hard disk, d CD-ROM, n network.
   std::string boot_order = "cad";
   bool boot_menu = false;
@@ -162,7 +164,8 @@ class PcBoard final : public Board {
   void set_irq(unsigned irq, bool level);
   LineOutput irq_line(unsigned irq);
   void add(IoBus& io, uint16_t first, uint16_t count, Device& chip, uint16_t device_offset = 0);
-  void add_virtio(IoBus& io, PhysicalMap& map, std::string name, std::unique_ptr<VirtioDevice> device);
+  void add_virtio(IoBus& io, PhysicalMap& map, std::string name, std::unique_ptr<VirtioDevice> device,
+                  std::optional<unsigned> place = {});
   void send_msi(PhysicalMap& map, uint64_t address, uint32_t data);
   void add_vga(VirtualClock& clock, IoBus& io, PhysicalMap& map, std::span<const std::byte> rom);
   void attach_drives(const PcBoardOptions& options);

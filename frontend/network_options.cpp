@@ -16,10 +16,11 @@ namespace {
 
 using Model = PcBoardOptions::NetworkCard::Model;
 
-constexpr std::string_view kCards = "e1000";
+constexpr std::string_view kCards = "e1000, virtio-net-pci";
 
 std::optional<Model> model_named(std::string_view name) {
   if (name == "e1000" || name == "e1000-82540em") return Model::E1000;
+  if (name == "virtio-net-pci" || name == "virtio") return Model::VirtioNet;
   return std::nullopt;
 }
 

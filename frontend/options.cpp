@@ -411,6 +411,10 @@ class RunReader {
       console.port = properties.take_port("iobase").value_or(console.port);
       console.target = chardev("-device " + text, properties.need("chardev"));
       options.debug_consoles.push_back(console);
+    } else if (properties.head == "virtio-rng-pci") {
+      if (options.entropy) refuse("-device {}: one is enough", text);
+      options.entropy = true;
+      properties.take("id");
     } else if (properties.head == "virtio-blk-pci") {
       const std::string id = properties.need("drive");
       const auto drive = std::ranges::find_if(options.drives, [&id](const DriveOptions& other) { return other.id == id; });
@@ -420,7 +424,7 @@ class RunReader {
       drive->interface = DriveOptions::Interface::Virtio;
       if (auto serial = properties.take("serial")) drive->serial = *std::move(serial);
     } else {
-      refuse("-device {}: unknown device (isa-debug-exit, isa-debugcon, virtio-blk-pci, e1000)", text);
+      refuse("-device {}: unknown device (isa-debug-exit, isa-debugcon, virtio-blk-pci, virtio-rng-pci, e1000, virtio-net-pci)", text);
     }
     properties.done();
   }
@@ -521,8 +525,8 @@ Command parse_run(std::span<const char* const> arguments) {
   list("serial", words.serials, "stdio, file:PATH, null or chardev:ID; first COM1, then COM2 (stdio)");
   list("chardev", words.chardevs, "file,id=ID,path=PATH; stdio,id=ID; null,id=ID");
   list("device", words.devices,
-       "isa-debug-exit,iobase=P,iosize=N; isa-debugcon,iobase=P,chardev=ID; virtio-blk-pci,drive=ID,serial=S; e1000,netdev=ID,mac=M");
-  list("nic", words.nics, "user,model=e1000 and -netdev's: a card and its network; none");
+       "isa-debug-exit,iobase=P,iosize=N; isa-debugcon,iobase=P,chardev=ID; virtio-blk-pci,drive=ID,serial=S; e1000|virtio-net-pci,netdev=ID,mac=M; virtio-rng-pci");
+  list("nic", words.nics, "user,model=e1000|virtio-net-pci and -netdev's: a card and its network; none");
   list("netdev", words.netdevs,
        "user,id=ID,hostfwd=tcp::PORT-:PORT,restrict=on,net=A/N,host=A,dhcpstart=A,dns=A,hostname=H,tftp=DIR,ipv6=off");
   list("object", words.objects, "filter-dump,id=ID,netdev=ID,file=PATH,maxlen=N: the network's packets in libpcap's format");

@@ -57,6 +57,7 @@ struct RunOptions {
   std::vector<NetworkOptions> networks;
   std::vector<NetworkCardOptions> network_cards;
   std::vector<PacketDumpOptions> packet_dumps;
+  bool entropy = false;  // a virtio entropy device
   std::string boot_order = "cad";
   bool boot_menu = false;
   bool reboot = true;

@@ -1,6 +1,7 @@
 #include "frontend/pc_machine.h"
 
 #include <fmt/format.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -80,6 +81,16 @@ class EmptyDrive final : public BlockDevice {
     request->done(*request);
   }
 };
+
+// From the host's generator. False where there is none.
+bool fill_with_entropy(std::span<std::byte> to) {
+  while (!to.empty()) {
+    const ssize_t got = getrandom(to.data(), to.size(), 0);
+    if (got < 0 && errno != EINTR) return false;
+    if (got > 0) to = to.subspan(static_cast<size_t>(got));
+  }
+  return true;
+}
 
 // What the guest's battery-backed clock shows.
 int64_t rtc_time(bool local) {
@@ -208,6 +219,12 @@ void PcMachine::make_board() {
                                    .network = networks_[card.network].get(),
                                    .address = card.address,
                                    .place = card.place});
+  }
+  if (options_.entropy) {
+    std::byte first;
+    if (!fill_with_entropy(std::span(&first, 1)))
+      throw UserError(fmt::format("-device virtio-rng-pci: getrandom: {}", std::strerror(errno)));
+    board.entropy = [](std::span<std::byte> to) { fill_with_entropy(to); };
   }
   for (size_t i = 0; i < options_.serials.size(); ++i) board.serial_out[i] = sink(options_.serials[i]);
   for (const auto& [port, target] : options_.debug_consoles)

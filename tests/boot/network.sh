@@ -1,8 +1,7 @@
-# What network_test.py runs in the guest. /network came with the initramfs: the card's modules, their order, the host's ports.
+# What network_test.py runs in the guest. /network came with the initramfs: how the card's modules are loaded, the host's ports.
 part() { echo "@@ $1"; }
 . /network/settings
-
-for module in $modules; do insmod "/network/$module.ko" || echo "no $module"; done
+. /network/modules
 ip link set lo up
 ip link set eth0 up
 
@@ -26,6 +25,11 @@ nc -l -p 7777 -e cat &
 until netstat -ltn | grep -q :7777; do sleep 0.1; done
 echo listening
 wait
+part entropy
+if [ -e /dev/hwrng ]; then
+  cat /sys/class/misc/hw_random/rng_current
+  head -c 1000 /dev/hwrng | wc -c
+fi
 part counters
 grep eth0 /proc/net/dev
 part interrupts

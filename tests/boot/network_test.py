@@ -24,12 +24,23 @@ ip addr add "$ip/$mask" dev "$interface"
 ip route add default via "$router"
 echo "address $ip/$mask router $router dns $dns"
 """
-MODULES = {"e1000": ["e1000"]}
+MODULES = {"e1000": ["e1000"], "virtio-net-pci": ["virtio_pci", "virtio_net", "virtio-rng"]}
 
 
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]
+
+
+def in_order(folder, names):
+    """The modules and those that they need, which differ from kernel to kernel, each after those that it needs itself."""
+    order = []
+    for name in names:
+        (needed,) = re.findall(rb"\0depends=([^\0]*)", (folder / f"{name}.ko").read_bytes())
+        for module in [*in_order(folder, filter(None, needed.decode().split(","))), name]:
+            if module not in order:
+                order.append(module)
+    return order
 
 
 class Host:
@@ -111,6 +122,8 @@ def internet_sum(data):
 class Network:
     guest = None
     card = None
+    append = ""
+    module_parameters = {}
 
     @classmethod
     def setUpClass(cls):
@@ -126,11 +139,12 @@ class Network:
         cls.addClassCleanup(cls.host.close)
         root = folder / "root" / "network"
         root.mkdir(parents=True)
-        for name in MODULES[cls.card]:
+        names = in_order(modules, MODULES[cls.card])
+        for name in names:
             shutil.copy(modules / f"{name}.ko", root)
-        (root / "settings").write_text(
-            f'modules="{" ".join(MODULES[cls.card])}"\nhttp={cls.host.http_port}\nsink={cls.host.sink_port}\n'
-        )
+        lines = "".join(f"insmod /network/{name}.ko {cls.module_parameters.get(name, '')}\n" for name in names)
+        (root / "modules").write_text(lines)
+        (root / "settings").write_text(f"http={cls.host.http_port}\nsink={cls.host.sink_port}\n")
         (root / "lease").write_text(LEASE)
         (root / "lease").chmod(0o755)
         (root / "data").write_bytes(cls.sent)
@@ -138,9 +152,10 @@ class Network:
         dump = folder / "dump"
         port = free_port()
         command = machine.command_line(
-            *("-kernel", modules / "vmlinuz", "-initrd", folder / "initrd.gz", "-append", "console=ttyS0 quiet"),
+            *("-kernel", modules / "vmlinuz", "-initrd", folder / "initrd.gz", "-append", f"console=ttyS0 quiet {cls.append}"),
             *("-m", "512M", "-nographic", "-no-reboot"),
             *("-netdev", f"user,id=n0,hostfwd=tcp:127.0.0.1:{port}-:7777", "-device", f"{cls.card},netdev=n0"),
+            *(["-device", "virtio-rng-pci"] if cls.card.startswith("virtio") else []),
             *("-object", f"filter-dump,id=f,netdev=n0,file={dump}"),
         )
         with machine.Terminal(command) as terminal:
@@ -160,7 +175,7 @@ class Network:
 
     def test_card(self):
         self.assertEqual(self.parts["address"], "52:54:00:12:34:56\n")
-        self.assertRegex(self.parts["driver"], {"e1000": "^e1000$"}[self.card])
+        self.assertRegex(self.parts["driver"], {"e1000": "^e1000$", "virtio-net-pci": "^virtio_net$"}[self.card])
 
     def test_address_by_dhcp(self):
         self.assertIn("address 10.0.2.15/24 router 10.0.2.2 dns 10.0.2.3", self.parts["dhcp"])
@@ -227,3 +242,42 @@ class Amd64E1000(Network, unittest.TestCase):
 
 class I686E1000(Network, unittest.TestCase):
     guest, card = "i686", "e1000"
+
+
+class Virtio(Network):
+    card = "virtio-net-pci"
+    interrupts = "PCI-MSI"
+
+    def test_entropy_device(self):
+        name, count = self.parts["entropy"].split()
+        self.assertEqual((name, count), ("virtio_rng.0", "1000"))
+
+    def test_interrupts(self):
+        lines = [line for line in self.parts["interrupts"].splitlines() if re.search(r"\bvirtio\d", line)]
+        self.assertTrue(lines)
+        for line in lines:
+            self.assertIn(self.interrupts, line)
+
+
+class OldVirtio(Virtio):
+    """As drivers from before the standard have it: the registers at ports, one interrupt line."""
+
+    append = "pci=nomsi"
+    module_parameters = {"virtio_pci": "force_legacy=1"}
+    interrupts = "IO-APIC"
+
+
+class Amd64Virtio(Virtio, unittest.TestCase):
+    guest = "amd64"
+
+
+class I686Virtio(Virtio, unittest.TestCase):
+    guest = "i686"
+
+
+class Amd64OldVirtio(OldVirtio, unittest.TestCase):
+    guest = "amd64"
+
+
+class I686OldVirtio(OldVirtio, unittest.TestCase):
+    guest = "i686"

@@ -37,7 +37,7 @@ struct Rig {
   PhysicalMap map{uint64_t{4} << 20};
   TestLine intr;
   MemoryDisk disk{64 * 512}, disc{40 * 2048}, virtio_disk{64 * 512};
-  MemoryNetwork network;
+  MemoryNetwork network, second_network;
   PcBoard board{control, time.clock(), io, map, intr.input(), options()};
 
   PcBoardOptions options() {
@@ -45,7 +45,9 @@ struct Rig {
     result.ide[0][1] = {.medium = &disk, .serial = "1"};
     result.ide[1][0] = {.medium = &disc, .cdrom = true, .serial = {}};
     result.virtio_disks = {{.medium = &virtio_disk, .serial = "2"}};
-    result.network_cards = {{.network = &network, .address = {0x52, 0x54, 0, 0x12, 0x34, 0x56}, .place = {}}};
+    result.network_cards = {{.network = &network, .address = {0x52, 0x54, 0, 0x12, 0x34, 0x56}, .place = {}},
+                            {.model = PcBoardOptions::NetworkCard::Model::VirtioNet, .network = &second_network, .place = {}}};
+    result.entropy = [](std::span<std::byte> to) { std::ranges::fill(to, std::byte{0x5a}); };
     for (ByteSink& sink : result.serial_out) sink = [](uint8_t) {};
     result.debug_consoles = {{.port = 0xe9, .sink = [](uint8_t) {}}, {.port = 0x402, .sink = [](uint8_t) {}}};
     result.debug_exit_port = 0xf4;
