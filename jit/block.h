@@ -66,6 +66,18 @@ struct Site {
 
 struct Block;
 
+// A set of base registers, by number, whose deltas are in WindowState::kept, each within ShadowWindows::kGuardBytes of the region
+// that its delta is for. kConstantBase stands for the base that constant addresses have in common.
+using KeptDeltas = uint32_t;
+inline constexpr unsigned kConstantBase = 16;
+inline constexpr KeptDeltas kStackDelta = 1u << kRsp, kAllDeltas = ~KeptDeltas{0};
+
+// An entry to a block behind some of the checks that it begins with.
+struct WarmEntry {
+  KeptDeltas known = 0;
+  uint32_t host_offset = 0;
+};
+
 // A memory operand, for the callout path.
 struct MemoryAccess {
   SegmentIndex segment = kDs;
@@ -113,6 +125,7 @@ struct WindowUse {
   bool wraps = false;  // 32-bit addresses of this block have been seen to wrap
   const uint64_t* hints =
       nullptr;  // registers as they were at some entry to the block; only speed depends on them
+  KeptDeltas likely = kAllDeltas;  // what jumps to the block know, probably; only speed depends on it
 };
 
 // Where the vectors of gathers and masked moves are in the callout buffer.
@@ -142,6 +155,8 @@ struct BlockLink {
   uint32_t patch_offset = 0;  // of the 32-bit displacement, from the block's host code
   uint32_t stub_offset = 0;   // where it points while unlinked
   uint64_t target_rip = 0;
+  KeptDeltas known = 0;    // where the jump is
+  uint64_t constant = 0;   // kConstantBase, if known
   BlockLink* next_of_block = nullptr;
   BlockLink* next_incoming = nullptr;  // of the target's, while linked
 };
@@ -170,9 +185,15 @@ struct Block {
   const uint64_t* poll_targets = nullptr;
   const RegisterSwap* swaps = nullptr;
   uint8_t swap_count = 0;
+  uint8_t warm_count = 0;
+  const WarmEntry* warm = nullptr;  // each knows what the ones before know, and more
+  uint64_t constant = 0;            // kConstantBase in them
   BlockLink* loop = nullptr;      // of `links`: to its own first instruction, behind the swaps; leads to its stub when dead
   BlockLink* links = nullptr;     // its own jumps
   BlockLink* incoming = nullptr;  // jumps of others that are patched to come here
+
+  // Where to enter it with these deltas.
+  uint64_t entry_with(KeptDeltas known, uint64_t other_constant) const;
 };
 
 }  // namespace penumbra::jit

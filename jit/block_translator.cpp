@@ -155,6 +155,7 @@ Block* BlockTranslator::translate(const BlockKey& key, std::span<const uint8_t> 
   side_exits_.clear();
   forget_kept_deltas();
   link_stubs_.clear();
+  warm_entries_.clear();
   instruction_offsets_.clear();
   sites_.clear();
   poll_targets_.clear();
@@ -162,7 +163,7 @@ Block* BlockTranslator::translate(const BlockKey& key, std::span<const uint8_t> 
   // The callout form is a second entry to an instruction of the block before.
   if (options_.record_blocks && !key.mode.has(ModeBits::kCallout)) emit_record();
   stored_by_callout_ = false;
-  plan_loop();
+  plan_entry();
   // A callout may store into this very block, which then must not go on: its exit leads to what is there now.
   for (current_ = 0; current_ < instructions_.size() && !block_ended_ && !stored_by_callout_; ++current_) {
     instruction_offsets_.push_back(static_cast<uint32_t>(a_.offset()));
@@ -184,6 +185,8 @@ Block* BlockTranslator::translate(const BlockKey& key, std::span<const uint8_t> 
   block_->poll_targets = arena.copy<uint64_t>(poll_targets_);
   block_->swaps = arena.copy<RegisterSwap>(swaps_);
   block_->swap_count = static_cast<uint8_t>(swaps_.size());
+  block_->warm = arena.copy<WarmEntry>(warm_entries_);
+  block_->warm_count = static_cast<uint8_t>(warm_entries_.size());
   block_->host = host_address;
   block_->host_bytes = host_code().size();
   stats_.blocks++;
@@ -291,6 +294,7 @@ void BlockTranslator::emit_instruction(size_t index) {
 }
 
 void BlockTranslator::emit_out_of_line() {
+  forget_kept_deltas();
   for (const SlowPath& slow : slow_paths_) emit_tlb_miss(slow);
   for (const WindowCheck& check : window_checks_) emit_window_out_of_line(check);
   for (const SideExit& side : side_exits_) {

@@ -130,19 +130,20 @@ class BlockTranslator {
     bool known = false;
     bool stored = false;  // in WindowState::kept[home]; else only in kHostAddend, while held_ == home
     int8_t home = 0;
-    int64_t drift = 0;  // what the block has added to the register since
+    uint64_t reach = 0;  // how far, at most, the register is from its region: an access through it was in there
   };
   static constexpr int kNothingHeld = -1;
-  static constexpr unsigned kConstant = 16;  // stands for a register that all constant addresses have as their base
   bool is_windowed(const MemoryAccess& access) const;
   std::optional<x86::Mem> flat_operand(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn,
                                        const MemoryAccess& access) const;
   void emit_window_operand(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn,
                            const MemoryAccess& access);
+  KeptDeltas known_deltas() const;
   void emit_window_by_register(unsigned gpr, int32_t displacement, const MemoryAccess& access);
   void emit_window_at_constant(uint64_t address, const MemoryAccess& access);
-  // The delta of what the register (in `base`, or none for kConstant) points to, into kHostAddend, by what is known of it.
-  void hold_window_delta(unsigned gpr, const std::optional<x86::Gp>& base, const MemoryAccess& access);
+  // The delta of what the register (in `base`, or none for kConstantBase) points to, into kHostAddend, by what is known of it;
+  // the access is `offset` away from there.
+  void hold_window_delta(unsigned gpr, const std::optional<x86::Gp>& base, int64_t offset, const MemoryAccess& access);
   // The same, anew; `store`: into WindowState::kept too.
   void emit_window_delta(unsigned gpr, const std::optional<x86::Gp>& base, bool store);
   void emit_window_at_linear(const MemoryAccess& access);
@@ -153,9 +154,12 @@ class BlockTranslator {
   void emit_window_out_of_line(const WindowCheck& check);
   x86::Mem kept_field(int home) const;
   void forget_kept_deltas();
-  bool used_again(unsigned gpr) const;
-  uint32_t carried_deltas() const;
-  void carry_deltas(uint32_t carried);
+  bool worth_keeping(unsigned gpr) const;
+  bool is_base(const GuestInstruction& insn, const ZydisDecodedOperand& operand, unsigned gpr) const;
+  uint64_t first_constant() const;
+  KeptDeltas carried_deltas() const;
+  KeptDeltas first_deltas() const;
+  void check_first(KeptDeltas deltas);
   static std::optional<int64_t> constant_step(const GuestInstruction& insn, unsigned gpr, unsigned bits);
   static bool writes_gpr(const GuestInstruction& insn, unsigned gpr);
   void follow_kept_deltas(const GuestInstruction& insn);
@@ -205,7 +209,8 @@ class BlockTranslator {
   void emit_jcc(const GuestInstruction& insn);
   std::optional<uint64_t> superblock_goes_on_at(const GuestInstruction& branch) const;
   bool goes_on_at(uint64_t rip) const;
-  void plan_loop();
+  bool is_loop() const;
+  void plan_entry();
   void plan_swaps();
   bool is_plain(const GuestInstruction& insn) const;
   void emit_swaps();
@@ -272,12 +277,13 @@ class BlockTranslator {
   WindowUse window_use_;
   int16_t stack_step_ = 0;  // the guest's RSP is the host's and this
   std::array<KeptDelta, WindowState::kKept> kept_{};  // by guest register
-  uint64_t constant_ = 0;                             // kept_[kConstant] is of its region
+  uint64_t constant_ = 0;                             // kept_[kConstantBase] is of its region
   int held_ = kNothingHeld;                           // home of the delta in kHostAddend
   std::vector<WindowCheck> window_checks_;
   std::vector<SideExit> side_exits_;
   std::vector<SlowPath> slow_paths_;
   std::vector<LinkStub> link_stubs_;
+  std::vector<WarmEntry> warm_entries_;
 };
 
 // Which FPU state an instruction needs, and whether the mode lets it run; see ModeBits::kX87 and on.

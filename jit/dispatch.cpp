@@ -30,7 +30,7 @@ Block* Translator::find_block(const BlockKey& key) const {
   return nullptr;
 }
 
-Result<Translator::FoundBlock> Translator::block_for(BlockKey key) noexcept {
+Result<Translator::FoundBlock> Translator::block_for(BlockKey key, KeptDeltas likely) noexcept {
   const auto physical = vcpu_.translate_fetch(key.linear());
   if (!physical) return std::unexpected(physical.error());
   key.physical = *physical;
@@ -48,7 +48,7 @@ Result<Translator::FoundBlock> Translator::block_for(BlockKey key) noexcept {
   }
   if (!block) {
     const HostVectorScope scope(state_);
-    const auto made = translate_block(key);
+    const auto made = translate_block(key, likely);
     if (!made) return std::unexpected(made.error());
     block = *made;
   }
@@ -62,7 +62,7 @@ void Translator::note_entry(uint64_t host) {
   state_.recent_block_offset += 8;
 }
 
-uint64_t Translator::next_host_code() noexcept {
+uint64_t Translator::next_host_code(KeptDeltas likely) noexcept {
   clip_registers();
   while (true) {
     if (vcpu_.debug().trap_pending()) vcpu_.take_debug_trap();
@@ -96,7 +96,7 @@ uint64_t Translator::next_host_code() noexcept {
         return host;
       }
     }
-    const auto block = block_for(key_at_rip(extra));
+    const auto block = block_for(key_at_rip(extra), likely);
     if (!block) {
       vcpu_.deliver(block.error());
       continue;
@@ -106,7 +106,7 @@ uint64_t Translator::next_host_code() noexcept {
       const uint64_t page = linear.value >> kPageShift;
       const TlbEntry& entry = vcpu_.tlb().entry(vcpu_.current_view(), linear);
       const bool global = entry.read_tag == linear.page().value && entry.info & TlbEntry::kGlobal;
-      current_jump_cache_->insert(state_.rip, block->host, page, page + block->crosses_page, global);
+      current_jump_cache_->insert(state_.rip, block->host, block->block->entry_with(kStackDelta, 0), page, page + block->crosses_page, global);
     }
     if (options_.trace_execution) trace_entry(*block->block, shadow);
     state_.spilled_overflow = (state_.rflags & flag::kOf) != 0;
@@ -204,13 +204,13 @@ uint64_t Translator::window_select(LinearAddr linear, WindowSite& site) noexcept
 
 uint64_t Translator::redispatch_host_code() noexcept {
   current_jump_cache_->forget(state_.rip);
-  return next_host_code();
+  return next_host_code(kStackDelta);  // patched jumps do not come here
 }
 
 uint64_t Translator::link_host_code(BlockLink& link) noexcept {
   const uint64_t generation = generation_;
   const uint64_t rip = state_.rip;
-  const uint64_t host = next_host_code();
+  const uint64_t host = next_host_code(link.from->windows ? link.known : kAllDeltas);
   // No patch when the run loop is wanted, a fault went elsewhere, or the block with the jump is gone.
   if (host == thunks_.leave || generation != generation_ || state_.rip != rip || link.from->dead) return host;
   BlockKey key = link.from->key;
@@ -218,7 +218,7 @@ uint64_t Translator::link_host_code(BlockLink& link) noexcept {
   key.physical = {(key.physical.value & ~kPageOffsetMask) | key.linear().page_offset()};
   Block* target = find_block(key);
   if (!target || target->crosses_page || target->host != host) return host;
-  point_link(link, target->host);
+  point_link(link, target->entry_with(link.known, link.constant));
   link.next_incoming = target->incoming;
   target->incoming = &link;
   ++counters_.links;
@@ -317,10 +317,15 @@ void Translator::kill_block(Block& block) {
   while (*at != &block) at = &(*at)->next_in_bucket;
   *at = block.next_in_bucket;
   for (const BlockLink* link = block.incoming; link; link = link->next_incoming) {
-    if (!link->from->dead) point_link(*link, link->from->host + link->stub_offset);
+    // A dead block may still be running. Its own first bytes are another jump.
+    if (!link->from->dead || link->patch_offset >= kEntryPatchBytes) point_link(*link, link->from->host + link->stub_offset);
   }
   block.incoming = nullptr;
   if (block.loop) point_link(*block.loop, block.host + block.loop->stub_offset);
+  // The jump that is put at its entry does not stop those who enter behind it.
+  for (unsigned space = 0; block.warm_count != 0 && space < SoftTlb::kSpaces; ++space) {
+    for_each_jump_cache(space, [&block](JumpCache& cache) { cache.forget(block.key.rip); });
+  }
 
   std::byte code[kEntryPatchBytes];
   const auto put = [&code](unsigned at_byte, uint64_t value, unsigned bytes) {

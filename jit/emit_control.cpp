@@ -1,5 +1,6 @@
 // Near control transfer: how a block ends and where host code goes next.
 #include <algorithm>
+#include <bit>
 #include <cassert>
 
 #include "core/descriptor.h"
@@ -52,7 +53,7 @@ void BlockTranslator::emit_poll(uint64_t resume_rip) {
 
 BlockTranslator::LinkStub& BlockTranslator::add_link(uint64_t rip) {
   BlockLink* const link =
-      arena_->make<BlockLink>({.from = block_, .target_rip = rip, .next_of_block = block_->links});
+      arena_->make<BlockLink>({.from = block_, .target_rip = rip, .known = known_deltas(), .constant = constant_, .next_of_block = block_->links});
   block_->links = link;
   link_stubs_.push_back({a_.newLabel(), link});
   return link_stubs_.back();
@@ -126,8 +127,8 @@ void BlockTranslator::emit_jump_cache_jump(const IndirectBranch* indirect) {
   const asmjit::Label hit = a_.newLabel();
   a_.movzx(kTemp.r32(), kLinear.r16());
   a_.mov(kHostAddend, a_.state_field(offsetof(VcpuState, jump_cache), 8));
-  static_assert(sizeof(JumpCache::Entry) == 16);
-  a_.lea(kHostAddend, x86::ptr(kHostAddend, kTemp, 3));
+  static_assert(sizeof(JumpCache::Entry) == 24);
+  a_.lea(kTemp, x86::ptr(kTemp, kTemp, 1));
   a_.lea(kHostAddend, x86::ptr(kHostAddend, kTemp, 3));
   a_.mov(kTemp, x86::rcx);
   a_.mov(x86::rcx, x86::ptr(kHostAddend, offsetof(JumpCache::Entry, key), 8));
@@ -137,7 +138,8 @@ void BlockTranslator::emit_jump_cache_jump(const IndirectBranch* indirect) {
   jump_to_lookup();
   a_.bind(hit);
   a_.mov(x86::rcx, kTemp);
-  a_.jmp(x86::ptr(kHostAddend, offsetof(JumpCache::Entry, code), 8));
+  const bool stack_known = known_deltas() & kStackDelta;
+  a_.jmp(x86::ptr(kHostAddend, stack_known ? offsetof(JumpCache::Entry, stack_known) : offsetof(JumpCache::Entry, code), 8));
 }
 
 void BlockTranslator::load_indirect_target(const GuestInstruction& insn) {
@@ -230,24 +232,33 @@ bool BlockTranslator::is_plain(const GuestInstruction& insn) const {
   return true;
 }
 
-// A block that is a loop does before its first round what would else be done in each of them.
-void BlockTranslator::plan_loop() {
+bool BlockTranslator::is_loop() const {
+  const GuestInstruction& last = instructions_.back();
+  return last.row.action == Action::Jcc && branch_target(last) == key_.rip && can_link(key_.rip) &&
+         std::ranges::all_of(instructions_, [this](const GuestInstruction& insn) { return is_plain(insn); });
+}
+
+// What a block does once, before its first instruction: checks that the block before may have made already, and what a loop would
+// else do in each round.
+void BlockTranslator::plan_entry() {
   home_ = kHomes;
   swaps_.clear();
   loop_.reset();
   loop_held_ = kNothingHeld;
-  const GuestInstruction& last = instructions_.back();
-  if (!block_->windows || !code64() || key_.mode.has(ModeBits::kAlignment) || options_.record_blocks || patched_.memory ||
-      last.row.action != Action::Jcc || branch_target(last) != key_.rip || !can_link(key_.rip) ||
-      !std::ranges::all_of(instructions_, [this](const GuestInstruction& insn) { return is_plain(insn); })) {
-    return;
-  }
-  if (options_.swap_registers) plan_swaps();
-  const uint32_t carried = options_.carry_deltas ? carried_deltas() : 0;
-  if (swaps_.empty() && carried == 0) return;
+  if (!block_->windows || !code64() || key_.mode.has(ModeBits::kAlignment) || options_.record_blocks || patched_.memory) return;
+  constant_ = first_constant();
+  const bool loop = is_loop();
+  if (loop && options_.swap_registers) plan_swaps();
   emit_swaps();
   for (const RegisterSwap& swap : swaps_) home_[swap.in_memory] = swap.in_host;
-  if (carried != 0) carry_deltas(carried);
+  const KeptDeltas first = loop ? options_.carry_deltas ? carried_deltas() : 0 : options_.warm_entries ? first_deltas() & window_use_.likely : 0;
+  if (first != 0) check_first(first);
+  if (!loop || (swaps_.empty() && first == 0)) return;
+  if (std::has_single_bit(first)) {
+    loop_held_ = std::countr_zero(first);
+    if (!warm_entries_.empty()) a_.mov(kHostAddend, kept_field(loop_held_));
+    held_ = loop_held_;
+  }
   // kill_block() writes over the entry and lets the loop end.
   assert(a_.offset() >= kEntryPatchBytes);
   loop_ = a_.newLabel();

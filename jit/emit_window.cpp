@@ -11,8 +11,11 @@
 // in use, the delta comes from the table instead, without a comparison.
 //
 // 32-bit code: gs:[base + index * scale + displacement].
+#include <algorithm>
 #include <bit>
+#include <cassert>
 #include <cstdlib>
+#include <span>
 
 #include "jit/block_translator.h"
 
@@ -24,10 +27,13 @@ constexpr size_t window_offset(size_t field) {
   return offsetof(VcpuState, windows) + field;
 }
 
+// How far from its region a base may be. From one block to the next, and from one round of a loop to the next: near.
 constexpr int64_t kFarthest = int64_t{1} << 30;
+constexpr int64_t kNear = 1 << 20;
+constexpr uint64_t kNearAtEntry = 4 * kNear;
 
-bool is_near(uint64_t address, uint64_t other) {
-  return address - other + kFarthest <= 2 * kFarthest;
+bool is_within(uint64_t address, uint64_t other, int64_t farthest) {
+  return address - other + static_cast<uint64_t>(farthest) <= 2 * static_cast<uint64_t>(farthest);
 }
 
 }  // namespace
@@ -128,16 +134,16 @@ void BlockTranslator::emit_window_operand(const ZydisDecodedOperandMem& mem, con
 void BlockTranslator::emit_window_by_register(unsigned gpr, int32_t displacement,
                                               const MemoryAccess& access) {
   const x86::Gp base = read_gpr(gpr, kLinear);
-  hold_window_delta(gpr, base, access);
+  hold_window_delta(gpr, base, displacement, access);
   operand_ = x86::ptr(base, kHostAddend, 0, displacement);
 }
 
 void BlockTranslator::emit_window_at_constant(uint64_t address, const MemoryAccess& access) {
-  if (!kept_[kConstant].known || !is_near(address, constant_)) {
-    kept_[kConstant].known = false;
+  if (!kept_[kConstantBase].known || !is_within(address, constant_, kFarthest)) {
+    kept_[kConstantBase].known = false;
     constant_ = address;
   }
-  hold_window_delta(kConstant, std::nullopt, access);
+  hold_window_delta(kConstantBase, std::nullopt, static_cast<int64_t>(address - constant_), access);
   if (const auto disp32 = static_cast<int32_t>(address); static_cast<uint64_t>(int64_t{disp32}) == address) {
     operand_ = x86::ptr(kHostAddend, disp32);
   } else {
@@ -146,16 +152,19 @@ void BlockTranslator::emit_window_at_constant(uint64_t address, const MemoryAcce
   }
 }
 
-void BlockTranslator::hold_window_delta(unsigned gpr, const std::optional<x86::Gp>& base, const MemoryAccess& access) {
-  const KeptDelta& kept = kept_[gpr];
+void BlockTranslator::hold_window_delta(unsigned gpr, const std::optional<x86::Gp>& base, int64_t offset,
+                                        const MemoryAccess& access) {
+  KeptDelta& kept = kept_[gpr];
   record_access(access);
   if (!kept.known || (!kept.stored && held_ != kept.home)) {
-    emit_window_delta(gpr, base, used_again(gpr));
+    emit_window_delta(gpr, base, worth_keeping(gpr));
     record_access(access);
   } else if (held_ != kept.home) {
     a_.mov(kHostAddend, kept_field(kept.home));
     held_ = kept.home;
   }
+  // Once it has been made. (The host's RSP may be some KiB from the guest's: stack_step_.)
+  if (access.lane == 0) kept.reach = std::min(kept.reach, static_cast<uint64_t>(std::abs(offset)));
 }
 
 void BlockTranslator::emit_window_delta(unsigned gpr, const std::optional<x86::Gp>& base, bool store) {
@@ -168,7 +177,7 @@ void BlockTranslator::emit_window_delta(unsigned gpr, const std::optional<x86::G
   for (KeptDelta& other : kept_) {
     if (other.home == static_cast<int>(gpr)) other.known = false;
   }
-  kept_[gpr] = {.known = true, .stored = store, .home = static_cast<int8_t>(gpr), .drift = 0};
+  kept_[gpr] = {.known = true, .stored = store, .home = static_cast<int8_t>(gpr), .reach = 0};
   if (store) a_.mov(kept_field(static_cast<int>(gpr)), kHostAddend);
   held_ = static_cast<int>(gpr);
 }
@@ -291,63 +300,139 @@ void BlockTranslator::forget_kept_deltas() {
   held_ = kNothingHeld;
 }
 
-// Whether a later instruction of the block has a memory operand with this base, unchanged but for constants.
-bool BlockTranslator::used_again(unsigned gpr) const {
+uint64_t BlockTranslator::first_constant() const {
+  for (const GuestInstruction& insn : instructions_) {
+    const ZydisDecodedOperand* const memory = insn.memory_operand();
+    if (!memory || memory->mem.segment == ZYDIS_REGISTER_FS || memory->mem.segment == ZYDIS_REGISTER_GS) continue;
+    if (const auto address = insn.constant_offset(memory->mem)) return *address;
+  }
+  return 0;
+}
+
+// Whether the operand is one with this base and nothing that varies.
+bool BlockTranslator::is_base(const GuestInstruction& insn, const ZydisDecodedOperand& operand, unsigned gpr) const {
+  if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY || operand.mem.segment == ZYDIS_REGISTER_FS ||
+      operand.mem.segment == ZYDIS_REGISTER_GS) {
+    return false;
+  }
+  if (const auto address = insn.constant_offset(operand.mem)) {
+    return gpr == kConstantBase && is_within(*address, constant_, kFarthest);
+  }
+  return operand.mem.index == ZYDIS_REGISTER_NONE && insn.zydis.address_width == 64 && base_gpr(operand.mem) == gpr;
+}
+
+// Whether there is use for the delta of this base later in the block or, unchanged but for constants, in the next one.
+bool BlockTranslator::worth_keeping(unsigned gpr) const {
   for (size_t i = current_ + 1; i < instructions_.size(); ++i) {
     const GuestInstruction& insn = instructions_[i];
     if (insn.row.action == Action::System) return false;
     for (unsigned j = 0; j < insn.zydis.operand_count; ++j) {
-      const ZydisDecodedOperand& operand = insn.operands[j];
-      if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY) continue;
-      if (const auto address = insn.constant_offset(operand.mem)) {
-        if (gpr == kConstant && is_near(*address, constant_)) return true;
-      } else if (operand.mem.index == ZYDIS_REGISTER_NONE && base_gpr(operand.mem) == gpr) {
-        return true;
-      }
+      if (is_base(insn, insn.operands[j], gpr)) return true;
     }
+    if (options_.warm_entries && insn.row.action == Action::Jcc) return true;
     if (writes_gpr(insn, gpr) && !constant_step(insn, gpr, 64)) return false;
   }
-  return false;
+  // Where a jump goes through the jump cache, only that of RSP is passed on.
+  const GuestInstruction& last = instructions_.back();
+  const bool direct = !last.ends_block() || last.operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+  return options_.warm_entries && (direct || gpr == kRsp);
 }
 
-// The registers of a loop whose delta, found before the first round, is good for all rounds: bases of operands that no round
-// changes, or changes by so little that the address of the next round is near that of this one, which was accessed.
-uint32_t BlockTranslator::carried_deltas() const {
-  constexpr int64_t kNear = 1 << 20;
-  static_assert(4 * kNear < static_cast<int64_t>(ShadowWindows::kGuardBytes));
-  uint32_t carried = 0;
-  for (unsigned gpr = 0; gpr < 16; ++gpr) {
+// The bases of a loop whose delta, found before the first round, is good for all rounds: those that no round changes, or changes
+// by so little that the address of the next round is near that of this one, which was accessed.
+KeptDeltas BlockTranslator::carried_deltas() const {
+  KeptDeltas carried = 0;
+  for (unsigned gpr = 0; gpr <= kConstantBase; ++gpr) {
     bool accessed = false, near = true;
     int64_t steps = 0;
     for (const GuestInstruction& insn : instructions_) {
       const ZydisDecodedOperand* const memory = insn.memory_operand();
-      if (memory && base_gpr(memory->mem) == gpr &&
-          memory->mem.index == ZYDIS_REGISTER_NONE && insn.zydis.address_width == 64 &&
-          memory->mem.segment != ZYDIS_REGISTER_FS && memory->mem.segment != ZYDIS_REGISTER_GS) {
+      if (memory && is_base(insn, *memory, gpr)) {
         accessed = true;
-        near = near && std::abs(memory->mem.disp.has_displacement ? memory->mem.disp.value : 0) < kNear;
+        near = near && (gpr == kConstantBase || std::abs(memory->mem.disp.has_displacement ? memory->mem.disp.value : 0) < kNear);
+      } else if (memory && gpr == kConstantBase && insn.constant_offset(memory->mem)) {
+        near = false;  // from another region, perhaps
       }
       if (!writes_gpr(insn, gpr)) continue;
       const auto step = constant_step(insn, gpr, 64);
       near = near && step && std::abs(*step) < kNear;
       if (near) steps += std::abs(*step);
     }
-    if (accessed && near && steps < kNear) carried |= 1u << gpr;
+    if (accessed && near && steps < kNear) carried |= KeptDeltas{1} << gpr;
   }
   return carried;
 }
 
-void BlockTranslator::carry_deltas(uint32_t carried) {
+// The bases through which the block accesses memory before it may be left.
+KeptDeltas BlockTranslator::first_deltas() const {
+  KeptDeltas first = 0;
+  for (unsigned gpr = 0; gpr <= kConstantBase; ++gpr) {
+    for (const GuestInstruction& insn : instructions_) {
+      if (insn.row.action == Action::System || insn.row.action == Action::None) break;
+      const bool found = std::any_of(insn.operands, insn.operands + insn.zydis.operand_count,
+                                     [&](const ZydisDecodedOperand& operand) { return is_base(insn, operand, gpr); });
+      switch (insn.row.action) {
+        case Action::Generic:
+        case Action::Mov:
+        case Action::Push:
+        case Action::Pop:
+        case Action::Call:
+        case Action::Ret:
+        case Action::Jmp:
+          if (found) first |= KeptDeltas{1} << gpr;
+          break;
+        default:
+          break;
+      }
+      const auto step = writes_gpr(insn, gpr) ? constant_step(insn, gpr, 64) : 0;
+      if (found || insn.row.action == Action::Jcc || !step || std::abs(*step) > kNear) break;
+    }
+  }
+  return first;
+}
+
+// Finds these deltas at the block's entry. A jump that knows some of them goes to an entry behind the checks that it needs no more:
+// RSP is the first, since it is known most often.
+void BlockTranslator::check_first(KeptDeltas deltas) {
+  static constexpr uint8_t kOrder[] = {kRsp, kConstantBase, 3, 5, 12, 13, 14, 15, 7, 6, 2, 1, 0, 8, 9, 10, 11};
+  static_assert(std::size(kOrder) == WindowState::kKept);
+  static_assert(kFarthest + kNearAtEntry + (int64_t{1} << 31) < ShadowWindows::kGuardBytes);
   current_ = 0;
   record_site(key_.rip);
-  for (unsigned gpr = 0; gpr < 16; ++gpr) {
-    if (carried & 1u << gpr) emit_window_delta(gpr, read_gpr(gpr, kLinear), true);
+  block_->constant = constant_;
+  WarmEntry warm;
+  for (const unsigned gpr : kOrder) {
+    if (!(deltas & KeptDeltas{1} << gpr)) continue;
+    emit_window_delta(gpr, gpr == kConstantBase ? std::nullopt : std::optional(read_gpr(gpr, kLinear)), true);
+    kept_[gpr].reach = kNearAtEntry;
+    warm.known |= KeptDeltas{1} << gpr;
+    warm.host_offset = static_cast<uint32_t>(a_.offset());
+    warm_entries_.push_back(warm);
   }
-  if (std::has_single_bit(carried)) {
-    loop_held_ = held_;
-  } else {
-    held_ = kNothingHeld;
+  if (!options_.warm_entries || !swaps_.empty()) warm_entries_.clear();
+  held_ = kNothingHeld;
+  // kill_block() writes over the entry, and lets what leads here end.
+  assert(warm_entries_.empty() || warm_entries_.front().host_offset >= kEntryPatchBytes);
+}
+
+uint64_t Block::entry_with(KeptDeltas known, uint64_t other_constant) const {
+  if (!is_within(constant, other_constant, kNear)) known &= ~(KeptDeltas{1} << kConstantBase);
+  uint64_t entry = host;
+  for (const WarmEntry& at : std::span(warm, warm_count)) {
+    if (at.known & ~known) break;
+    entry = host + at.host_offset;
   }
+  return entry;
+}
+
+// What a jump may take for known at its target.
+KeptDeltas BlockTranslator::known_deltas() const {
+  KeptDeltas known = 0;
+  for (unsigned gpr = 0; gpr < kept_.size(); ++gpr) {
+    const KeptDelta& kept = kept_[gpr];
+    if (kept.known && kept.stored && kept.home == static_cast<int>(gpr) && kept.reach <= kNear) known |= KeptDeltas{1} << gpr;
+  }
+  return known;
 }
 
 bool BlockTranslator::writes_gpr(const GuestInstruction& insn, unsigned gpr) {
@@ -364,8 +449,6 @@ bool BlockTranslator::writes_gpr(const GuestInstruction& insn, unsigned gpr) {
 // After an instruction: which registers still are near the address that was checked.
 void BlockTranslator::follow_kept_deltas(const GuestInstruction& insn) {
   if (!block_->windows || !code64()) return;
-  // With a displacement, ShadowWindows::kGuardBytes must hold both.
-  static_assert(kFarthest + (int64_t{1} << 31) < static_cast<int64_t>(ShadowWindows::kGuardBytes));
   if (insn.zydis.mnemonic == ZYDIS_MNEMONIC_MOV && insn.operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
       insn.operands[0].size == 64 && is_gpr(insn.operands[0]) && is_gpr(insn.operands[1])) {
     kept_[gpr_number(insn.operands[0].reg.value)] = kept_[gpr_number(insn.operands[1].reg.value)];
@@ -375,8 +458,8 @@ void BlockTranslator::follow_kept_deltas(const GuestInstruction& insn) {
     KeptDelta& kept = kept_[gpr];
     if (!kept.known || !writes_gpr(insn, gpr)) continue;
     const auto step = constant_step(insn, gpr, 64);
-    if (step) kept.drift += *step;
-    if (!step || kept.drift > kFarthest || kept.drift < -kFarthest) kept.known = false;
+    if (step) kept.reach += static_cast<uint64_t>(std::abs(*step));
+    if (!step || kept.reach > kFarthest + kNearAtEntry) kept.known = false;
   }
 }
 

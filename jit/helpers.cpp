@@ -404,7 +404,7 @@ uint64_t lookup(Translator& translator, uint64_t rip, uint64_t, uint64_t) noexce
   ++translator.counters().lookups;
   translator.collect_flags();
   translator.vcpu().state().rip = rip;
-  return translator.next_host_code();
+  return translator.next_host_code(kStackDelta);
 }
 
 uint64_t single_step_indirect(Translator& translator, uint64_t rip, uint64_t branch, uint64_t site) noexcept {

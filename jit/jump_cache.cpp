@@ -25,9 +25,9 @@ JumpCache::~JumpCache() {
   munmap(entries_, kTableBytes);
 }
 
-void JumpCache::insert(uint64_t rip, uint64_t code, uint64_t page, uint64_t other_page, bool global) {
+void JumpCache::insert(uint64_t rip, uint64_t code, uint64_t stack_known, uint64_t page, uint64_t other_page, bool global) {
   const unsigned slot = rip & (kSlots - 1);
-  entries_[slot] = {.key = -rip, .code = code};
+  entries_[slot] = {.key = -rip, .code = code, .stack_known = stack_known};
   (global ? global_ : local_).add(slot);
   for (const uint64_t number : {page, other_page}) {
     const unsigned bit = page_bit(number);

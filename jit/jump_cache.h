@@ -18,6 +18,7 @@ class JumpCache {
   static constexpr unsigned kSlots = 65536;
   struct Entry {
     uint64_t key, code;
+    uint64_t stack_known;  // the same for a jump that knows the region of RSP (WarmEntry)
   };
 
   // Throws std::runtime_error when the host refuses the memory.
@@ -33,7 +34,7 @@ class JumpCache {
   }
   // `page` and `other_page`: linear page numbers that the block's bytes are on; global: a CR3 change keeps
   // them.
-  void insert(uint64_t rip, uint64_t code, uint64_t page, uint64_t other_page, bool global);
+  void insert(uint64_t rip, uint64_t code, uint64_t stack_known, uint64_t page, uint64_t other_page, bool global);
   void forget(uint64_t rip);
   void clear();
   void clear_non_global();

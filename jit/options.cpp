@@ -15,6 +15,7 @@ std::span<const TranslatorSwitch> translator_switches() {
       {"superblocks", &TranslatorOptions::superblocks, "hot blocks go on after conditional jumps, through direct ones and calls"},
       {"swap-registers", &TranslatorOptions::swap_registers, "loops have all registers that they write in host registers"},
       {"carry-deltas", &TranslatorOptions::carry_deltas, "loops find the windows of their base registers before the first round"},
+      {"warm-entries", &TranslatorOptions::warm_entries, "hot blocks hand the windows of base registers on to the blocks that they jump to"},
       {"step-stack", &TranslatorOptions::step_stack, "hot blocks add up what they push and pop, and move RSP where it is needed"},
       {"inline-system", &TranslatorOptions::inline_system,
        "the usual case of CLI, PUSHF, MOVS and the like without a call into the core"},

@@ -20,6 +20,7 @@ struct TranslatorOptions {
   bool superblocks = true;    // blocks for the shadow windows go on after conditional jumps, through direct ones and calls
   bool swap_registers = true; // loops have all registers that they write in host registers
   bool carry_deltas = true;   // loops find the region deltas of their base registers before the first round
+  bool warm_entries = true;   // jumps skip the checks at their target's entry that the block they come from has made
   bool step_stack = true;     // blocks for the shadow windows add up what they push and pop, and move RSP where it is needed
   bool inline_system = true;  // the usual case of CLI, PUSHF, MOVS and the like without a call into the core
   bool record_blocks = false; // blocks note that they are entered, for Translator::recent_blocks()

@@ -375,7 +375,7 @@ void Translator::take_sample(uint64_t pc) noexcept {
   }
 }
 
-Result<Block*> Translator::translate_block(const BlockKey& key) {
+Result<Block*> Translator::translate_block(const BlockKey& key, KeptDeltas likely) {
   std::array<uint8_t, 2 * kMaxInstructionBytes> bytes;
   std::vector<uint8_t> slow_page;
   std::span<const uint8_t> code;
@@ -408,7 +408,7 @@ Result<Block*> Translator::translate_block(const BlockKey& key) {
   const bool one = key.mode.value & (ModeBits::kOneInstruction | ModeBits::kCallout);
   const bool allowed = windows_ && !windows_->given_up() && !one && key.mode.has(ModeBits::kWindows) && windows_->serves(window_width()) &&
                        (options_.mmu == TranslatorOptions::Mmu::Windows ? !hot_.cold(key) : hot_.hot(key));
-  const WindowUse windows{.allowed = allowed, .wraps = hot_.wraps(key), .hints = state_.gpr.data()};
+  const WindowUse windows{.allowed = allowed, .wraps = hot_.wraps(key), .hints = state_.gpr.data(), .likely = likely};
   Block& block = *block_translator_.translate(key, code, crosses, cache_.next_address(), arena_, windows,
                                                hot_.patched_bytes(key, crosses ? nullptr : memory));
   block.second_frame = second_frame;

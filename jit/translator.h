@@ -65,7 +65,7 @@ class Translator final : public Engine,
   Vcpu& vcpu() { return vcpu_; }
   // Host address of the block at the vCPU's RIP, delivering what its fetch raises; Thunks::leave when the run
   // loop wants the vCPU. Leaves the flags where Runtime expects them.
-  uint64_t next_host_code() noexcept;
+  uint64_t next_host_code(KeptDeltas likely = kAllDeltas) noexcept;
   // The same for the one instruction at RIP in callout form.
   uint64_t callout_host_code() noexcept;
   // The same for the one instruction at RIP, with the software TLB.
@@ -144,9 +144,9 @@ class Translator final : public Engine,
   void run_guest() noexcept;  // light
   BlockKey key_at_rip(ModeBits extra_mode) const;
   struct FoundBlock;
-  Result<FoundBlock> block_for(BlockKey key) noexcept;
+  Result<FoundBlock> block_for(BlockKey key, KeptDeltas likely = kAllDeltas) noexcept;
   Block* find_block(const BlockKey& key) const;
-  Result<Block*> translate_block(const BlockKey& key);  // heavy
+  Result<Block*> translate_block(const BlockKey& key, KeptDeltas likely);  // heavy
   void track_block(Block& block);
   bool overlaps(const Block* block, PageFrame frame, uint64_t offset, uint64_t size) const noexcept;
   void kill_block(Block& block);

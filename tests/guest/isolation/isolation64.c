@@ -125,8 +125,16 @@ static void make_forms(bool avx) {
   FORM("mov rax, [rbx]; mov rax, [rbx + " DISP "]", "bd", 8);
   FORM("mov rax, [rbx]; add rbx, " STEP "; mov rax, [rbx + " DISP "]", "bs", 8);
   FORM("mov rax, [rbx]; mov rdi, rbx; add rdi, " STEP "; mov rax, [rdi + " DISP "]", "bs", 8);
-  FORM("mov rax, [rcx]; mov rax, [rbx]; add rbx, " STEP "; add rbx, " STEP "; add rbx, " STEP "; add rbx, " STEP "; add rbx, " STEP "; mov rax, [rbx + " DISP "]", "xb5", 8);
+  FORM("mov rax, [rcx]; mov rax, [rbx]; add rbx, " STEP "; add rbx, " STEP "; add rbx, " STEP "; add rbx, " STEP "; add rbx, " STEP "; mov rax, [rbx + " DISP "]", "xbf", 8);
   FORM("mov edi, 3; 1: mov rax, [rbx]; add rbx, " STEP "; dec edi; jnz 1b", "b12", 8);
+  // From block to block.
+  FORM("jmp 2f; 1: mov rax, [rbx + " DISP "]; jmp 3f; 2: mov rax, [rbx]; add rbx, " STEP "; jmp 1b; 3:", "bs", 8);
+  FORM("mov edi, 8; jmp 2f; 1: add rbx, " STEP "; dec edi; jz 3f; 2: mov rax, [rbx]; jmp 1b; 3:", "b1234567", 8);
+  // As far as three blocks could get if none checked: into the next chunk.
+  FORM("jmp 3f; 1: add rbx, 16; mov rax, [rbx + 0x7ffffff0]; jmp 4f;"
+       "2: mov rax, [rbx - 0x80000000]; add rbx, 0x7ffffff8; add rbx, 8; jmp 1b;"
+       "3: mov rax, [rbx]; add rbx, 0x7ffffff8; add rbx, 8; jmp 2b; 4:", "bbt", 8);
+  FORM("mov rsp, rbx; mov rax, [rsp]; add rsp, " STEP "; lea rdi, [rip + 1f]; jmp rdi; 1: mov rax, [rsp + " DISP "]", "bs", 8, 0, STACK);
   // Deltas do not outlive a flush (step 4).
   FORM("mov rax, [rbx]; mov rdx, cr3; mov cr3, rdx; mov rax, [rbx + " DISP "]", "bd", 8, 0, ONLY_KERNEL);
   FORM("mov rax, [rbx]; mov rdx, cr3; mov cr3, rdx; mov rdx, [rcx]; mov rax, [rbx]", "bxb", 8, 0, ONLY_KERNEL);
@@ -143,10 +151,10 @@ static uint64_t address_of(const struct copy* copy, char access, uint64_t base, 
   switch (access) {
     case 'd': address += index * copy->form->scale + (uint64_t)copy->disp; break;
     case 's': address += (uint64_t)copy->step + (uint64_t)copy->disp; break;
-    case '5': address += 5 * (uint64_t)copy->step + (uint64_t)copy->disp; break;
+    case 'f': address += 5 * (uint64_t)copy->step + (uint64_t)copy->disp; break;
     case 'x': address = index; break;
-    case '1': address += (uint64_t)copy->step; break;
-    case '2': address += 2 * (uint64_t)copy->step; break;
+    case 't': address += 3ull << 31; break;
+    case '1' ... '9': address += (uint64_t)(access - '0') * (uint64_t)copy->step; break;
     case 'p': address -= copy->form->size; break;
   }
   if (flags & NARROW) address = (uint32_t)address;
