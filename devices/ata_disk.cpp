@@ -22,6 +22,7 @@ enum : uint8_t {
   kReadDmaExt = 0x25,
   kReadNativeMaxExt = 0x27,
   kReadMultipleExt = 0x29,
+  kReadLogExt = 0x2f,
   kWriteSectors = 0x30,
   kWriteSectorsNoRetry = 0x31,
   kWriteSectorsExt = 0x34,
@@ -76,8 +77,8 @@ AtaDisk::Geometry AtaDisk::default_geometry(uint64_t bytes) {
           .sectors = kSectors};
 }
 
-AtaDisk::AtaDisk(std::string name, BlockDevice& medium, unsigned number, std::string serial)
-    : AtaDrive(std::move(name), medium, number),
+AtaDisk::AtaDisk(std::string name, BlockDevice& medium, Cable cable, std::string serial)
+    : AtaDrive(std::move(name), medium, cable),
       serial_(std::move(serial)),
       physical_(default_geometry(medium.bytes())),
       logical_(physical_) {}
@@ -92,6 +93,7 @@ void AtaDisk::reset_drive() {
   sector_ = 0;
   left_ = block_sectors_ = 0;
   trims_.clear();
+  queued_failure_ = {};
 }
 
 void AtaDisk::execute(uint8_t command) {
@@ -136,6 +138,8 @@ void AtaDisk::execute(uint8_t command) {
       if (!(now_.feature & kTrim) || !medium_.discards() || now_.count == 0) return fail(kAborted);
       way_ = Way::Trim;
       return receive(size_t{now_.count} * kSectorBytes, 0, false);
+    case kReadLogExt:
+      return read_log();
     case kIdentifyDevice:
       return identify();
     case kSetFeatures:
@@ -341,10 +345,84 @@ void AtaDisk::trim_next() {
   });
 }
 
+// --- Native command queuing (ATA8-ACS, 4.15, 7.25, 7.64)
+
+void AtaDisk::run_queued(const QueuedCommand& command, std::vector<std::byte> data, QueuedDone done) {
+  error_ = 0;
+  status_ = kReady | kServiceOrSeek;
+  if (command.sector >= sectors() || command.sectors > sectors() - command.sector)
+    return queued_failed(command, kNotFound, done);
+  if (command.write && medium_.read_only()) return queued_failed(command, kAborted, done);
+  auto request = std::make_unique<BlockRequest>();
+  request->kind = command.write ? BlockRequest::Kind::Write : BlockRequest::Kind::Read;
+  request->offset = command.sector * kSectorBytes;
+  request->data = std::move(data);
+  if (!command.write) request->data.resize(size_t{command.sectors} * kSectorBytes);
+  submit(std::move(request), [this, command, done = std::move(done)](BlockRequest& ended) {
+    if (ended.error) return queued_failed(command, command.write ? kAborted : kUncorrectable, done);
+    if (!command.write) return done(false, ended.data);
+    if (write_cache_ && !command.force_unit_access) return done(false, {});
+    auto flush = std::make_unique<BlockRequest>();
+    flush->kind = BlockRequest::Kind::Flush;
+    submit(std::move(flush), [this, command, done](BlockRequest& flushed) {
+      flushed.error ? queued_failed(command, kAborted, done) : done(false, {});
+    });
+  });
+}
+
+// Ends the other ones, too (4.15.2).
+void AtaDisk::queued_failed(const QueuedCommand& command, uint8_t error, const QueuedDone& done) {
+  stop();
+  error_ = error;
+  status_ = kReady | kServiceOrSeek | kError;
+  queued_failure_ = {.error = error,
+                     .tag = static_cast<uint8_t>(command.tag),
+                     .sector = command.sector,
+                     .sectors = command.sectors};
+  done(true, {});
+}
+
+// The directory and the log of queued errors (ATA8-ACS, 7.25 and annex A).
+void AtaDisk::read_log() {
+  constexpr uint8_t kDirectory = 0x00, kQueuedErrors = 0x10;
+  const unsigned count = now_.count | unsigned{previous_.count} << 8;
+  const uint8_t log = now_.lba_low;
+  if (!queues() || count != 1 || now_.lba_mid != 0 || (log != kDirectory && log != kQueuedErrors)) return fail(kAborted);
+  std::vector<std::byte> page(kSectorBytes);
+  const auto put = [&page](unsigned at, uint64_t value) { page[at] = static_cast<std::byte>(value); };
+  if (log == kDirectory) {
+    put(0, 1);                  // version
+    put(2 * kQueuedErrors, 1);  // pages
+  } else {
+    constexpr uint8_t kNotQueued = 0x80;
+    const QueuedFailure& failure = queued_failure_;
+    const uint64_t sector = failure.sector;
+    put(0, failure.error ? failure.tag : kNotQueued);
+    put(2, kReady | kServiceOrSeek | (failure.error ? kError : 0));
+    put(3, failure.error);
+    for (unsigned i = 0; i < 3; i++) {
+      put(4 + i, sector >> 8 * i);
+      put(8 + i, sector >> (24 + 8 * i));
+    }
+    put(7, kLbaMode);
+    put(12, failure.sectors);
+    put(13, failure.sectors >> 8);
+    uint8_t sum = 0;
+    for (const std::byte byte : page) sum = static_cast<uint8_t>(sum + static_cast<uint8_t>(byte));
+    put(kSectorBytes - 1, static_cast<uint8_t>(-sum));
+    queued_failure_ = {};
+  }
+  way_ = Way::None;
+  left_ = 0;
+  block_sectors_ = 1;
+  send(std::move(page), kSectorBytes);
+}
+
 // --- IDENTIFY DEVICE (T13/1532D volume 1, 8.15) and SET FEATURES
 
 void AtaDisk::identify() {
   const auto word = [](uint32_t value) { return static_cast<uint16_t>(value); };
+  const uint16_t log_bit = queues() ? 0x20 : 0;
   AtaIdentify id;
   id.set(0, 0x0040);  // not removable
   id.set(1, word(physical_.cylinders));
@@ -372,12 +450,12 @@ void AtaDisk::identify() {
   id.set(80, 0x00f0);                                  // ATA-4 to ATA-7
   id.set(82, 0x4020);                                  // NOP, write cache
   id.set(83, 0x7400);                                  // FLUSH CACHE, FLUSH CACHE EXT, 48-bit addresses
-  id.set(84, 0x4040);                                  // WRITE DMA FUA EXT
+  id.set(84, log_bit | 0x4040);                        // WRITE DMA FUA EXT, READ LOG EXT
   id.set(85, word(0x4000 | (write_cache_ ? 0x20 : 0)));
   id.set(86, 0x3400);
-  id.set(87, 0x4040);
+  id.set(87, log_bit | 0x4040);
   id.set(88, transfer_mode_.ultra_word());
-  id.set(93, number_ == 0 ? 0x604b : 0x6b00);  // 80-conductor cable, both drives answered
+  identify_cable(id);
   id.set64(100, std::min(sectors(), kLba48Sectors - 1));
   id.set(106, 0x4000);
   if (medium_.discards()) {
@@ -424,7 +502,9 @@ DeviceState AtaDisk::save_drive() const {
           {"lba48", lba48_},
           {"sector", sector_},
           {"left", left_},
-          {"block_sectors", block_sectors_}};
+          {"block_sectors", block_sectors_},
+          {"queued_failure",
+           {queued_failure_.error, queued_failure_.tag, queued_failure_.sector, queued_failure_.sectors}}};
 }
 
 void AtaDisk::load_drive(const DeviceState& state) {
@@ -443,6 +523,11 @@ void AtaDisk::load_drive(const DeviceState& state) {
       (block & (block - 1)) || sector > sectors() || left > sectors() - sector) {
     throw std::invalid_argument(name() + ": impossible saved state");
   }
+  const DeviceState& failed = state.at("queued_failure");
+  const QueuedFailure failure = {.error = failed.at(0).get<uint8_t>(),
+                                 .tag = failed.at(1).get<uint8_t>(),
+                                 .sector = failed.at(2).get<uint64_t>(),
+                                 .sectors = failed.at(3).get<uint32_t>()};
   state.at("write_cache").get_to(write_cache_);
   state.at("lba48").get_to(lba48_);
   logical_ = logical;
@@ -452,6 +537,7 @@ void AtaDisk::load_drive(const DeviceState& state) {
   sector_ = sector;
   left_ = left;
   block_sectors_ = block;
+  queued_failure_ = failure;
   trims_.clear();
 }
 

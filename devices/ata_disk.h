@@ -1,7 +1,7 @@
 // An ATA hard disk: PIO, multiple-sector and DMA transfers, 28-bit and 48-bit addresses, cylinders, heads and
-// sectors, TRIM.
+// sectors, TRIM, native command queuing.
 //
-// AT Attachment with Packet Interface 7 (T13/1532D), volume 1. Not modelled: queued commands, SMART,
+// AT Attachment with Packet Interface 7 (T13/1532D), volume 1; ATA8-ACS (T13/1699D) for what is newer. Not modelled: SMART,
 // security, host protected area, power states (a disk is always ready), streaming.
 #pragma once
 
@@ -22,9 +22,11 @@ class AtaDisk : public AtaDrive {
   // What a disk of that size says of itself: at most 16383 cylinders of 16 heads and 63 sectors.
   static Geometry default_geometry(uint64_t bytes);
 
-  AtaDisk(std::string name, BlockDevice& medium, unsigned number, std::string serial);
+  AtaDisk(std::string name, BlockDevice& medium, Cable cable, std::string serial);
 
   bool is_packet_drive() const override { return false; }
+  bool queues() const override { return cable_ == Cable::Serial; }
+  void run_queued(const QueuedCommand& command, std::vector<std::byte> data, QueuedDone done) override;
 
  protected:
   void execute(uint8_t command) override;
@@ -47,6 +49,8 @@ class AtaDisk : public AtaDrive {
   void identify();
   void set_features();
   void flush();
+  void read_log();
+  void queued_failed(const QueuedCommand& command, uint8_t error, const QueuedDone& done);
   void trim(std::span<const std::byte> list);
   void trim_next();
 
@@ -64,6 +68,14 @@ class AtaDisk : public AtaDrive {
   uint32_t left_ = 0;                                 // sectors
   uint32_t block_sectors_ = 0;                        // 0: DMA
   std::vector<std::pair<uint64_t, uint64_t>> trims_;  // byte ranges, the next one last
+
+  // The queued command that failed, until its log is read.
+  struct QueuedFailure {
+    uint8_t error = 0, tag = 0;  // error 0: none
+    uint64_t sector = 0;
+    uint32_t sectors = 0;
+  };
+  QueuedFailure queued_failure_;
 };
 
 }  // namespace penumbra

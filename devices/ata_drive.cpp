@@ -16,8 +16,26 @@ constexpr uint8_t kDiagnostic = 0x90, kDeviceReset = 0x08;
 constexpr size_t kMostData = size_t{1} << 20;
 }  // namespace
 
-AtaDrive::AtaDrive(std::string name, BlockDevice& medium, unsigned number)
-    : medium_(medium), number_(number), name_(std::move(name)) {}
+AtaDrive::AtaDrive(std::string name, BlockDevice& medium, Cable cable)
+    : medium_(medium), cable_(cable), name_(std::move(name)) {}
+
+void AtaDrive::identify_cable(AtaIdentify& id) const {
+  switch (cable_) {
+    case Cable::FirstParallel:
+      return id.set(93, 0x604b);  // 80-conductor cable, both drives answered
+    case Cable::SecondParallel:
+      return id.set(93, 0x6b00);
+    case Cable::Serial:  // ATA8-ACS, 7.16.7
+      if (queues()) id.set(75, kQueueDepth - 1);
+      id.set(76, queues() ? 0x0106 : 0x0006);  // 1.5 and 3 Gb/s, queuing
+      id.set(222, 0x101f);                     // Serial ATA up to 2.5
+      return;
+  }
+}
+
+void AtaDrive::run_queued(const QueuedCommand&, std::vector<std::byte>, QueuedDone) {
+  std::unreachable();  // queues() says no
+}
 
 void AtaDrive::changed() {
   if (listener_) listener_();
@@ -159,11 +177,14 @@ void AtaDrive::transferred(size_t bytes) {
 }
 
 void AtaDrive::submit(std::unique_ptr<BlockRequest> request, std::function<void(BlockRequest&)> then) {
-  request->done = [this, submission = submission_, then = std::move(then)](BlockRequest& done) {
+  const size_t bytes = request->data.size();
+  request->done = [this, bytes, submission = submission_, then = std::move(then)](BlockRequest& done) {
     under_way_--;
-    if (submission == submission_) then(done);
+    bytes_under_way_ -= bytes;
+    submission == submission_ ? then(done) : changed();
   };
   under_way_++;
+  bytes_under_way_ += bytes;
   medium_.submit(std::move(request));
 }
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/device.h"
+#include "devices/ata_identify.h"
 #include "devices/block_device.h"
 
 namespace penumbra {
@@ -28,8 +29,9 @@ class AtaDrive {
   static constexpr uint8_t kAborted = 0x04, kNotFound = 0x10, kMediaChanged = 0x20, kUncorrectable = 0x40;
   static constexpr unsigned kSectorBytes = 512;
 
-  // `number`: 0 or 1 on its channel, which it shows in its signature.
-  AtaDrive(std::string name, BlockDevice& medium, unsigned number);
+  // How the drive is connected: what it says of itself differs, and only a serial one has queued commands.
+  enum class Cable : uint8_t { FirstParallel, SecondParallel, Serial };
+  AtaDrive(std::string name, BlockDevice& medium, Cable cable);
   virtual ~AtaDrive() = default;
   AtaDrive(const AtaDrive&) = delete;
   AtaDrive& operator=(const AtaDrive&) = delete;
@@ -57,6 +59,25 @@ class AtaDrive {
   // The host moved that many bytes: at most data().size(), in PIO at most block_left().
   void transferred(size_t bytes);
 
+  // --- Native command queuing (ATA8-ACS (T13/1699D), 4.15). A host has up to kQueueDepth such commands under
+  // way, and no other one meanwhile.
+  static constexpr unsigned kQueueDepth = 32;
+  struct QueuedCommand {
+    bool write = false, force_unit_access = false;
+    unsigned tag = 0;
+    uint64_t sector = 0;
+    uint32_t sectors = 0;
+  };
+  // What a read was asked for; empty after a write or a failure.
+  using QueuedDone = std::function<void(bool failed, std::span<std::byte> data)>;
+  virtual bool queues() const { return false; }
+  // `data` is as long as the command's sectors, or empty for a read. `done` is called once; never when a reset or
+  // another queued command's failure aborts this one.
+  virtual void run_queued(const QueuedCommand& command, std::vector<std::byte> data, QueuedDone done);
+
+  // Data of requests to the medium that have not ended, of aborted commands, too.
+  size_t bytes_under_way() const { return bytes_under_way_; }
+
   // Power-on and software reset; both end what is under way.
   void hardware_reset();
   void software_reset();
@@ -81,24 +102,27 @@ class AtaDrive {
   virtual DeviceState save_drive() const = 0;
   virtual void load_drive(const DeviceState& state) = 0;
 
+  // Words of the identification that tell of the cable.
+  void identify_cable(AtaIdentify& id) const;
   void set_signature();
   void finish(bool interrupts = true);
   void fail(uint8_t error);
   // PIO in blocks of `block` bytes; DMA with block 0.
   void send(std::vector<std::byte> data, size_t block);
   void receive(size_t bytes, size_t block, bool interrupts);
-  // Submits a request; `then` is not called when the drive was reset meanwhile.
+  // Submits a request; `then` is not called when the drive was reset meanwhile, or stop() called.
   void submit(std::unique_ptr<BlockRequest> request, std::function<void(BlockRequest&)> then);
+  // Ends what is under way.
+  void stop();
   void changed();
 
   BlockDevice& medium_;
-  const unsigned number_;
+  const Cable cable_;
   Registers now_, previous_;
   uint8_t device_ = 0, status_ = 0, error_ = 0;
 
  private:
   void begin_block();
-  void stop();
 
   const std::string name_;
   std::function<void()> listener_;
@@ -109,6 +133,7 @@ class AtaDrive {
   size_t position_ = 0, block_ = 0, block_end_ = 0;
   unsigned submission_ = 0;  // requests of an earlier one are forgotten
   unsigned under_way_ = 0;
+  size_t bytes_under_way_ = 0;
 };
 
 }  // namespace penumbra

@@ -77,9 +77,9 @@ void put_msf(std::vector<uint8_t>& to, unsigned at, uint32_t sector) {
 }
 }  // namespace
 
-AtapiCdrom::AtapiCdrom(std::string name, BlockDevice& medium, unsigned number,
+AtapiCdrom::AtapiCdrom(std::string name, BlockDevice& medium, Cable cable,
                        std::function<void(bool load)> eject)
-    : AtaDrive(std::move(name), medium, number),
+    : AtaDrive(std::move(name), medium, cable),
       eject_(std::move(eject)),
       seen_generation_(medium.generation()) {}
 
@@ -151,7 +151,7 @@ void AtapiCdrom::identify() {
   id.set(85, 0x0210);
   id.set(87, 0x4000);
   id.set(88, transfer_mode_.ultra_word());
-  id.set(93, number_ == 0 ? 0x604b : 0x6b00);
+  identify_cable(id);
   left_ = 0;
   packet_dma_ = false;
   byte_limit_ = AtaDrive::kSectorBytes;

@@ -18,7 +18,7 @@ class AtapiCdrom : public AtaDrive {
   static constexpr unsigned kSectorBytes = 2048;
 
   // `eject`: the guest asks for the tray to open, or to close when it is told `true`.
-  AtapiCdrom(std::string name, BlockDevice& medium, unsigned number,
+  AtapiCdrom(std::string name, BlockDevice& medium, Cable cable,
              std::function<void(bool load)> eject = {});
 
   bool is_packet_drive() const override { return true; }

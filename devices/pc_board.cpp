@@ -21,7 +21,7 @@ constexpr unsigned kPitIrq = 0, kKeyboardIrq = 1, kRtcIrq = 8, kSciIrq = 9, kMou
 // Where the functions of the chip set are on the PCI bus.
 constexpr uint8_t kHostBridge = PciBus::address(0, 0), kIsaBridge = PciBus::address(1, 0),
                   kIde = PciBus::address(1, 1), kPowerManagement = PciBus::address(1, 3), kVga = PciBus::address(2, 0);
-constexpr unsigned kFirstCard = 3;  // as in QEMU's pc machine
+constexpr unsigned kFirstCard = 3;  // 2 is the display's, as in QEMU's pc machine
 
 // Inputs of the shared lines.
 constexpr unsigned kA20Keyboard = 0, kA20Port92 = 1;
@@ -188,6 +188,7 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
   }
   attach_drives(options);
   add_network_cards(clock, io, map, options);
+  for (size_t i = 0; i < options.ahci.size(); i++) add_ahci(io, map, "ahci_ich9_" + std::to_string(i), options.ahci[i]);
   for (size_t i = 0; i < options.virtio_disks.size(); i++) {
     const PcBoardOptions::VirtioDisk& disk = options.virtio_disks[i];
     add_virtio(io, map, "virtio_blk_" + std::to_string(i), std::make_unique<VirtioBlk>(map, *disk.medium, disk.serial));
@@ -231,18 +232,37 @@ void PcBoard::add_vga(VirtualClock& clock, IoBus& io, PhysicalMap& map, std::spa
   pci_.add(kVga, *vga_);
 }
 
+namespace {
+std::unique_ptr<AtaDrive> make_drive(const PcBoardOptions::AtaDrive& drive, std::string name, AtaDrive::Cable cable) {
+  if (drive.cdrom) return std::make_unique<AtapiCdrom>(std::move(name), *drive.medium, cable);
+  return std::make_unique<AtaDisk>(std::move(name), *drive.medium, cable, drive.serial);
+}
+}  // namespace
+
+void PcBoard::add_ahci(IoBus& io, PhysicalMap& map, const std::string& name,
+                       const PcBoardOptions::AhciController& controller) {
+  const uint8_t address = PciBus::address(pci_.free_device(kFirstCard), 0);
+  auto chip = std::make_unique<AhciIch9>(name, map, io, pci_.interrupt_line(address),
+                                         [this, &map](uint64_t to, uint32_t data) { send_msi(map, to, data); });
+  for (unsigned port = 0; port < AhciIch9::kPorts; port++) {
+    const PcBoardOptions::AtaDrive& drive = controller.drives[port];
+    if (drive.medium) chip->attach(port, make_drive(drive, name + "." + std::to_string(port), AtaDrive::Cable::Serial));
+  }
+  pci_.add(address, *chip);
+  chips_.push_back(chip.get());
+  cards_.push_back(std::move(chip));
+}
+
 void PcBoard::attach_drives(const PcBoardOptions& options) {
   uint8_t translations = 0;
   for (unsigned channel = 0; channel < 2; channel++) {
     for (unsigned number = 0; number < 2; number++) {
-      const PcBoardOptions::IdeDrive& drive = options.ide[channel][number];
+      const PcBoardOptions::AtaDrive& drive = options.ide[channel][number];
       if (!drive.medium) continue;
-      const std::string name = "ide" + std::to_string(channel) + "." + std::to_string(number);
-      if (drive.cdrom) {
-        ide_.attach(channel, number, std::make_unique<AtapiCdrom>(name, *drive.medium, number));
-        continue;
-      }
-      ide_.attach(channel, number, std::make_unique<AtaDisk>(name, *drive.medium, number, drive.serial));
+      ide_.attach(channel, number,
+                  make_drive(drive, "ide" + std::to_string(channel) + "." + std::to_string(number),
+                             number == 0 ? AtaDrive::Cable::FirstParallel : AtaDrive::Cable::SecondParallel));
+      if (drive.cdrom) continue;
       // What firmware says of cylinders to programs that ask: the disk's own numbers (0) while they fit, else LBA's (1).
       const bool fits = AtaDisk::default_geometry(drive.medium->bytes()).cylinders <= 1024;
       if (!fits) translations |= static_cast<uint8_t>(1u << 2 * (2 * channel + number));

@@ -19,6 +19,7 @@
 #include "core/virtual_clock.h"
 #include "devices/acpi_pm_piix4.h"
 #include "devices/acpi_tables.h"
+#include "devices/ahci_ich9.h"
 #include "devices/debug_console.h"
 #include "devices/debug_exit.h"
 #include "devices/dma_8237.h"
@@ -58,14 +59,18 @@ struct PcBoardOptions {
   std::vector<DebugConsole> debug_consoles;
   std::optional<uint16_t> debug_exit_port;  // first port of the debug exit; none: no chip
   uint16_t debug_exit_ports = 4;
-  struct IdeDrive {
+  struct AtaDrive {
     BlockDevice* medium = nullptr;  // null: no drive; else it outlives the board's last access
     bool cdrom = false;
     std::string serial;  // of a disk
   };
-  IdeDrive ide[2][2];  // by channel and number
+  AtaDrive ide[2][2];  // by channel and number
+  struct AhciController {
+    AtaDrive drives[AhciIch9::kPorts];
+  };
+  std::vector<AhciController> ahci;
   struct VirtioDisk {
-    BlockDevice* medium = nullptr;  // as an IDE drive's
+    BlockDevice* medium = nullptr;  // as an ATA drive's
     std::string serial;
   };
   std::vector<VirtioDisk> virtio_disks;
@@ -169,6 +174,7 @@ class PcBoard final : public Board {
   void send_msi(PhysicalMap& map, uint64_t address, uint32_t data);
   void add_vga(VirtualClock& clock, IoBus& io, PhysicalMap& map, std::span<const std::byte> rom);
   void attach_drives(const PcBoardOptions& options);
+  void add_ahci(IoBus& io, PhysicalMap& map, const std::string& name, const PcBoardOptions::AhciController& controller);
   void add_network_cards(VirtualClock& clock, IoBus& io, PhysicalMap& map, const PcBoardOptions& options);
   void write_memory_sizes(const PhysicalMap& map);
   void write_boot_order(const std::string& letters);

@@ -4,17 +4,14 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <vector>
 
 #include "core/device.h"
 #include "devices/pci_config.h"
+#include "devices/pci_msi.h"
 #include "mmu/physical_map.h"
 
 namespace penumbra {
-
-// A write of `data` to an address in FEExxxxxh.
-using MsiSink = std::function<void(uint64_t address, uint32_t data)>;
 
 class PciMsix : public MmioHandler {
  public:

@@ -10,6 +10,7 @@
 #include <map>
 
 #include "core/trace_log.h"
+#include "devices/ahci_ich9.h"
 #include "frontend/network_options.h"
 #include "frontend/option_properties.h"
 #include "frontend/user_error.h"
@@ -394,7 +395,7 @@ class RunReader {
     refuse("{} {}: not one of stdio, file:PATH, null, chardev:ID", option, text);
   }
 
-  void add_device(RunOptions& options, NetworkReader& networks, const std::string& text) const {
+  void add_device(RunOptions& options, NetworkReader& networks, const std::string& text) {
     Properties properties("-device", text);
     if (networks.add_device(text, properties.head, properties)) {
       // A network card.
@@ -417,19 +418,79 @@ class RunReader {
       properties.take("id");
     } else if (properties.head == "virtio-blk-pci") {
       const std::string id = properties.need("drive");
-      const auto drive = std::ranges::find_if(options.drives, [&id](const DriveOptions& other) { return other.id == id; });
-      if (drive == options.drives.end()) refuse("-device {}: no -drive has the id '{}'", text, id);
-      if (drive->interface != DriveOptions::Interface::None || drive->image.path.empty())
-        refuse("-device {}: the drive '{}' is not one with if=none and an image", text, id);
-      drive->interface = DriveOptions::Interface::Virtio;
-      if (auto serial = properties.take("serial")) drive->serial = *std::move(serial);
+      DriveOptions& drive = unconnected_drive(options, text, id);
+      if (drive.image.path.empty()) refuse("-device {}: the drive '{}' has no image", text, id);
+      drive.interface = DriveOptions::Interface::Virtio;
+      if (auto serial = properties.take("serial")) drive.serial = *std::move(serial);
+    } else if (properties.head == "ich9-ahci" || properties.head == "ahci") {
+      // QEMU names the bus of a controller without an id after no one, so that no drive can ask for it.
+      ahci_ids_.push_back(properties.take("id").value_or(""));
+      options.ahci_controllers++;
+    } else if (properties.head == "ide-hd" || properties.head == "ide-cd") {
+      connect_drive(options, text, properties);
     } else {
-      refuse("-device {}: unknown device (isa-debug-exit, isa-debugcon, virtio-blk-pci, virtio-rng-pci, e1000, virtio-net-pci)", text);
+      refuse("-device {}: unknown device (isa-debug-exit, isa-debugcon, virtio-blk-pci, virtio-rng-pci, ich9-ahci, ide-hd, ide-cd, e1000, "
+             "virtio-net-pci)",
+             text);
     }
     properties.done();
   }
 
+  static DriveOptions& unconnected_drive(RunOptions& options, const std::string& text, const std::string& id) {
+    const auto drive = std::ranges::find_if(options.drives, [&id](const DriveOptions& other) { return other.id == id; });
+    if (drive == options.drives.end()) refuse("-device {}: no -drive has the id '{}'", text, id);
+    if (drive->interface != DriveOptions::Interface::None) refuse("-device {}: the drive '{}' is not one with if=none", text, id);
+    return *drive;
+  }
+
+  // ide-hd, ide-cd: bus=ide.CHANNEL,unit=NUMBER or bus=CONTROLLER.PORT, where the controller is an ich9-ahci; on the IDE
+  // controller without.
+  void connect_drive(RunOptions& options, const std::string& text, Properties& properties) const {
+    const bool cdrom = properties.head == "ide-cd";
+    const auto id = properties.take("drive");
+    if (!id && !cdrom) refuse("-device {}: {} needs drive=", text, properties.head);
+    if (!id) options.drives.push_back({.interface = DriveOptions::Interface::None, .cdrom = true, .image = {}});
+    DriveOptions& drive = id ? unconnected_drive(options, text, *id) : options.drives.back();
+    if (!cdrom && (drive.cdrom || drive.image.path.empty()))
+      refuse("-device {}: the drive '{}' is not one of a disk with an image", text, *id);
+    const auto bus = properties.take("bus");
+    const auto number = [&](std::string_view value, unsigned limit) {
+      const auto parsed = parse_number(value);
+      if (!parsed || *parsed >= limit) refuse("-device {}: '{}' is not below {}", text, value, limit);
+      return static_cast<unsigned>(*parsed);
+    };
+    const unsigned unit = number(properties.take("unit").value_or("0"), 2);
+    using enum DriveOptions::Interface;
+    if (!bus) {
+      drive.index = free_ide_index(options);
+      drive.interface = Ide;
+    } else {
+      const size_t dot = std::min(bus->rfind('.'), bus->size());
+      const std::string controller = bus->substr(0, dot), place = bus->substr(std::min(dot + 1, bus->size()));
+      const auto ahci = std::ranges::find(ahci_ids_, controller);
+      if (controller == "ide") {
+        drive.index = 2 * number(place, 2) + unit;
+        drive.interface = Ide;
+      } else if (!controller.empty() && ahci != ahci_ids_.end()) {
+        drive.index = number(place, AhciIch9::kPorts);
+        drive.controller = static_cast<unsigned>(ahci - ahci_ids_.begin());
+        drive.interface = Ahci;
+        if (unit != 0) refuse("-device {}: an AHCI port has one drive", text);
+      } else {
+        refuse("-device {}: no bus '{}' (ide.0, ide.1, or ID.0 to ID.{} of an ich9-ahci with id=ID)", text, *bus, AhciIch9::kPorts - 1);
+      }
+    }
+    for (const DriveOptions& other : options.drives) {
+      if (&other != &drive && other.interface == drive.interface && other.index == drive.index && other.controller == drive.controller)
+        refuse("-device {}: this place has a drive already", text);
+    }
+    drive.cdrom = cdrom;
+    drive.image.read_only |= cdrom;
+    if (auto serial = properties.take("serial")) drive.serial = *std::move(serial);
+  }
+
   std::map<std::string, CharacterTarget, std::less<>> chardevs_;
+  std::vector<std::string> ahci_ids_;
 };
 
 // CLI11 knows "-m" and "--kernel", QEMU's users write "-kernel". Makes every option "--name=value", so that a
@@ -525,7 +586,8 @@ Command parse_run(std::span<const char* const> arguments) {
   list("serial", words.serials, "stdio, file:PATH, null or chardev:ID; first COM1, then COM2 (stdio)");
   list("chardev", words.chardevs, "file,id=ID,path=PATH; stdio,id=ID; null,id=ID");
   list("device", words.devices,
-       "isa-debug-exit,iobase=P,iosize=N; isa-debugcon,iobase=P,chardev=ID; virtio-blk-pci,drive=ID,serial=S; e1000|virtio-net-pci,netdev=ID,mac=M; virtio-rng-pci");
+       "isa-debug-exit,iobase=P,iosize=N; isa-debugcon,iobase=P,chardev=ID; virtio-blk-pci,drive=ID,serial=S; "
+       "ich9-ahci,id=ID; ide-hd|ide-cd,drive=ID,bus=ide.N|AHCI.N,unit=N,serial=S; e1000|virtio-net-pci,netdev=ID,mac=M; virtio-rng-pci");
   list("nic", words.nics, "user,model=e1000|virtio-net-pci and -netdev's: a card and its network; none");
   list("netdev", words.netdevs,
        "user,id=ID,hostfwd=tcp::PORT-:PORT,restrict=on,net=A/N,host=A,dhcpstart=A,dns=A,hostname=H,tftp=DIR,ipv6=off");

@@ -40,9 +40,10 @@ struct DisplayOptions {
 };
 
 struct DriveOptions {
-  enum class Interface : uint8_t { Ide, Virtio, None };
+  enum class Interface : uint8_t { Ide, Ahci, Virtio, None };
   Interface interface = Interface::Ide;
-  unsigned index = 0;  // IDE: 2 * channel + number
+  unsigned index = 0;       // IDE: 2 * channel + number; AHCI: port
+  unsigned controller = 0;  // AHCI
   bool cdrom = false;
   std::string id = {}, serial = {};
   ImageOptions image;  // an empty path: no medium
@@ -54,6 +55,7 @@ struct RunOptions {
   std::string kernel, append, bios;  // empty: not given
   std::vector<std::string> initrds;
   std::vector<DriveOptions> drives;
+  unsigned ahci_controllers = 0;
   std::vector<NetworkOptions> networks;
   std::vector<NetworkCardOptions> network_cards;
   std::vector<PacketDumpOptions> packet_dumps;

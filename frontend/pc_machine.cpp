@@ -202,17 +202,24 @@ void PcMachine::make_board() {
   board.vga = options_.vga;
   if (options_.vga && access(kVgaBios, F_OK) == 0) board.vga_rom = read_host_file(kVgaBios, kVgaBiosLimit, "a VGA BIOS");
   board.serial_console = options_.serial_console;
+  board.ahci.resize(options_.ahci_controllers);
   for (size_t i = 0; i < options_.drives.size(); ++i) {
     const DriveOptions& drive = options_.drives[i];
     const std::string serial = drive.serial.empty() ? fmt::format("PD{:05}", i + 1) : drive.serial;
-    if (drive.interface == DriveOptions::Interface::Virtio) {
-      board.virtio_disks.push_back({.medium = drives_[i].get(), .serial = serial});
+    const PcBoardOptions::AtaDrive ata = {.medium = drives_[i].get(), .cdrom = drive.cdrom, .serial = serial};
+    switch (drive.interface) {
+      case DriveOptions::Interface::Ide:
+        board.ide[drive.index / 2][drive.index % 2] = ata;
+        break;
+      case DriveOptions::Interface::Ahci:
+        board.ahci[drive.controller].drives[drive.index] = ata;
+        break;
+      case DriveOptions::Interface::Virtio:
+        board.virtio_disks.push_back({.medium = drives_[i].get(), .serial = serial});
+        break;
+      case DriveOptions::Interface::None:
+        break;
     }
-    if (drive.interface != DriveOptions::Interface::Ide) continue;
-    board.ide[drive.index / 2][drive.index % 2] = {
-        .medium = drives_[i].get(),
-        .cdrom = drive.cdrom,
-        .serial = serial};
   }
   for (const NetworkCardOptions& card : options_.network_cards) {
     board.network_cards.push_back({.model = card.model,

@@ -36,7 +36,7 @@ struct Rig {
   IoBus io;
   PhysicalMap map{uint64_t{4} << 20};
   TestLine intr;
-  MemoryDisk disk{64 * 512}, disc{40 * 2048}, virtio_disk{64 * 512};
+  MemoryDisk disk{64 * 512}, disc{40 * 2048}, virtio_disk{64 * 512}, ahci_disk{64 * 512};
   MemoryNetwork network, second_network;
   PcBoard board{control, time.clock(), io, map, intr.input(), options()};
 
@@ -44,6 +44,9 @@ struct Rig {
     PcBoardOptions result;
     result.ide[0][1] = {.medium = &disk, .serial = "1"};
     result.ide[1][0] = {.medium = &disc, .cdrom = true, .serial = {}};
+    result.ahci.resize(1);
+    result.ahci[0].drives[0] = {.medium = &ahci_disk, .serial = "3"};
+    result.ahci[0].drives[2] = {.medium = &disc, .cdrom = true, .serial = {}};
     result.virtio_disks = {{.medium = &virtio_disk, .serial = "2"}};
     result.network_cards = {{.network = &network, .address = {0x52, 0x54, 0, 0x12, 0x34, 0x56}, .place = {}},
                             {.model = PcBoardOptions::NetworkCard::Model::VirtioNet, .network = &second_network, .place = {}}};
@@ -112,6 +115,10 @@ class RandomGuest {
           if (rig.network.waiting() < 10) rig.network.deliver(std::move(frame));
           break;
         }
+        if (below(3) == 0) {
+          use_ahci(rig, seen);
+          break;
+        }
         if (below(2)) {
           PciFunction& card = *rig.board.pci().at(PciBus::address(3, 0));
           static constexpr uint32_t kRegisters[] = {0x0000, 0x0010, 0x0014, 0x0020, 0x00c0, 0x00c4, 0x00c8, 0x00d0, 0x00d8, 0x0100,
@@ -148,6 +155,41 @@ class RandomGuest {
     }
   }
 
+  // A register of a port with a drive, or a command in one of its slots.
+  void use_ahci(Rig& rig, std::vector<uint64_t>& seen) {
+    auto& ahci = dynamic_cast<AhciIch9&>(rig.chip("ahci_ich9_0"));
+    const uint64_t port = 0x100 + 0x100 * below(2), list = 0x4000, table = 0x5000;
+    ahci.config().write(PciConfig::kCommand, 2, PciConfig::kBusMaster);
+    const auto random_register = [this] { return 4 * below(0x44 / 4); };
+    switch (below(4)) {
+      case 0:
+        ahci.mmio_write(port + random_register(), 4, below(2) ? below(64) : random_());
+        break;
+      case 1:
+        seen.push_back(ahci.mmio_read(below(2) ? random_register() : port + random_register(), 4));
+        break;
+      default: {
+        static constexpr uint8_t kCommands[] = {0xec, 0xa1, 0xa0, 0x25, 0x35, 0x60, 0x61, 0x60, 0x61,
+                                                0x20, 0x30, 0xea, 0x2f, 0x06, 0xc6, 0xc4, 0x90, 0x08};
+        const uint64_t slot = below(32), header = list + slot * 32;
+        rig.map.write({header}, 4, 5 | below(4) << 16);
+        rig.map.write({header + 8}, 8, table);
+        for (unsigned i = 0; i < 0x100; i += 4) rig.map.write({table + i}, 4, below(2) ? below(0x2000) : random_());
+        rig.map.write({table}, 4, 0x27 | (below(8) ? 0x8000 : 0) | kCommands[below(std::size(kCommands))] << 16 | below(6) << 24);
+        rig.map.write({table + 4}, 4, below(70) | 0x4000'0000);
+        rig.map.write({table + 8}, 8, below(6) << 32);
+        for (unsigned i = 0; i < 3; i++) {
+          if (below(8)) rig.map.write({table + 0x80 + 16 * i}, 8, 0x8000 + below(0x10'0000));
+        }
+        for (const auto& [offset, value] : {std::pair<uint64_t, uint64_t>{0x00, list}, {0x08, 0x6000}, {0x18, 0x11}})
+          if (below(8)) ahci.mmio_write(port + offset, 4, value);
+        ahci.mmio_write(port + 0x34, 4, below(2) << slot);
+        ahci.mmio_write(port + 0x38, 4, uint64_t{1} << slot);
+        break;
+      }
+    }
+  }
+
   std::mt19937_64 random_;
 };
 
@@ -170,6 +212,7 @@ TEST_P(ContractTest, SavedAndLoadedBoardIsEqualAndGoesOnTheSame) {
   std::memcpy(second.map.page({0}).host, first.map.page({0}).host, first.map.ram_bytes());
   second.disk.contents = first.disk.contents;
   second.virtio_disk.contents = first.virtio_disk.contents;
+  second.ahci_disk.contents = first.ahci_disk.contents;
   second.network.take_waiting(first.network);
   second.board.load(saved);
   EXPECT_EQ(second.board.save(), saved);

@@ -26,8 +26,8 @@ class IdeTest : public testing::Test {
     io_.add(0x3f6, 1, ide_, 0x10);
     io_.add(0x170, 8, ide_, 0x08);
     io_.add(0x376, 1, ide_, 0x11);
-    ide_.attach(0, 0, std::make_unique<AtaDisk>("disk", disk_, 0, "serial"));
-    ide_.attach(1, 0, std::make_unique<AtapiCdrom>("cdrom", disc_, 0, [this](bool load) {
+    ide_.attach(0, 0, std::make_unique<AtaDisk>("disk", disk_, AtaDrive::Cable::FirstParallel, "serial"));
+    ide_.attach(1, 0, std::make_unique<AtapiCdrom>("cdrom", disc_, AtaDrive::Cable::FirstParallel, [this](bool load) {
                   ejects_ += load ? "load " : "eject ";
                 }));
     ide_.config().write(0x20, 4, kBusMaster);
@@ -475,8 +475,8 @@ TEST_F(IdeTest, SavedTransferGoesOn) {
   disk.contents = disk_.contents;
   IoBus io;
   IdePiix3 other(map_, io, line.input(), line.input());
-  other.attach(0, 0, std::make_unique<AtaDisk>("disk", disk, 0, "serial"));
-  other.attach(1, 0, std::make_unique<AtapiCdrom>("cdrom", disc, 0));
+  other.attach(0, 0, std::make_unique<AtaDisk>("disk", disk, AtaDrive::Cable::FirstParallel, "serial"));
+  other.attach(1, 0, std::make_unique<AtapiCdrom>("cdrom", disc, AtaDrive::Cable::FirstParallel));
   other.load(ide_.save());
   EXPECT_EQ(other.save(), ide_.save());
   while (data.size() < 1024) {

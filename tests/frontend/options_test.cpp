@@ -332,6 +332,41 @@ TEST(Options, VirtioDisks) {
   expect_named(run_refusal({"-drive", "file=a,if=virtio,media=cdrom"}), "CD-ROM");
 }
 
+TEST(Options, AhciControllersAndTheirDrives) {
+  using enum DriveOptions::Interface;
+  const RunOptions options = run({"-drive", "if=none,id=a,file=a.img", "-drive", "if=none,id=b,file=b.iso,media=cdrom", "-drive",
+                                  "if=none,id=c,file=c.img", "-device", "ich9-ahci,id=first", "-device", "ahci,id=second",
+                                  "-device", "ide-hd,drive=a,bus=second.3,serial=S", "-device", "ide-cd,drive=b,bus=first.0",
+                                  "-device", "ide-cd,bus=first.1", "-device", "ide-hd,drive=c,bus=ide.1,unit=1"});
+  EXPECT_EQ(options.ahci_controllers, 2u);
+  ASSERT_EQ(options.drives.size(), 4u);
+  const auto expect = [&](unsigned i, DriveOptions::Interface interface, unsigned controller, unsigned index, bool cdrom) {
+    EXPECT_EQ(options.drives[i].interface, interface) << i;
+    EXPECT_EQ(options.drives[i].controller, controller) << i;
+    EXPECT_EQ(options.drives[i].index, index) << i;
+    EXPECT_EQ(options.drives[i].cdrom, cdrom) << i;
+    EXPECT_EQ(options.drives[i].image.read_only, cdrom) << i;
+  };
+  expect(0, Ahci, 1, 3, false);
+  expect(1, Ahci, 0, 0, true);
+  expect(2, Ide, 0, 3, false);
+  expect(3, Ahci, 0, 1, true);
+  EXPECT_EQ(options.drives[0].serial, "S");
+
+  const std::vector<const char*> two = {"-drive", "if=none,id=a,file=a", "-drive", "if=none,id=b,file=b", "-device", "ich9-ahci,id=x"};
+  const auto with = [&two](std::vector<const char*> words) {
+    words.insert(words.begin(), two.begin(), two.end());
+    return run_refusal(words);
+  };
+  expect_named(with({"-device", "ide-hd,drive=a,bus=x.6"}), "'6'");
+  expect_named(with({"-device", "ide-hd,drive=a,bus=y.0"}), "'y.0'");
+  expect_named(with({"-device", "ide-hd,drive=a,bus=x"}), "''");
+  expect_named(with({"-device", "ide-hd,drive=c,bus=x.0"}), "'c'");
+  expect_named(with({"-device", "ide-hd,bus=x.0"}), "drive=");
+  expect_named(with({"-device", "ide-hd,drive=a,bus=x.0", "-device", "ide-hd,drive=b,bus=x.0"}), "has a drive");
+  expect_named(with({"-device", "ide-hd,drive=a,bus=x.0", "-device", "ide-hd,drive=a,bus=x.1"}), "if=none");
+}
+
 TEST(Options, BootOrder) {
   EXPECT_EQ(run({}).boot_order, "cad");
   EXPECT_EQ(run({"-boot", "d"}).boot_order, "d");
