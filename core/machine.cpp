@@ -101,7 +101,7 @@ ExitReason Machine::run() {
       reason = stop();
       if (reason) break;
       if (paused_) {
-        wait_paused();
+        wait(false);
       } else {
         run_step();
       }
@@ -129,6 +129,8 @@ ExitReason Machine::run() {
     }
     if (state.halted) {
       sleep();
+    } else if (held_) {
+      wait(true);
     } else {
       engine_->run();
     }
@@ -163,13 +165,19 @@ void Machine::sleep() {
   if (idle_listener_) idle_listener_();
   const auto began = Steady::now();
   ++times_.halts;
+  wait(true);
+  times_.halted += Steady::now() - began;
+}
+
+// Until something asks for attention, or a timer expires.
+void Machine::wait(bool timers) {
   // Before attention is looked at, while kick() looks at it after it set attention: one of both sees the
   // other.
   asleep_.store(true);
   {
     std::unique_lock lock(sleep_mutex_);
     while (vcpu_.state().attention.load() == 0) {
-      const auto deadline = clock_.next_deadline();
+      const auto deadline = timers ? clock_.next_deadline() : std::nullopt;
       if (!deadline) {
         sleep_condition_.wait(lock);
         continue;
@@ -180,7 +188,11 @@ void Machine::sleep() {
     }
   }
   asleep_.store(false);
-  times_.halted += Steady::now() - began;
+}
+
+void Machine::hold(bool held) {
+  held_ = held;
+  vcpu_.attend(attention::kKick);
 }
 
 // --- a debugger's control
@@ -224,15 +236,6 @@ void Machine::run_step() {
   }
 }
 
-void Machine::wait_paused() {
-  asleep_.store(true);
-  {
-    std::unique_lock lock(sleep_mutex_);
-    while (vcpu_.state().attention.load() == 0) sleep_condition_.wait(lock);
-  }
-  asleep_.store(false);
-}
-
 void Machine::kick() {
   vcpu_.state().attention.fetch_or(attention::kKick);
   if (asleep_.load()) {
@@ -255,6 +258,11 @@ void Machine::request_exit(int exit_code) {
   exit_requested_.store(true);
   vcpu_.state().attention.fetch_or(attention::kStop);
   kick();
+}
+
+void Machine::request_quit(int exit_code) {
+  quit_requested_.store(true);
+  request_exit(exit_code);
 }
 
 void Machine::set_a20(bool open) {

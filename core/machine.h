@@ -95,8 +95,16 @@ class Machine final : public MachineControl {
   // [begin, begin + bytes), then pauses and tells the debugger. A halted vCPU waits for its interrupt.
   void step(LinearAddr begin, uint64_t bytes);
 
+  // vCPU thread. While the machine is held no guest code runs, but for a debugger's steps; time, timers and events go on. For a
+  // guest that is faster than whoever takes its output.
+  void hold(bool held);
+
   // Any thread: makes the run loop look at its events and timers soon. The queue's posts do this.
   void kick();
+
+  // Any thread: request_exit(), asked for by a person, who does not wait for output that nobody takes.
+  void request_quit(int exit_code);
+  bool quit_requested() const { return quit_requested_.load(); }
 
   // MachineControl
   void request_reset() override;
@@ -118,7 +126,7 @@ class Machine final : public MachineControl {
 
   std::optional<ExitReason> stop();
   void sleep();
-  void wait_paused();
+  void wait(bool timers);
   void run_step();
   void report(const DebugStop& stop);
   void start_waker();
@@ -145,6 +153,7 @@ class Machine final : public MachineControl {
   bool shutdown_told_ = false;
   bool stale_translations_ = false;
   std::atomic<bool> exit_requested_{false};
+  std::atomic<bool> quit_requested_{false};
   std::atomic<int> exit_code_{0};
   Times times_;
 
@@ -157,7 +166,9 @@ class Machine final : public MachineControl {
   };
   std::optional<Range> step_;
 
-  // The vCPU's thread sleeps here while halted.
+  bool held_ = false;
+
+  // The vCPU's thread sleeps here while halted, held or paused.
   std::atomic<bool> asleep_{false};
   std::mutex sleep_mutex_;
   std::condition_variable sleep_condition_;

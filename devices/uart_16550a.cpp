@@ -221,7 +221,8 @@ uint8_t Uart16550a::read_receiver_buffer() {
 }
 
 uint8_t Uart16550a::line_status() const {
-  uint8_t status = kLsrTransmitterEmpty | line_errors_;
+  uint8_t status = line_errors_;
+  if (transmitter_empty()) status |= kLsrTransmitterEmpty;
   if (!received_.empty()) status |= kLsrDataReady;
   const bool errors = (line_errors_ & kLsrCharacterErrors) ||
                       std::ranges::any_of(
@@ -240,7 +241,7 @@ uint8_t Uart16550a::read_line_status() {
 // --- Transmitter
 
 void Uart16550a::transmit(uint8_t value) {
-  // The interrupt falls with the write and rises when the holding register is empty again, which is at once:
+  // The interrupt falls with the write and rises when the holding register is empty again, which is mostly at once:
   // an edge-triggered interrupt controller would miss the second request without the edge.
   transmitter_pending_ = false;
   update();
@@ -249,8 +250,16 @@ void Uart16550a::transmit(uint8_t value) {
   } else if (out_) {
     out_(value);
   }
-  transmitter_pending_ = interrupt_enable_ & kIerTransmitter;
+  request_transmitter_interrupt();
+}
+
+void Uart16550a::request_transmitter_interrupt() {
+  transmitter_pending_ = transmitter_empty() && (interrupt_enable_ & kIerTransmitter);
   update();
+}
+
+void Uart16550a::set_transmitter_blocked(bool blocked) {
+  if (std::exchange(transmitter_blocked_, blocked) != blocked) request_transmitter_interrupt();
 }
 
 void Uart16550a::write_interrupt_enable(uint8_t value) {
@@ -259,9 +268,7 @@ void Uart16550a::write_interrupt_enable(uint8_t value) {
   // Enabling the interrupt with an empty holding register requests one, even if reading the IIR had answered
   // an earlier one. The datasheet doesn't say so, but Linux' tests for broken THRE interrupts and FreeBSD's
   // probe expect it.
-  if ((before ^ interrupt_enable_) & kIerTransmitter) {
-    transmitter_pending_ = interrupt_enable_ & kIerTransmitter;
-  }
+  if ((before ^ interrupt_enable_) & kIerTransmitter) return request_transmitter_interrupt();
   update();
 }
 

@@ -4,8 +4,8 @@
 // also gates the interrupt line.
 //
 // Bytes leave at the moment they are written and arrive when the outside has them, so that a console is as
-// fast as the host: the transmitter is always empty, and the baud rate counts only for the character timeout
-// interrupt. Bytes pass whole: word length and parity change nothing on the line. Not modelled: the
+// fast as the host: the transmitter is empty unless the outside takes no more, and the baud rate counts only for the
+// character timeout interrupt. A byte written to a transmitter that is not empty leaves all the same. Bytes pass whole: word length and parity change nothing on the line. Not modelled: the
 // RXRDY and TXRDY pins (DMA mode, FCR bit 3), a break sent by the guest (LCR bit 6), writes to LSR and MSR
 // (factory test).
 #pragma once
@@ -36,6 +36,9 @@ class Uart16550a : public ByteDevice {
   unsigned receive_room() const;
   // Called when room appeared because of something the guest did. May call receive().
   void set_room_listener(std::function<void()> listener) { room_listener_ = std::move(listener); }
+
+  // The outside takes no more for now: holding and shift register show as full until it does.
+  void set_transmitter_blocked(bool blocked);
 
   // kCts, kDsr, kRi, kDcd of those that are active.
   void set_modem_inputs(uint8_t active);
@@ -80,6 +83,8 @@ class Uart16550a : public ByteDevice {
   void sample_modem_lines();
   bool interrupt_level() const;
   void update();
+  bool transmitter_empty() const { return !transmitter_blocked_ || loopback(); }
+  void request_transmitter_interrupt();
   void announce_room() const {
     if (room_listener_) room_listener_();
   }
@@ -96,6 +101,7 @@ class Uart16550a : public ByteDevice {
   uint8_t line_errors_ = 0;           // LSR bits 1 to 4
   bool timeout_ = false;              // character timeout interrupt pending
   bool transmitter_pending_ = false;  // THRE interrupt pending
+  bool transmitter_blocked_ = false;  // the outside's state, not the chip's
   uint8_t interrupt_enable_ = 0;
   uint8_t fifo_control_ = 0;
   uint8_t line_control_ = 0;

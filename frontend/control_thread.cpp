@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <stdexcept>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "frontend/terminal.h"
@@ -17,7 +18,7 @@ namespace penumbra {
 namespace {
 
 constexpr int kEndingSignals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
-// A machine that was told to end and does not (the host blocks a write, say) is ended by force after this
+// A machine that was told to end and does not (the host blocks a disk, say) is ended by force after this
 // time.
 constexpr std::chrono::seconds kGrace{3};
 
@@ -28,13 +29,13 @@ bool ends(int signal) {
   return false;
 }
 
-void say(int fd, std::string_view text) {
-  [[maybe_unused]] const ssize_t written = write(fd, text.data(), text.size());
-}
-
 [[noreturn]] void end_by_force() {
   terminal::restore();
-  say(STDERR_FILENO, "penumbra: the machine did not stop and was ended by force\n");
+  static constexpr std::string_view kText = "penumbra: the machine did not stop and was ended by force\n";
+  // Perhaps it is this very terminal that takes no more.
+  if (terminal::takes_output(STDERR_FILENO)) {
+    [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, kText.data(), kText.size());
+  }
   _exit(1);
 }
 
@@ -57,10 +58,12 @@ BlockedSignals::~BlockedSignals() {
   pthread_sigmask(SIG_SETMASK, &previous_, nullptr);
 }
 
-ControlThread::ControlThread(Machine& machine, const BlockedSignals& signals, SerialInput* input, ConsoleMonitor* monitor)
+ControlThread::ControlThread(Machine& machine, const BlockedSignals& signals, SerialInput* input, ConsoleMonitor* monitor,
+                             std::function<void(std::string_view)> say)
     : machine_(machine),
       input_(input),
       monitor_(monitor),
+      say_(std::move(say)),
       terminal_(input && isatty(STDIN_FILENO)),
       signal_fd_(signalfd(-1, &signals.set(), SFD_CLOEXEC | SFD_NONBLOCK)),
       wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
@@ -142,12 +145,12 @@ void ControlThread::read_input() {
         end(0);
         break;
       case EscapeKeys::Action::Help:
-        say(STDOUT_FILENO, EscapeKeys::kHelp);
+        say_(EscapeKeys::kHelp);
         break;
       case EscapeKeys::Action::Monitor:
         if (!monitor_) break;
         at_monitor_ = !at_monitor_;
-        at_monitor_ ? monitor_->open() : say(STDOUT_FILENO, "\n");
+        at_monitor_ ? monitor_->open() : say_("\n");
         break;
       case EscapeKeys::Action::None:
         break;
@@ -176,7 +179,7 @@ void ControlThread::end(int exit_code) {
   if (ending_) return;
   ending_ = true;
   force_time_ = std::chrono::steady_clock::now() + kGrace;
-  machine_.request_exit(exit_code);
+  machine_.request_quit(exit_code);
 }
 
 void ControlThread::suspend() {

@@ -3,6 +3,8 @@
 
 #include <atomic>
 #include <csignal>
+#include <functional>
+#include <string_view>
 #include <thread>
 
 #include "core/machine.h"
@@ -29,8 +31,9 @@ class ControlThread {
  public:
   // `input`: where standard input goes, but for what is typed at `monitor` after Ctrl-A C; null: all of it goes to `monitor`,
   // and if that is null, too, it is not read. With `input`, and standard input a terminal, the terminal is raw while this
-  // object lives.
-  ControlThread(Machine& machine, const BlockedSignals& signals, SerialInput* input, ConsoleMonitor* monitor);
+  // object lives. `say` writes to the terminal.
+  ControlThread(Machine& machine, const BlockedSignals& signals, SerialInput* input, ConsoleMonitor* monitor,
+                std::function<void(std::string_view)> say);
   ~ControlThread();
   ControlThread(const ControlThread&) = delete;
   ControlThread& operator=(const ControlThread&) = delete;
@@ -49,6 +52,7 @@ class ControlThread {
   Machine& machine_;
   SerialInput* input_;
   ConsoleMonitor* monitor_;
+  const std::function<void(std::string_view)> say_;
   bool at_monitor_ = false;
   const bool terminal_;
   int signal_fd_, wake_fd_;

@@ -42,7 +42,7 @@ class DisplayInput {
   DisplayInput(Machine& machine, PcBoard& board) : machine_(machine), board_(board) {}
   void key(KeyCode code, bool down);
   void mouse(int x, int y, int wheel, uint8_t buttons);
-  void quit() { machine_.request_exit(0); }
+  void quit() { machine_.request_quit(0); }
 
  private:
   Machine& machine_;

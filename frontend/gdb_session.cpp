@@ -449,7 +449,7 @@ void GdbSession::packet(std::string_view body) {
       ok();
       return detach();
     case 'k':
-      machine_.request_exit(0);
+      machine_.request_quit(0);
       return;
     case 'q':
       return query(rest);
@@ -460,7 +460,7 @@ void GdbSession::packet(std::string_view body) {
       if (take(rest, "Cont")) return act(rest);
       if (take(rest, "Kill")) {
         ok();
-        machine_.request_exit(0);
+        machine_.request_quit(0);
         return;
       }
       return reply("");

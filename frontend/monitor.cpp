@@ -153,7 +153,7 @@ std::string Monitor::power_down(std::string_view) {
 }
 
 std::string Monitor::quit(std::string_view) {
-  machine_.request_exit(0);
+  machine_.request_quit(0);
   return "";
 }
 

@@ -4,7 +4,9 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <ctime>
 #include <new>
@@ -14,6 +16,7 @@
 #include "frontend/host_file.h"
 #include "frontend/option_properties.h"
 #include "frontend/state_dump.h"
+#include "frontend/terminal.h"
 #include "frontend/trace_format.h"
 #include "frontend/user_error.h"
 
@@ -23,6 +26,9 @@ namespace {
 
 // Output that ends no line is shown after this time at the latest.
 constexpr Nanoseconds kOutputDelay = 5'000'000;
+// How long it is waited for, before text on standard error, and when a person ends the machine: less than the control thread's
+// patience.
+constexpr std::chrono::milliseconds kOutputPatience{200}, kQuitPatience{1000};
 
 // Debian's package "seabios". Machines that start a kernel go without it.
 constexpr const char* kVgaBios = "/usr/share/seabios/vgabios-stdvga.bin";
@@ -108,6 +114,7 @@ PcMachine::PcMachine(const RunOptions& options)
       boot_(read_images(options, machine_->map())),
       flush_timer_(machine_->clock(), [this] { flush(); }) {
   open_trace();
+  standard_output_ = &output({.kind = CharacterTarget::Kind::Stdio, .path = ""});
   open_drives();
   open_networks();
   make_board();
@@ -125,7 +132,9 @@ PcMachine::PcMachine(const RunOptions& options)
 PcMachine::~PcMachine() {
   if (trace_.has(TraceLog::kGuestErrors)) trace_.write(unknown_msr_lines(machine_->vcpu().stats()));
   flush();
-  drives_.clear();  // their threads post events to the machine
+  // Their threads post events to the machine.
+  outputs_.clear();
+  drives_.clear();
   networks_.clear();
 }
 
@@ -275,8 +284,7 @@ void PcMachine::make_engine() {
   machine_->set_engine(std::move(made));
 }
 
-ByteSink PcMachine::sink(const CharacterTarget& target) {
-  if (target.kind == CharacterTarget::Kind::Null) return [](uint8_t) {};
+Output& PcMachine::output(const CharacterTarget& target) {
   std::unique_ptr<Output>& output = outputs_[target.path];
   if (!output) {
     output = target.kind == CharacterTarget::Kind::Stdio
@@ -286,8 +294,29 @@ ByteSink PcMachine::sink(const CharacterTarget& target) {
       if (!flush_timer_.armed()) flush_timer_.arm(machine_->clock().now() + kOutputDelay);
     });
     output->set_failure_listener([this](const Output& failed, int error) { output_failed(failed, error); });
+    output->set_pressure_listener([this] { relieve(); });
+    output->set_news_listener([this, made = output.get()] { return machine_->events().post([made] { made->attend(); }); });
   }
-  return [to = output.get()](uint8_t byte) { to->put(byte); };
+  return *output;
+}
+
+ByteSink PcMachine::sink(const CharacterTarget& target) {
+  if (target.kind == CharacterTarget::Kind::Null) return [](uint8_t) {};
+  return [to = &output(target)](uint8_t byte) { to->put(byte); };
+}
+
+// A guest that is faster than its readers is told by the serial port. One that does not look there, or has no serial port for it
+// (the debug console), is held.
+void PcMachine::relieve() {
+  const bool full = std::ranges::any_of(
+      outputs_, [](const auto& output) { return output.second->pressure() == Output::Pressure::Full; });
+  for (size_t i = 0; i < options_.serials.size(); ++i) {
+    const CharacterTarget& target = options_.serials[i];
+    Uart16550a* uart = board_->serial(static_cast<unsigned>(i));
+    if (!uart || target.kind == CharacterTarget::Kind::Null) continue;
+    uart->set_transmitter_blocked(output(target).pressure() != Output::Pressure::None);
+  }
+  machine_->hold(full);
 }
 
 // Without its standard output the machine ends (silently for a closed pipe, as others do); that a file cannot
@@ -305,11 +334,40 @@ void PcMachine::flush() {
   trace_.flush();
 }
 
+void PcMachine::show_output() {
+  flush();
+  for (const auto& [path, output] : outputs_) [[maybe_unused]] const bool written = output->wait_written(kOutputPatience);
+}
+
+bool PcMachine::finish_output() {
+  flush();
+  bool complete = true;
+  constexpr std::chrono::milliseconds kLook{20};
+  std::optional<std::chrono::steady_clock::time_point> limit;
+  for (const auto& [path, output] : outputs_) {
+    while (!output->wait_written(kLook)) {
+      if (!machine_->quit_requested()) continue;
+      const auto now = std::chrono::steady_clock::now();
+      if (!limit) limit = now + kQuitPatience;
+      if (now < *limit) continue;
+      if (terminal::takes_output(STDERR_FILENO)) {
+        fmt::print(stderr, "penumbra: {}: nobody took the last {} bytes\n", output->name(), output->unwritten());
+      }
+      output->abandon();
+      complete = false;
+      break;
+    }
+    output->attend();
+  }
+  return complete;
+}
+
 void PcMachine::idle() {
   flush();
   // No chip of the machine makes NMIs or resets by itself, so that this halt has no end. It is how kernels
   // without ACPI power off.
   if (machine_->vcpu().state().rflags & flag::kIf) return;
+  show_output();
   fmt::print(stderr, "penumbra: the guest halted for good (HLT with interrupts off)\n");
   machine_->request_exit(0);
 }
@@ -317,7 +375,7 @@ void PcMachine::idle() {
 void PcMachine::triple_fault() {
   if (trace_.has(TraceLog::kInterrupts)) trace_.write("Triple fault\n");
   if (options_.reboot && !options_.triple_fault) return;
-  flush();
+  show_output();
   using Action = MachineOptions::TripleFault;
   const Action action = options_.triple_fault.value_or(Action::Exit);
   const char* next = action == Action::Reset ? "starts anew" : action == Action::Stop ? "is paused" : "stops";

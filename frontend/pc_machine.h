@@ -46,8 +46,15 @@ class PcMachine : private EventListener {
   // Nobody reads standard output any more, which ended the machine.
   bool pipe_closed() const { return pipe_closed_; }
 
-  // Writes out what waits: serial output and log.
+  // Hands over what waits: serial output and log.
   void flush();
+  // Has serial output seen before what is told about it; but not at any price: nobody may be reading.
+  void show_output();
+  // After Machine::run(): until all output is written, or for a while when a person ended the machine. False: some is lost, which
+  // it has said where that is heard.
+  [[nodiscard]] bool finish_output();
+  // Any thread: text for the terminal.
+  void say(std::string_view text) { standard_output_->say(text); }
 
  private:
   struct CloseFile {
@@ -61,7 +68,9 @@ class PcMachine : private EventListener {
   void open_networks();
   void make_board();
   void make_engine();
+  Output& output(const CharacterTarget& target);
   ByteSink sink(const CharacterTarget& target);
+  void relieve();
   void output_failed(const Output& output, int error);
   void idle();
   void triple_fault();
@@ -75,6 +84,7 @@ class PcMachine : private EventListener {
   uint64_t traced_events_ = 0;
   bool pipe_closed_ = false;
   std::map<std::string, std::unique_ptr<Output>> outputs_;  // by path; standard output's is empty
+  Output* standard_output_ = nullptr;                       // one of them
   std::unique_ptr<Machine> machine_;
   std::vector<std::unique_ptr<BlockDevice>> drives_;  // of options_.drives
   std::vector<std::unique_ptr<NetworkBackend>> networks_;  // of options_.networks

@@ -5,11 +5,11 @@
 #include <unistd.h>
 
 #include <array>
-#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string_view>
 
 #include "frontend/console_monitor.h"
@@ -32,14 +32,6 @@ const VcpuState* crash_state = nullptr;
 
 void say(const char* text, size_t bytes) {
   [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, text, bytes);
-}
-
-void say_to(int fd, std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t written = write(fd, text.data(), text.size());
-    if (written < 0 && errno != EINTR) return;
-    if (written > 0) text.remove_prefix(static_cast<size_t>(written));
-  }
 }
 
 void report_crash(int signal) {
@@ -87,7 +79,8 @@ int run(const RunOptions& options, std::chrono::steady_clock::time_point began) 
   int ending_signal = 0, status = 0;
   {
     PcMachine pc(options);
-    const BlockedSignals signals;  // not before: reading an image from a pipe may have to be interrupted
+    // Not before: reading an image from a pipe may have to be interrupted.
+    std::optional<BlockedSignals> signals(std::in_place);
     Machine& machine = pc.machine();
     crash_state = &machine.vcpu().state();
     terminal::guard_crashes(report_crash);
@@ -99,11 +92,13 @@ int run(const RunOptions& options, std::chrono::steady_clock::time_point began) 
     Monitor console_monitor(machine, pc.monitor_actions());
     const bool takes_commands = pc.input() || (options.monitor && options.monitor->stdio);
     ConsoleMonitor console(machine.events(), console_monitor, pc.input() && isatty(STDIN_FILENO),
-                           [](std::string_view text) { say_to(STDOUT_FILENO, text); });
+                           [&pc](std::string_view text) { pc.say(text); });
     RunTimes times;
     ExitReason reason;
+    bool complete;
     {
-      const ControlThread control(machine, signals, pc.input(), takes_commands ? &console : nullptr);
+      const ControlThread control(machine, *signals, pc.input(), takes_commands ? &console : nullptr,
+                                  [&pc](std::string_view text) { pc.say(text); });
       const std::unique_ptr<Display> display = pc.make_display();
       machine.reset();
       if (options.paused) machine.pause();
@@ -111,18 +106,21 @@ int run(const RunOptions& options, std::chrono::steady_clock::time_point began) 
       monitors.start();
       times.start = std::chrono::steady_clock::now() - began;
       reason = machine.run();
+      complete = pc.finish_output();
       ending_signal = control.ending_signal();
     }
+    // Nobody is left who would take them.
+    signals.reset();
     status = status_of(reason, machine.exit_code());
     if (gdb) gdb->finish(status);
     gdb.reset();
     monitors.finish();
-    pc.flush();
-    if (pc.translator().window_refusals() > 0) {
+    times.total = std::chrono::steady_clock::now() - began;
+    const bool heard = complete || terminal::takes_output(STDERR_FILENO);
+    if (heard && pc.translator().window_refusals() > 0) {
       fmt::print(stderr, "penumbra: note: the host refused to map memory; shadow windows shrank, the software TLB served instead\n");
     }
-    times.total = std::chrono::steady_clock::now() - began;
-    if (options.stats) std::fputs(stats_text(machine, pc.translator(), times).c_str(), stderr);
+    if (heard && options.stats) std::fputs(stats_text(machine, pc.translator(), times).c_str(), stderr);
     if (ending_signal == 0 && pc.pipe_closed()) ending_signal = SIGPIPE;
     crash_state = nullptr;
   }

@@ -1,5 +1,6 @@
 #include "frontend/terminal.h"
 
+#include <poll.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -76,6 +77,11 @@ void make_raw() {
 void restore() {
   const BlockTtou block;
   if (raw.exchange(false)) tcsetattr(STDIN_FILENO, TCSANOW, &saved);
+}
+
+bool takes_output(int fd) {
+  pollfd ready{.fd = fd, .events = POLLOUT, .revents = 0};
+  return poll(&ready, 1, 0) == 1;
 }
 
 }  // namespace penumbra::terminal

@@ -17,4 +17,7 @@ void make_raw();
 // Signal safe, any thread, any number of times.
 void restore();
 
+// Whether a write of a line would not wait for a reader.
+bool takes_output(int fd);
+
 }  // namespace penumbra::terminal

@@ -6,12 +6,14 @@ import pathlib
 import re
 import resource
 import signal
+import socket
 import subprocess
 import tempfile
 import termios
 import time
 import unittest
 
+import gdb as debugger
 import machine
 
 SOURCES = pathlib.Path(__file__).resolve().parent / "hostile"
@@ -135,25 +137,6 @@ class Console(unittest.TestCase):
             errors.seek(0)
             self.assertEqual(errors.read(), b"")
 
-    def test_a_reader_that_does_not_read(self):
-        """A write that the host blocks does not keep the program from ending."""
-        read_end, write_end = os.pipe()
-        os.set_blocking(write_end, False)
-        while True:
-            try:
-                os.write(write_end, bytes(4096))
-            except BlockingIOError:
-                break
-        os.set_blocking(write_end, True)
-        process = subprocess.Popen(
-            self.command(SPIN), stdin=subprocess.DEVNULL, stdout=write_end, stderr=subprocess.DEVNULL
-        )
-        time.sleep(0.5)
-        process.send_signal(signal.SIGTERM)
-        self.assertIsNotNone(process.wait(10))
-        os.close(read_end)
-        os.close(write_end)
-
     def test_full_disk(self):
         status, _, errors = machine.run(self.command(HALT, "-serial", "file:/dev/full"), 20)
         self.assertEqual(status, 0, errors)
@@ -226,6 +209,141 @@ class Console(unittest.TestCase):
         self.assertEqual((status, errors), (0, ""))
         self.assertRegex(output, r"0x0*1000 +mov rax, rbx +innocuous")
         self.assertRegex(output, r"0x0*1003 +cpuid +\w+, callout")
+
+
+@unittest.skipUnless(machine.IS_PENUMBRA, "exit statuses and messages are Penumbra's own")
+class NobodyReads(unittest.TestCase):
+    """A terminal or pipe that nobody reads: the guest waits, the program does not, and nothing is lost that anybody takes later."""
+
+    IGNORANT, POLITE, FINITE = 1, 2, 3
+    LINES = 12000
+
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = pathlib.Path(folder.name)
+        for which in (cls.IGNORANT, cls.POLITE, cls.FINITE):
+            subprocess.run(
+                ["nasm", "-f", "bin", "-I", f"{SOURCES}/", f"-DWHICH={which}", "-o", cls.folder / f"{which}.rom", SOURCES / "talks.asm"],
+                check=True,
+            )
+
+    def command(self, which, *options):
+        return machine.command_line(
+            *("-bios", self.folder / f"{which}.rom", "-m", "16M", "-nographic", "-device", "isa-debug-exit,iobase=0xf4"), *options
+        )
+
+    def start(self, which, *options):
+        """With a terminal that nobody reads; the function types at it."""
+        master, slave = os.openpty()
+        process = subprocess.Popen(self.command(which, *options), stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+        os.close(slave)
+
+        def end():
+            process.kill()
+            process.wait()
+            os.close(master)
+
+        self.addCleanup(end)
+        return process, master
+
+    def connected(self, path):
+        deadline = time.monotonic() + 20 * machine.PATIENCE
+        while True:
+            try:
+                return debugger.Packets(path)
+            except OSError:  # it is not there yet, or does not listen yet
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.02)
+
+    def counter(self, packets):
+        return int.from_bytes(bytes.fromhex(packets.ask(b"m500,4").decode()), "little")
+
+    def test_gdb_interrupts_it(self):
+        for which in (self.IGNORANT, self.POLITE):
+            with self.subTest(which):
+                path = self.folder / f"gdb{which}"
+                self.start(which, "-gdb", f"unix:{path}")
+                packets = self.connected(path)
+                self.addCleanup(packets.close)
+                seen = []
+                for _ in range(3):
+                    packets.send(b"c")
+                    time.sleep(1)
+                    packets.raw(b"\x03")
+                    self.assertRegex(packets.receive(), rb"^T02thread:01;")
+                    seen.append(self.counter(packets))
+                    self.assertRegex(packets.ask(b"s"), rb"^T05thread:01;")
+                if which == self.POLITE:
+                    # A guest that asks the serial port goes on meanwhile.
+                    self.assertLess(seen[1], seen[2])
+
+    def test_the_monitor_stops_and_ends_it(self):
+        path = self.folder / "monitor"
+        process, _ = self.start(self.IGNORANT, "-monitor", f"unix:{path},server,nowait")
+        time.sleep(1)
+        with socket.socket(socket.AF_UNIX) as monitor:
+            monitor.settimeout(20 * machine.PATIENCE)
+            monitor.connect(str(path))
+            text = b""
+            for command, answer in ((b"stop\n", b"(qemu) "), (b"info status\n", b"paused"), (b"cont\n", b"(qemu) "), (b"quit\n", b"")):
+                text = b""
+                monitor.sendall(command)
+                while answer not in text:
+                    text += monitor.recv(4096)
+            self.assertEqual(process.wait(10 * machine.PATIENCE), 0)
+
+    def test_keys_and_signals_end_it(self):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        for which in (self.IGNORANT, self.POLITE, self.FINITE):
+            for end, status in ((signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, -signal.SIGINT), (b"\x01x", 0), (b"\x01h\x01c\x01c\x01x", 0)):
+                with self.subTest(which=which, end=end):
+                    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+                    try:
+                        process, master = self.start(which)
+                    finally:
+                        signal.signal(signal.SIGINT, before)
+                    time.sleep(1)
+                    self.assertIsNone(process.poll())
+                    if isinstance(end, bytes):
+                        os.write(master, end)
+                    else:
+                        process.send_signal(end)
+                    # What ended the machine first says how it ended.
+                    expected = 0x55 << 1 | 1 if status == 0 and which == self.FINITE else status
+                    self.assertEqual(process.wait(10 * machine.PATIENCE), expected)
+
+    def test_a_reader_that_comes_late_has_everything(self):
+        for what in ("pipe", "terminal"):
+            with self.subTest(what):
+                read_end, write_end = os.pipe() if what == "pipe" else os.openpty()
+                process = subprocess.Popen(self.command(self.FINITE), stdin=subprocess.DEVNULL, stdout=write_end)
+                os.close(write_end)
+                time.sleep(1)
+                self.assertIsNone(process.poll())
+                text = b""
+                try:
+                    while data := os.read(read_end, 1000):
+                        text += data
+                except OSError:  # a terminal's end
+                    pass
+                os.close(read_end)
+                self.assertEqual(process.wait(10 * machine.PATIENCE), 0x55 << 1 | 1)
+                numbers = [int(line, 16) for line in text.decode().split()]
+                self.assertEqual(numbers, list(range(self.LINES)))
+
+    def test_a_serial_port_to_a_pipe_of_its_own(self):
+        fifo = self.folder / "fifo"
+        os.mkfifo(fifo)
+        keep = os.open(fifo, os.O_RDWR)
+        self.addCleanup(os.close, keep)
+        process = subprocess.Popen(self.command(self.IGNORANT, "-serial", f"file:{fifo}"), stderr=subprocess.PIPE)
+        self.addCleanup(process.stderr.close)
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(10 * machine.PATIENCE), -signal.SIGTERM)
+        self.assertRegex(process.stderr.read().decode(), r"fifo: nobody took the last \d+ bytes")
 
 
 class DumpOfATripleFault:

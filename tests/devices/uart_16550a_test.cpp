@@ -21,12 +21,16 @@ class Uart16550aTest : public testing::Test {
   std::vector<bool> edges_;
   bool line_ = false;
   std::string sent_;
+  bool blocks_ = false;  // whoever takes the bytes takes no more
   Uart16550a uart_{"uart", clock_,
                    [this](bool level) {
                      line_ = level;
                      edges_.push_back(level);
                    },
-                   [this](uint8_t byte) { sent_ += static_cast<char>(byte); }};
+                   [this](uint8_t byte) {
+                     sent_ += static_cast<char>(byte);
+                     if (blocks_) uart_.set_transmitter_blocked(true);
+                   }};
 
   uint8_t in(uint16_t offset) { return static_cast<uint8_t>(uart_.read(offset, 1)); }
   void out(uint16_t offset, uint8_t value) { uart_.write(offset, 1, value); }
@@ -153,6 +157,35 @@ TEST_F(Uart16550aTest, EachWriteGivesAnEdgeToTheInterruptController) {
   out(kData, 'a');
   out(kData, 'b');
   EXPECT_EQ(edges_, (std::vector<bool>{true, false, true}));
+}
+
+// A terminal that nobody reads: the guest is told to wait, and what it sends all the same is not lost.
+TEST_F(Uart16550aTest, ATransmitterThatIsBlockedIsFullAndRaisesNoInterrupt) {
+  set_up(0x02);
+  in(kIir);
+  uart_.set_transmitter_blocked(true);
+  EXPECT_EQ(in(kLsr), 0x00);
+  out(kData, 'a');
+  EXPECT_EQ(sent_, "a");
+  EXPECT_FALSE(line_);
+  out(kIer, 0x00);
+  out(kIer, 0x02);
+  EXPECT_FALSE(line_);
+  uart_.set_transmitter_blocked(false);
+  EXPECT_EQ(in(kLsr), 0x60);
+  EXPECT_TRUE(line_);
+  EXPECT_EQ(in(kIir), 0xc2);
+}
+
+TEST_F(Uart16550aTest, ATransmitterThatBecomesBlockedByAByteRaisesNoInterruptForIt) {
+  set_up(0x02);
+  in(kIir);
+  blocks_ = true;
+  out(kData, 'a');
+  EXPECT_EQ(in(kLsr), 0x00);
+  EXPECT_FALSE(line_);
+  out(kMcr, kLoop);  // the loop is inside the chip
+  EXPECT_EQ(in(kLsr) & 0x60, 0x60);
 }
 
 // In a PC, OUT2 connects INTR to the interrupt controller; Modem Control Register, bit 4: inactive in

@@ -5,10 +5,13 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <semaphore>
 #include <sstream>
+#include <thread>
 
 #include "frontend/user_error.h"
 
@@ -17,6 +20,15 @@ namespace {
 
 void put(Output& output, std::string_view text) {
   for (const char character : text) output.put(static_cast<uint8_t>(character));
+}
+
+constexpr std::chrono::seconds kLong{60};
+
+std::string read_all(int fd) {
+  std::string got;
+  char buffer[4096];
+  for (ssize_t count; (count = read(fd, buffer, sizeof(buffer))) > 0;) got.append(buffer, static_cast<size_t>(count));
+  return got;
 }
 
 class OutputFile : public testing::Test {
@@ -86,7 +98,9 @@ TEST(Output, AClosedPipeIsToldOnceAndTheRestDropped) {
     EXPECT_EQ(failed.name(), "pipe");
     errors.push_back(error);
   });
-  put(output, "one\ntwo\nthree\n");
+  put(output, "one\n");
+  EXPECT_TRUE(output.wait_written(kLong));
+  put(output, "two\nthree\n");
   EXPECT_EQ(errors, std::vector<int>{EPIPE});
   close(ends[1]);
 }
@@ -98,17 +112,69 @@ TEST(Output, ADescriptorThatDoesNotBlockIsWaitedFor) {
   for (int i = 0; i < 40'000; ++i) sent += "line " + std::to_string(i) + "\n";
   std::string got;
   if (const pid_t child = fork(); child == 0) {
-    Output output(ends[1], "pipe");
-    put(output, sent);
+    {
+      Output output(ends[1], "pipe");
+      put(output, sent);
+    }
     _exit(0);
   }
   close(ends[1]);
   fcntl(ends[0], F_SETFL, 0);
-  char buffer[1024];
-  for (ssize_t count; (count = read(ends[0], buffer, sizeof(buffer))) > 0;)
-    got.append(buffer, static_cast<size_t>(count));
+  got = read_all(ends[0]);
   close(ends[0]);
   EXPECT_EQ(got, sent);
+}
+
+// The vCPU's thread waited in write(), so that neither gdb nor a monitor could stop the guest.
+TEST(Output, AReaderThatDoesNotReadMakesNobodyWait) {
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  std::string sent, got;
+  std::thread reader;
+  {
+    Output output(ends[1], "pipe");
+    std::vector<Output::Pressure> seen;
+    output.set_pressure_listener([&] { seen.push_back(output.pressure()); });
+    std::binary_semaphore news(0);
+    output.set_news_listener([&] {
+      news.release();
+      return true;
+    });
+    // A pipe that is full, then more than both limits.
+    const std::string full(static_cast<size_t>(fcntl(ends[1], F_GETPIPE_SZ)), '.');
+    ASSERT_EQ(write(ends[1], full.data(), full.size()), static_cast<ssize_t>(full.size()));
+    sent = full;
+    for (int i = 0; i < 60'000; ++i) {
+      const std::string line = "line " + std::to_string(i) + "\n";
+      put(output, line);
+      sent += line;
+    }
+    using enum Output::Pressure;
+    EXPECT_EQ(seen, (std::vector{Slow, Full}));
+    EXPECT_GT(output.unwritten(), Output::kFull);
+    EXPECT_FALSE(output.wait_written(std::chrono::milliseconds(1)));
+    reader = std::thread([&] { got = read_all(ends[0]); });
+    news.acquire();
+    output.attend();
+    EXPECT_EQ(seen, (std::vector{Slow, Full, None}));
+  }
+  close(ends[1]);
+  reader.join();
+  EXPECT_EQ(got, sent);
+  close(ends[0]);
+}
+
+TEST(Output, WhatNobodyTakesCanBeAbandoned) {
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  {
+    Output output(ends[1], "pipe");
+    put(output, std::string(100'000, 'x'));
+    output.say("text");
+    EXPECT_FALSE(output.wait_written(std::chrono::milliseconds(1)));
+    output.abandon();
+  }
+  close(ends[0]);  // ends the writing thread
 }
 
 }  // namespace
