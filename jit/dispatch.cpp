@@ -232,6 +232,7 @@ void Translator::point_link(const BlockLink& link, uint64_t host) {
 }
 
 Block* Translator::block_at(uint64_t host) const noexcept {
+  if (last_looked_up_ && host - last_looked_up_->host < last_looked_up_->host_bytes) return last_looked_up_;
   size_t low = 0, high = blocks_.size();
   while (low < high) {
     const size_t middle = (low + high) / 2;
@@ -242,7 +243,7 @@ Block* Translator::block_at(uint64_t host) const noexcept {
     }
   }
   if (low == 0 || host - blocks_[low - 1]->host >= blocks_[low - 1]->host_bytes) return nullptr;
-  return blocks_[low - 1];
+  return last_looked_up_ = blocks_[low - 1];
 }
 
 std::optional<Site> Translator::site_at(uint64_t host) const noexcept {
@@ -266,14 +267,18 @@ std::optional<Site> Translator::site_at(uint64_t host) const noexcept {
 void Translator::track_block(Block& block) {
   PageTracker& tracker = vcpu_.map().tracker();
   const auto track = [&](PageFrame frame, uint64_t begin, uint64_t end) {
-    if (!tracker.can_hold_code(frame)) return;
+    if (!tracker.can_hold_code(frame)) {
+      tracker.set_holds_untracked_code(true);
+      return;
+    }
     if (!tracker.holds_code(frame)) {
       tracker.set_holds_code(frame, true);
       vcpu_.tlb().stop_writes_to(frame);
     }
-    frame_nodes_.push_back(
-        {&block, frames_[frame.number], static_cast<uint16_t>(begin), static_cast<uint16_t>(end)});
-    frames_[frame.number] = &frame_nodes_.back();
+    FrameNode*& first = frames_[frame.number];
+    const uint64_t granules = granules_of(begin, end) | (first ? first->granules : 0);
+    frame_nodes_.push_back({&block, first, granules, static_cast<uint16_t>(begin), static_cast<uint16_t>(end)});
+    first = &frame_nodes_.back();
   };
   const uint64_t begin = block.key.physical.page_offset();
   const uint64_t end = begin + block.guest_bytes;
@@ -287,7 +292,10 @@ void Translator::track_block(Block& block) {
 }
 
 void Translator::code_written(PageFrame frame, uint64_t offset, uint64_t size) {
-  FrameNode** at = &frames_[frame.number];
+  FrameNode*& first = frames_[frame.number];
+  if (first && !(first->granules & granules_of(offset, offset + size))) return;
+  uint64_t granules = 0;
+  FrameNode** at = &first;
   while (*at) {
     FrameNode& node = **at;
     if (!node.block->dead && node.begin < offset + size && offset < node.end) {
@@ -301,10 +309,15 @@ void Translator::code_written(PageFrame frame, uint64_t offset, uint64_t size) {
     if (node.block->dead) {
       *at = node.next;
     } else {
+      granules |= granules_of(node.begin, node.end);
       at = &node.next;
     }
   }
-  if (!frames_[frame.number]) vcpu_.map().tracker().set_holds_code(frame, false);
+  if (first) {
+    first->granules = granules;
+  } else {
+    vcpu_.map().tracker().set_holds_code(frame, false);
+  }
 }
 
 // Jumps that were patched to the block are cut. Whoever else still jumps to its host code (the jump cache, a

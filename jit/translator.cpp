@@ -431,11 +431,13 @@ void Translator::flush_translations() {
   for (size_t frame = 0; frame < frames_.size(); ++frame) {
     if (frames_[frame]) tracker.set_holds_code({frame}, false);
   }
+  tracker.set_holds_untracked_code(false);
   std::fill(frames_.begin(), frames_.end(), nullptr);
   std::fill(buckets_.begin(), buckets_.end(), nullptr);
   std::fill(found_before_.begin(), found_before_.end(), FoundBlock{});
   frame_nodes_.clear();
   blocks_.clear();
+  last_looked_up_ = nullptr;
   state_.recent_blocks.fill(0);
   arena_.clear();
   all_flushed();

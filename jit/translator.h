@@ -178,8 +178,13 @@ class Translator final : public Engine,
   struct FrameNode {
     Block* block;
     FrameNode* next;
+    uint64_t granules;  // of the first of a frame: that any of them may be in
     uint16_t begin, end;
   };
+  // 64 bytes a bit.
+  static uint64_t granules_of(uint64_t begin, uint64_t end) {
+    return ~uint64_t{0} >> (63 - (end - 1) / 64 % 64) & ~uint64_t{0} << begin / 64 % 64;
+  }
 
   Vcpu& vcpu_;
   VcpuState& state_;
@@ -191,6 +196,7 @@ class Translator final : public Engine,
   BlockTranslator block_translator_;
   Arena arena_;                 // of blocks_
   std::vector<Block*> blocks_;  // by rising host address
+  mutable Block* last_looked_up_ = nullptr;  // by block_at()
   std::vector<Block*> buckets_;
   // What find_block() found, by a hash of the key; in the host's nearer caches, unlike buckets and blocks.
   struct alignas(64) FoundBlock {

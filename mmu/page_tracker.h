@@ -19,7 +19,7 @@ class CodeWriteListener {
 
 class PageTracker {
  public:
-  // `frames`: number of 4 KiB frames tracked, from physical 0 up. Frames above are never code.
+  // `frames`: number of 4 KiB frames tracked, from physical 0 up. Of frames above, only whether any of them holds code is known.
   void resize(uint64_t frames) { frames_.assign(frames, {}); }
   uint64_t frame_count() const { return frames_.size(); }
   void set_listener(CodeWriteListener* listener) { listener_ = listener; }
@@ -29,6 +29,8 @@ class PageTracker {
   }
   bool can_hold_code(PageFrame frame) const { return frame.number < frames_.size(); }
   void set_holds_code(PageFrame frame, bool code) { frames_[frame.number].code = code; }
+  bool holds_untracked_code() const { return untracked_code_; }
+  void set_holds_untracked_code(bool code) { untracked_code_ = code; }
 
   void before_write(PageFrame frame, uint64_t offset, uint64_t size) {
     if (holds_code(frame) && listener_) listener_->code_written(frame, offset, size);
@@ -53,6 +55,7 @@ class PageTracker {
     uint64_t code : 1 = 0;
   };
   std::vector<Frame> frames_;
+  bool untracked_code_ = false;
   CodeWriteListener* listener_ = nullptr;
 };
 

@@ -251,7 +251,7 @@ void PhysicalMap::announce_changes(const std::vector<Range>& before) {
     for (uint64_t frame = start >> kPageShift; frame < tracked_end; ++frame) {
       tracker_.before_write({frame}, 0, kPageSize);
     }
-    untracked_code |= was && end >> kPageShift > tracker_.frame_count();
+    untracked_code |= was && end >> kPageShift > tracker_.frame_count() && tracker_.holds_untracked_code();
   }
   if (change_listener_) change_listener_(untracked_code);
 }

@@ -263,6 +263,20 @@ TEST(PhysicalMapDeviceRam, IsMemoryWhereItWasPlacedAndTellsOfWrites) {
   EXPECT_THROW(map.add_pci_ram(PhysicalMap::kDeviceRamLimit, written, "more"), std::runtime_error);
 }
 
+// Guests move the regions of their PCI devices about when they start; translations of all else must survive it.
+TEST(PhysicalMapDeviceRam, MovedOnesMakeCodeStaleIfThereIsCodeThatNobodyTracks) {
+  PhysicalMap map(uint64_t{4} << 20);
+  std::atomic<bool> written{false};
+  const auto region = map.add_pci_ram(kPageSize, written, "frame buffer");
+  std::vector<bool> changes;
+  map.set_change_listener([&](bool code) { changes.push_back(code); });
+  map.place(region, PhysAddr{0xfd00'0000});
+  map.place(region, PhysAddr{0xfe00'0000});
+  map.tracker().set_holds_untracked_code(true);
+  map.place(region, PhysAddr{0xfd00'0000});
+  EXPECT_EQ(changes, (std::vector<bool>{false, false, true}));
+}
+
 TEST(PhysicalMapDeviceRam, RomOnPciIsNowhereUntilPlaced) {
   PhysicalMap map(uint64_t{4} << 20);
   const std::vector<std::byte> image(kPageSize, std::byte{0x55});
