@@ -118,11 +118,19 @@ class Vmm:
     def wait(self, seconds=20):
         return self.process.wait(seconds * machine.PATIENCE)
 
+    def screen_text(self):
+        """The screen's text; of QEMU, whose monitor does not tell, all that is in text memory."""
+        if machine.IS_PENUMBRA:
+            return self.monitor("info screen")
+        lines = re.findall(r"(?m)^[0-9a-f]{16}: (.*)$", self.monitor("xp /16384xh 0xb8000"))
+        text = bytes(int(cell, 16) & 0xFF for line in lines for cell in line.split()).decode("cp437")
+        return "\n".join(text[at : at + 80].rstrip() for at in range(0, len(text), 80))
+
     def wait_screen(self, pattern, seconds=60):
         """The screen's text once it shows the pattern."""
         deadline = time.monotonic() + seconds * machine.PATIENCE
         while True:
-            text = self.monitor("info screen")
+            text = self.screen_text()
             if re.search(pattern, text):
                 return text
             if time.monotonic() > deadline:
