@@ -383,9 +383,9 @@ void Translator::breakpoint_added(LinearAddr address) {
   }
 }
 
-void Translator::page_unmapped(LinearAddr page) {
+void Translator::pages_unmapped(LinearAddr first, uint64_t bytes) {
   for (unsigned space = 0; space < SoftTlb::kSpaces; ++space) {
-    for_each_jump_cache(space, [page](JumpCache& cache) { cache.forget_page(page.value >> kPageShift); });
+    for_each_jump_cache(space, [=](JumpCache& cache) { cache.forget_pages(first.value >> kPageShift, bytes >> kPageShift); });
   }
 }
 

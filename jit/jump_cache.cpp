@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <stdexcept>
@@ -71,9 +72,20 @@ void JumpCache::forget_page(const Log& log, uint64_t page) {
   }
 }
 
+void JumpCache::forget_pages(uint64_t first, uint64_t count) {
+  if (count == 1) {
+    forget_page(first);
+    return;
+  }
+  for (uint64_t page = first; page < first + std::min<uint64_t>(count, kPageBits); ++page) {
+    if (!holds_page(page)) continue;
+    clear();
+    return;
+  }
+}
+
 void JumpCache::forget_page(uint64_t page) {
-  const unsigned bit = page_bit(page);
-  if (!(pages_[bit / 64] >> bit % 64 & 1)) return;
+  if (!holds_page(page)) return;
   // Outside 64-bit mode linear addresses wrap: not worth a closer look.
   if (global_.count > kMaxLog || local_.count > kMaxLog || signature.cs_base != 0) {
     clear();

@@ -38,8 +38,8 @@ class JumpCache {
   void forget(uint64_t rip);
   void clear();
   void clear_non_global();
-  // Drops the blocks on this linear page, and perhaps others.
-  void forget_page(uint64_t page);
+  // Drops the blocks on these linear pages, and perhaps others.
+  void forget_pages(uint64_t first, uint64_t count);
 
   // What the entries were found for; see Translator::mode_changed().
   struct Signature {
@@ -52,6 +52,7 @@ class JumpCache {
   static constexpr unsigned kMaxLog = 2048;
   static constexpr unsigned kPageBits = 32768;
   static unsigned page_bit(uint64_t page) { return (page ^ page >> 15) % kPageBits; }
+  bool holds_page(uint64_t page) const { return pages_[page_bit(page) / 64] >> page_bit(page) % 64 & 1; }
 
   Entry* entries_;
   // Slots filled since they were emptied; beyond kMaxLog: any.
@@ -64,6 +65,7 @@ class JumpCache {
     }
   };
   void empty(Log& log);
+  void forget_page(uint64_t page);
   void forget_page(const Log& log, uint64_t page);
   Log global_, local_;
   std::array<uint64_t, kPageBits / 64> pages_{};  // hash set of pages with entries

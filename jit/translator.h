@@ -129,7 +129,7 @@ class Translator final : public Engine,
 
  private:
   // MappingListener
-  void page_unmapped(LinearAddr page) override;
+  void pages_unmapped(LinearAddr first, uint64_t bytes) override;
   void space_flushed(unsigned space) override;
   void all_flushed() override;
   // CodeWriteListener

@@ -106,8 +106,9 @@ void SoftTlb::flush(Space& space, bool keep_global) {
   if (!keep_global) space.large = {};
 }
 
-// An entry made from a large page goes with every other one of that page (SDM vol. 3, 4.10.4.1).
-void SoftTlb::flush_page_in(Space& space, LinearAddr page, bool keep_global) {
+// An entry made from a large page goes with every other one of that page (SDM vol. 3, 4.10.4.1). Returns log2 of the page's size.
+unsigned SoftTlb::flush_page_in(Space& space, LinearAddr page, bool keep_global) {
+  unsigned largest = kPageShift;
   const auto drop = [keep_global](TlbEntry& entry) {
     if (!(keep_global && entry.info & TlbEntry::kGlobal)) invalidate(entry);
   };
@@ -118,6 +119,7 @@ void SoftTlb::flush_page_in(Space& space, LinearAddr page, bool keep_global) {
   for (unsigned i = 0; i < kLargeShifts.size(); ++i) {
     const unsigned shift = kLargeShifts[i];
     if (!space.large[i].has(page.value >> shift)) continue;
+    largest = shift;
     const uint64_t pages = uint64_t{1} << (shift - kPageShift);
     const uint64_t first = page.value >> shift << shift;
     for (View& view : space.views) {
@@ -127,6 +129,7 @@ void SoftTlb::flush_page_in(Space& space, LinearAddr page, bool keep_global) {
       }
     }
   }
+  return largest;
 }
 
 unsigned SoftTlb::space_of(uint16_t pcid) const {
@@ -162,29 +165,30 @@ void SoftTlb::switch_space(uint16_t pcid, bool keep) {
   if (listener_) listener_->space_flushed(next);
 }
 
-void SoftTlb::flushed_page(LinearAddr page) {
+void SoftTlb::flushed_page(LinearAddr page, unsigned shift) {
   ++stats_.page_flushes;
-  if (listener_) listener_->page_unmapped(page);
+  if (listener_) listener_->pages_unmapped({page.value >> shift << shift}, uint64_t{1} << shift);
 }
 
 void SoftTlb::flush_page(LinearAddr address) {
   const LinearAddr page = address.page();
   const bool everywhere =
       global_areas_.has(page.value >> kAreaShift) || global_gigabytes_.has(page.value >> kGigabyteShift);
+  unsigned shift = kPageShift;
   for (unsigned i = 0; i < kSpaces; ++i) {
     if (i != current_ && !(everywhere && spaces_[i]->used)) continue;
-    flush_page_in(*spaces_[i], page, false);
+    shift = std::max(shift, flush_page_in(*spaces_[i], page, false));
     if (windows_) windows_->flush_page(i, page, true);
   }
-  flushed_page(page);
+  flushed_page(page, shift);
 }
 
 void SoftTlb::flush_pcid_page(uint16_t pcid, LinearAddr address) {
   const unsigned space = space_of(pcid);
   if (space == kSpaces) return;
-  flush_page_in(*spaces_[space], address.page(), true);
+  const unsigned shift = flush_page_in(*spaces_[space], address.page(), true);
   if (windows_) windows_->flush_page(space, address.page(), false);
-  flushed_page(address.page());
+  flushed_page(address.page(), shift);
 }
 
 void SoftTlb::flush_pcid(uint16_t pcid) {

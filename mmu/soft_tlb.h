@@ -58,7 +58,8 @@ struct TlbStats {
 class MappingListener {
  public:
   virtual ~MappingListener() = default;
-  virtual void page_unmapped(LinearAddr page) = 0;  // in every address space
+  // [first, first + bytes), in every address space.
+  virtual void pages_unmapped(LinearAddr first, uint64_t bytes) = 0;
   virtual void space_flushed(unsigned space) = 0;   // non-global mappings of one address space
   virtual void all_flushed() = 0;
 };
@@ -158,9 +159,9 @@ class SoftTlb {
   };
   static void flush(View& view, bool keep_global);
   static void flush(Space& space, bool keep_global);
-  static void flush_page_in(Space& space, LinearAddr page, bool keep_global);
+  static unsigned flush_page_in(Space& space, LinearAddr page, bool keep_global);
   unsigned space_of(uint16_t pcid) const;  // kSpaces: none
-  void flushed_page(LinearAddr page);
+  void flushed_page(LinearAddr page, unsigned shift);
 
   PhysicalMap& map_;
   std::array<std::unique_ptr<Space>, kSpaces> spaces_;

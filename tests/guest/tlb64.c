@@ -299,6 +299,19 @@ static void accessed_and_dirty(void) {
 static void large_pages(void) {
   say("-- split and join\n");
   rights = P | W | U;
+  say("split, INVLPG of another address, code that ran: ");
+  size = 3;
+  map(1);
+  fill_page(page_of(1, 3) + 0x2000, 7);
+  write_cr3(read_cr3());
+  for (unsigned i = 0; i < 3; ++i) access_and_say(FETCH, VA + 0x2000, 0);
+  for (unsigned i = 0; i < 512; ++i) kPt[i] = page_of(i, 4) | P | W | U;
+  kPd[0] = (uint64_t)kPt | P | W | U;
+  invlpg(VA + 0x1ff000);
+  say(", ");
+  access_and_say(FETCH, VA + 0x2000, 0);
+  say("\n");
+  fill_page(page_of(1, 3) + 0x2000, 0);
   for (enum access access = READ; access <= FETCH; ++access) {
     size = 3;
     map(1);

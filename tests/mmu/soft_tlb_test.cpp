@@ -178,7 +178,9 @@ TEST_F(SoftTlbTest, InvpcidKinds) {
 
 class Listener : public MappingListener {
  public:
-  void page_unmapped(LinearAddr page) override { pages.push_back(page.value); }
+  void pages_unmapped(LinearAddr first, uint64_t bytes) override {
+    for (uint64_t at = 0; at < bytes; at += kPageSize) pages.push_back(first.value + at);
+  }
   void space_flushed(unsigned space) override { spaces.push_back(space); }
   void all_flushed() override { ++all; }
   std::vector<uint64_t> pages;
