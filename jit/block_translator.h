@@ -223,7 +223,7 @@ class BlockTranslator {
   void exit_indirect(int32_t stack_change);
   // A direct branch; one that leaves the code segment faults where it stands.
   void exit_branch(uint64_t target, const GuestInstruction& insn, int32_t stack_change = 0);                 // to the RIP in kLinear
-  void emit_jump_cache_jump(const IndirectBranch* indirect);
+  void emit_jump_cache_jump(const IndirectBranch* indirect, std::optional<uint64_t> rip);
   void emit_poll(uint64_t resume_rip);
   bool can_link(uint64_t rip) const;
   bool leaves_segment(uint64_t target) const;

@@ -82,7 +82,7 @@ void BlockTranslator::exit_polled(uint64_t rip) {
     return;
   }
   a_.mov(kLinear, asmjit::Imm(rip));
-  emit_jump_cache_jump(nullptr);
+  emit_jump_cache_jump(nullptr, rip);
 }
 
 void BlockTranslator::exit_indirect(int32_t stack_change) {
@@ -98,7 +98,7 @@ void BlockTranslator::exit_indirect(int32_t stack_change) {
   }
   need_flags_in_host();
   emit_poll(kPollRipInRegister);
-  emit_jump_cache_jump(&branch);
+  emit_jump_cache_jump(&branch, std::nullopt);
 }
 
 bool BlockTranslator::leaves_segment(uint64_t target) const {
@@ -114,8 +114,8 @@ void BlockTranslator::exit_branch(uint64_t target, const GuestInstruction& insn,
   }
 }
 
-// Flag-free search of the jump cache (jit/jump_cache.h) for the RIP in kLinear.
-void BlockTranslator::emit_jump_cache_jump(const IndirectBranch* indirect) {
+// Flag-free search of the jump cache (jit/jump_cache.h) for the RIP in kLinear. `rip`: that RIP, if it is known.
+void BlockTranslator::emit_jump_cache_jump(const IndirectBranch* indirect, std::optional<uint64_t> rip) {
   const auto jump_to_lookup = [&] {
     if (indirect) a_.mov(kTemp, asmjit::Imm(reinterpret_cast<uint64_t>(indirect)));
     a_.jmp(asmjit::Imm(indirect ? environment_.thunks->lookup_indirect : environment_.thunks->lookup));
@@ -125,13 +125,19 @@ void BlockTranslator::emit_jump_cache_jump(const IndirectBranch* indirect) {
     return;
   }
   const asmjit::Label hit = a_.newLabel();
-  a_.movzx(kTemp.r32(), kLinear.r16());
   a_.mov(kHostAddend, a_.state_field(offsetof(VcpuState, jump_cache), 8));
-  static_assert(sizeof(JumpCache::Entry) == 24);
-  a_.lea(kTemp, x86::ptr(kTemp, kTemp, 1));
-  a_.lea(kHostAddend, x86::ptr(kHostAddend, kTemp, 3));
+  size_t offset = 0;
+  if (rip) {
+    offset = JumpCache::slot_of(*rip) * sizeof(JumpCache::Entry);
+  } else {
+    static_assert(sizeof(JumpCache::Entry) == 24 && JumpCache::kSlots == 1 << 16);
+    a_.movzx(kTemp.r32(), kLinear.r16());
+    a_.lea(kTemp, x86::ptr(kTemp, kTemp, 1));
+    a_.lea(kHostAddend, x86::ptr(kHostAddend, kTemp, 3));
+  }
+  const auto field = [offset](size_t member) { return x86::ptr(kHostAddend, static_cast<int32_t>(offset + member), 8); };
   a_.mov(kTemp, x86::rcx);
-  a_.mov(x86::rcx, x86::ptr(kHostAddend, offsetof(JumpCache::Entry, key), 8));
+  a_.mov(x86::rcx, field(offsetof(JumpCache::Entry, key)));
   a_.lea(x86::rcx, x86::ptr(x86::rcx, kLinear));
   a_.jecxz(x86::rcx, hit);
   a_.mov(x86::rcx, kTemp);
@@ -139,7 +145,7 @@ void BlockTranslator::emit_jump_cache_jump(const IndirectBranch* indirect) {
   a_.bind(hit);
   a_.mov(x86::rcx, kTemp);
   const bool stack_known = known_deltas() & kStackDelta;
-  a_.jmp(x86::ptr(kHostAddend, stack_known ? offsetof(JumpCache::Entry, stack_known) : offsetof(JumpCache::Entry, code), 8));
+  a_.jmp(field(stack_known ? offsetof(JumpCache::Entry, stack_known) : offsetof(JumpCache::Entry, code)));
 }
 
 void BlockTranslator::load_indirect_target(const GuestInstruction& insn) {

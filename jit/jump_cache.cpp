@@ -27,7 +27,7 @@ JumpCache::~JumpCache() {
 }
 
 void JumpCache::insert(uint64_t rip, uint64_t code, uint64_t stack_known, uint64_t page, uint64_t other_page, bool global) {
-  const unsigned slot = rip & (kSlots - 1);
+  const unsigned slot = slot_of(rip);
   entries_[slot] = {.key = -rip, .code = code, .stack_known = stack_known};
   (global ? global_ : local_).add(slot);
   for (const uint64_t number : {page, other_page}) {
@@ -37,7 +37,7 @@ void JumpCache::insert(uint64_t rip, uint64_t code, uint64_t stack_known, uint64
 }
 
 void JumpCache::forget(uint64_t rip) {
-  const unsigned slot = rip & (kSlots - 1);
+  const unsigned slot = slot_of(rip);
   if (entries_[slot].key + rip == 0) entries_[slot].key = slot == 0;
 }
 

@@ -28,8 +28,9 @@ class JumpCache {
   JumpCache& operator=(const JumpCache&) = delete;
 
   void* table() const { return entries_; }
+  static unsigned slot_of(uint64_t rip) { return rip & (kSlots - 1); }
   uint64_t find(uint64_t rip) const {
-    const unsigned slot = rip & (kSlots - 1);
+    const unsigned slot = slot_of(rip);
     return entries_[slot].key + rip == 0 ? entries_[slot].code : 0;
   }
   // `page` and `other_page`: linear page numbers that the block's bytes are on; global: a CR3 change keeps
