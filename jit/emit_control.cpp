@@ -257,7 +257,9 @@ void BlockTranslator::plan_entry() {
   if (loop && options_.swap_registers) plan_swaps();
   emit_swaps();
   for (const RegisterSwap& swap : swaps_) home_[swap.in_memory] = swap.in_host;
-  const KeptDeltas first = loop ? options_.carry_deltas ? carried_deltas() : 0 : options_.warm_entries ? first_deltas() & window_use_.likely : 0;
+  KeptDeltas first = 0;
+  if (loop && options_.carry_deltas) first = carried_deltas();
+  if (!loop && options_.warm_entries) first = first_deltas() & window_use_.likely;
   if (first != 0) check_first(first);
   if (!loop || (swaps_.empty() && first == 0)) return;
   if (std::has_single_bit(first)) {
