@@ -212,6 +212,7 @@ void Machine::resume() {
   vcpu_.state().tsc_offset += vcpu_.read_tsc() - paused_tsc_;
   set_alarm();
   vcpu_.attend(attention::kKick);
+  if (resume_listener_) resume_listener_();
 }
 
 void Machine::step(LinearAddr begin, uint64_t bytes) {

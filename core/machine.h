@@ -90,6 +90,8 @@ class Machine final : public MachineControl {
   void set_debugger(Debugger* debugger) { debugger_ = debugger; }
   void pause();
   void resume();
+  // Called when the machine goes on after a pause.
+  void set_resume_listener(std::function<void()> listener) { resume_listener_ = std::move(listener); }
   bool paused() const { return paused_; }  // any thread
   // Runs one instruction without taking interrupts, and more as long as their linear address is in
   // [begin, begin + bytes), then pauses and tells the debugger. A halted vCPU waits for its interrupt.
@@ -148,7 +150,7 @@ class Machine final : public MachineControl {
   std::unique_ptr<Board> board_;    // its timers need the clock
   std::unique_ptr<Engine> engine_;  // listens to vCPU, TLB and map
 
-  std::function<void()> boot_, idle_listener_, triple_fault_listener_;
+  std::function<void()> boot_, idle_listener_, triple_fault_listener_, resume_listener_;
   bool reset_requested_ = false;
   bool shutdown_told_ = false;
   bool stale_translations_ = false;

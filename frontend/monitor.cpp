@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <nlohmann/json.hpp>
 #include <charconv>
 #include <optional>
 #include <stdexcept>
@@ -125,6 +126,10 @@ std::string Monitor::help(std::string_view) {
   return text;
 }
 
+void Monitor::tell(std::string_view event) {
+  if (actions_.event) actions_.event(event, nullptr);
+}
+
 std::string Monitor::stop(std::string_view) {
   if (machine_.paused()) return "";
   machine_.pause();
@@ -196,7 +201,9 @@ std::string Monitor::info(std::string_view arguments) {
   if (what == "mem") return mapped_ranges(vcpu, machine_.map());
   if (what == "tlb") return mapping_list(vcpu, machine_.map());
   if (what == "status") {
-    return fmt::format("VM status: {}{}\n", machine_.paused() ? "paused" : "running",
+    return fmt::format("VM status: {}{}\n", actions_.io_error    ? "paused (io-error)"
+                       : machine_.paused() ? "paused"
+                                           : "running",
                        vcpu.state().halted ? ", CPU halted" : "");
   }
   if (what == "screen") {

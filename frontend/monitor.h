@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <nlohmann/json_fwd.hpp>
 #include <span>
 #include <string>
 #include <string_view>
@@ -21,7 +22,9 @@ struct MonitorActions {
   Screen* screen = nullptr;  // null: there is none
   KeyTyper* keys = nullptr;
   std::function<void()> press_power_button;
-  std::function<void(std::string_view name)> event;  // told with QMP's names of events
+  bool io_error = false;  // a drive has paused the machine
+  // Told with QMP's names of events, and what they say; nothing: what goes with the name.
+  std::function<void(std::string_view name, const nlohmann::json& data)> event;
 };
 
 class Monitor {
@@ -49,9 +52,7 @@ class Monitor {
   std::string examine(std::string_view arguments, GuestMemory::Space space);
   std::string disassemble(GuestMemory::Space space, uint64_t address, unsigned count);
   std::string translate(std::string_view arguments);
-  void tell(std::string_view event) {
-    if (actions_.event) actions_.event(event);
-  }
+  void tell(std::string_view event);
 
   Machine& machine_;
   const MonitorActions& actions_;

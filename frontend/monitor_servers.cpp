@@ -1,5 +1,7 @@
 #include "frontend/monitor_servers.h"
 
+#include <nlohmann/json.hpp>
+
 namespace penumbra {
 
 MonitorServers::MonitorServers(Machine& machine, MonitorActions& actions, const RunOptions& options)
@@ -12,7 +14,7 @@ MonitorServers::MonitorServers(Machine& machine, MonitorActions& actions, const 
     qmp_server_ = std::make_unique<StreamServer>(machine.events(), options.qmp->socket, "-qmp", "a client of -qmp");
     qmp_session_ = std::make_unique<QmpSession>(machine, actions, qmp_monitor_,
                                                 [this](std::string_view text) { qmp_server_->send(text); });
-    actions_.event = [this](std::string_view name) { qmp_session_->event(name); };
+    actions_.event = [this](std::string_view name, const nlohmann::json& data) { qmp_session_->event(name, data); };
   }
 }
 
@@ -24,7 +26,7 @@ void MonitorServers::start() {
 }
 
 void MonitorServers::finish() {
-  if (qmp_session_) qmp_session_->event("SHUTDOWN");
+  if (qmp_session_) qmp_session_->event("SHUTDOWN", nullptr);
   for (StreamServer* server : {server_.get(), qmp_server_.get()}) {
     if (server) server->finish();
   }

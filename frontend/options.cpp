@@ -138,6 +138,16 @@ class RunReader {
     return mode->second;
   }
 
+  static ErrorPolicy::Action error_action(const std::string& text, const char* key, const std::string& name) {
+    using enum ErrorPolicy::Action;
+    if (name == "report") return Report;
+    if (name == "ignore") return Ignore;
+    if (name == "stop") return Stop;
+    if (name == "enospc" && std::string_view(key) == "werror") return NoSpace;
+    refuse("-drive {}: {}={}: not one of report, ignore, stop{}", text, key, name,
+           std::string_view(key) == "werror" ? ", enospc" : "");
+  }
+
   void add_drives(RunOptions& options, const RunWords& words) {
     for (unsigned i = 0; i < 4; ++i) {
       const std::string name = std::string("-hd") + static_cast<char>('a' + i);
@@ -205,6 +215,8 @@ class RunReader {
       if (!drive.image.discard && *discard != "ignore" && *discard != "off")
         refuse("-drive {}: discard={}: neither unmap nor ignore", text, *discard);
     }
+    if (const auto action = properties.take("werror")) drive.errors.write = error_action(text, "werror", *action);
+    if (const auto action = properties.take("rerror")) drive.errors.read = error_action(text, "rerror", *action);
     drive.id = properties.take("id").value_or("");
     drive.serial = properties.take("serial").value_or("");
     const auto number = [&](const char* key, unsigned limit) -> std::optional<unsigned> {
@@ -571,7 +583,7 @@ Command parse_run(std::span<const char* const> arguments) {
   word("append", options.append, "the kernel's command line");
   word("bios", options.bios, "ROM image that ends at 4 GiB; starts at the reset vector (without -kernel: SeaBIOS)");
   list("drive", words.drives,
-       "file=IMAGE,if=ide|virtio|none,index=N,media=disk|cdrom,format=raw|qcow2,cache=MODE,readonly=on,snapshot=on,discard=unmap,serial=S");
+       "file=IMAGE,if=ide|virtio|none,index=N,media=disk|cdrom,format=raw|qcow2,cache=MODE,readonly=on,snapshot=on,discard=unmap,serial=S,werror=enospc|report|ignore|stop,rerror=report|ignore|stop");
   for (unsigned i = 0; i < 4; ++i) {
     const std::string name = std::string("hd") + static_cast<char>('a' + i);
     list(name, words.disks[i], "disk image, IDE drive " + std::to_string(i));

@@ -14,6 +14,7 @@
 #include "frontend/network_options.h"
 #include "jit/options.h"
 #include "storage/disk_image.h"
+#include "storage/image_device.h"
 
 namespace penumbra {
 
@@ -47,6 +48,7 @@ struct DriveOptions {
   bool cdrom = false;
   std::string id = {}, serial = {};
   ImageOptions image;  // an empty path: no medium
+  ErrorPolicy errors = {};
 };
 
 struct RunOptions {

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <ctime>
 #include <new>
+#include <nlohmann/json.hpp>
 #include <stdexcept>
 
 #include "frontend/board_setup.h"
@@ -124,6 +125,10 @@ PcMachine::PcMachine(const RunOptions& options)
     if (!options_.kernel.empty()) set_up_board(*board_, machine_->map());
     boot_->start(*machine_);
   });
+  machine_->set_resume_listener([this] {
+    actions_.io_error = false;
+    for (ImageDevice* image : images_) image->retry();
+  });
   machine_->set_idle_listener([this] { idle(); });
   machine_->set_triple_fault_listener([this] { triple_fault(); });
   if (trace_.has(TraceLog::kInterrupts | TraceLog::kRealInterrupts)) machine_->vcpu().set_event_listener(this);
@@ -132,6 +137,7 @@ PcMachine::PcMachine(const RunOptions& options)
 PcMachine::~PcMachine() {
   if (trace_.has(TraceLog::kGuestErrors)) trace_.write(unknown_msr_lines(machine_->vcpu().stats()));
   flush();
+  machine_->set_resume_listener({});
   // Their threads post events to the machine.
   outputs_.clear();
   drives_.clear();
@@ -168,11 +174,32 @@ void PcMachine::open_drives() {
       continue;
     }
     try {
-      drives_.push_back(std::make_unique<ImageDevice>(open_image(drive.image), machine_->events()));
+      auto made = std::make_unique<ImageDevice>(open_image(drive.image), machine_->events(), drive.errors);
+      made->set_stop_listener([this, &drive](const BlockRequest& request) { drive_stopped(drive, request); });
+      images_.push_back(made.get());
+      drives_.push_back(std::move(made));
     } catch (const std::runtime_error& error) {
       throw UserError(error.what());
     }
   }
+}
+
+// Other requests may fail before the pause ends; the first one tells.
+void PcMachine::drive_stopped(const DriveOptions& drive, const BlockRequest& request) {
+  if (std::exchange(actions_.io_error, true)) return;
+  const bool reads = request.kind == BlockRequest::Kind::Read;
+  fmt::print(stderr, "penumbra: {}: a {} failed ({}); the machine is paused, the monitor's cont tries again\n", drive.image.path,
+             reads ? "read" : "write", std::strerror(request.error));
+  if (machine_->paused()) return;
+  machine_->pause();
+  if (!actions_.event) return;
+  actions_.event("BLOCK_IO_ERROR",
+                 {{"device", drive.id},
+                  {"operation", reads ? "read" : "write"},
+                  {"action", "stop"},
+                  {"nospace", request.error == ENOSPC},
+                  {"reason", std::strerror(request.error)}});
+  actions_.event("STOP", nullptr);
 }
 
 std::unique_ptr<Display> PcMachine::make_display() {

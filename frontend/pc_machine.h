@@ -65,6 +65,7 @@ class PcMachine : private EventListener {
 
   void open_trace();
   void open_drives();
+  void drive_stopped(const DriveOptions& drive, const BlockRequest& request);
   void open_networks();
   void make_board();
   void make_engine();
@@ -87,6 +88,7 @@ class PcMachine : private EventListener {
   Output* standard_output_ = nullptr;                       // one of them
   std::unique_ptr<Machine> machine_;
   std::vector<std::unique_ptr<BlockDevice>> drives_;  // of options_.drives
+  std::vector<ImageDevice*> images_;                  // in drives_
   std::vector<std::unique_ptr<NetworkBackend>> networks_;  // of options_.networks
   std::vector<PacketDump*> packet_dumps_;                  // in networks_
   std::unique_ptr<Boot> boot_;

@@ -50,12 +50,13 @@ void QmpSession::connected() {
 
 void QmpSession::reply(const Json& value) { send_(value.dump(-1, ' ', false, Json::error_handler_t::replace) + "\r\n"); }
 
-void QmpSession::event(std::string_view name) {
+void QmpSession::event(std::string_view name, const Json& data) {
   if (!negotiated_) return;
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   const auto microseconds = std::chrono::duration_cast<std::chrono::microseconds>(now).count();
   Json event = {{"event", name},
                 {"timestamp", {{"seconds", microseconds / 1'000'000}, {"microseconds", microseconds % 1'000'000}}}};
+  if (!data.is_null()) event["data"] = data;
   if (name == "RESET") event["data"] = {{"guest", false}, {"reason", "host-qmp-system-reset"}};
   if (name == "SHUTDOWN") event["data"] = {{"guest", true}, {"reason", "guest-shutdown"}};
   reply(event);
@@ -120,7 +121,7 @@ Json QmpSession::execute(const std::string& command, const Json& arguments) {
   }
   if (command == "query-status") {
     const bool running = !machine_.paused();
-    return {{"running", running}, {"singlestep", false}, {"status", running ? "running" : "paused"}};
+    return {{"running", running}, {"singlestep", false}, {"status", running ? "running" : actions_.io_error ? "io-error" : "paused"}};
   }
   if (command == "human-monitor-command") return monitor_.execute(text_of(arguments, "command-line"));
   if (command == "screendump") {

@@ -21,7 +21,7 @@ class QmpSession final : public StreamSession {
   void connected() override;
   void received(std::string_view bytes) override;
   // Something happened that clients are told of: "STOP", "SHUTDOWN". Before run() or on the vCPU's thread.
-  void event(std::string_view name);
+  void event(std::string_view name, const nlohmann::json& data);
 
  private:
   void object(std::string_view text);

@@ -7,8 +7,8 @@
 
 namespace penumbra {
 
-ImageDevice::ImageDevice(std::unique_ptr<DiskImage> image, EventQueue& events)
-    : image_(std::move(image)), events_(events) {
+ImageDevice::ImageDevice(std::unique_ptr<DiskImage> image, EventQueue& events, ErrorPolicy policy)
+    : policy_(policy), image_(std::move(image)), events_(events) {
   // Signals are for the threads that handle them.
   sigset_t all, before;
   sigfillset(&all);
@@ -47,6 +47,10 @@ void ImageDevice::submit(Request request) {
     request->done(*request);
     return;
   }
+  enqueue(std::move(request));
+}
+
+void ImageDevice::enqueue(Request request) {
   {
     const std::lock_guard lock(mutex_);
     waiting_.push_back(std::move(request));
@@ -120,7 +124,29 @@ void ImageDevice::finish() {
     ended.swap(ended_);
     told_ = false;
   }
-  for (Request& request : ended) request->done(*request);
+  for (Request& request : ended) {
+    if (request->error && keeps(*request)) {
+      kept_.push_back(std::move(request));
+      if (stop_listener_) stop_listener_(*kept_.back());
+      continue;
+    }
+    const ErrorPolicy::Action action = request->kind == BlockRequest::Kind::Read ? policy_.read : policy_.write;
+    if (action == ErrorPolicy::Action::Ignore) request->error = 0;
+    request->done(*request);
+  }
+}
+
+bool ImageDevice::keeps(const BlockRequest& request) const {
+  using enum ErrorPolicy::Action;
+  const ErrorPolicy::Action action = request.kind == BlockRequest::Kind::Read ? policy_.read : policy_.write;
+  const bool no_room = request.error == ENOSPC || request.error == EDQUOT || request.error == EFBIG;
+  return action == Stop || (action == NoSpace && no_room);
+}
+
+void ImageDevice::retry() {
+  std::vector<Request> kept;
+  kept.swap(kept_);
+  for (Request& request : kept) enqueue(std::move(request));
 }
 
 }  // namespace penumbra

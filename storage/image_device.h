@@ -15,10 +15,27 @@
 
 namespace penumbra {
 
+// QEMU's rerror= and werror=: what becomes of a request that the host could not do.
+struct ErrorPolicy {
+  enum class Action : uint8_t {
+    Report,   // the guest sees it
+    Ignore,   // the guest is told that all went well
+    Stop,     // the request is kept, and done again by retry(); the listener pauses the machine
+    NoSpace,  // Stop when the host has no room for it, else Report
+  };
+  Action read = Action::Report, write = Action::NoSpace;
+};
+
 class ImageDevice final : public BlockDevice {
  public:
-  ImageDevice(std::unique_ptr<DiskImage> image, EventQueue& events);
+  ImageDevice(std::unique_ptr<DiskImage> image, EventQueue& events, ErrorPolicy policy = {});
   ~ImageDevice() override;
+
+  // Told of every request that is kept, on the vCPU's thread.
+  using StopListener = std::function<void(const BlockRequest& request)>;
+  void set_stop_listener(StopListener listener) { stop_listener_ = std::move(listener); }
+  // Does again what was kept. vCPU thread.
+  void retry();
 
   // Ends the threads; requests that have not ended by then never will. Before the queue is destroyed.
   void stop();
@@ -35,7 +52,12 @@ class ImageDevice final : public BlockDevice {
   int run(BlockRequest& request);
   void tell(std::unique_lock<std::mutex>& lock);
   void finish();
+  bool keeps(const BlockRequest& request) const;
+  void enqueue(Request request);
 
+  const ErrorPolicy policy_;
+  StopListener stop_listener_;
+  std::vector<Request> kept_;  // vCPU thread
   std::unique_ptr<DiskImage> image_;
   EventQueue& events_;
   std::mutex mutex_;

@@ -7,10 +7,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <set>
 #include <stdexcept>
 #include <string>
@@ -252,6 +254,75 @@ TEST_F(ImageTest, FlushWaitsForWhatWasSubmittedBefore) {
   };
   device.submit(std::move(flush));
   while (!flushed) events.drain();
+}
+
+// A disk whose host has no room, or fails, as long as the test says so.
+class FailingImage : public DiskImage {
+ public:
+  explicit FailingImage(std::atomic<int>& error) : error_(error) {}
+  uint64_t bytes() const override { return size_t{1} << 20; }
+  bool read_only() const override { return false; }
+  bool discards() const override { return true; }
+  unsigned threads() const override { return 2; }
+  int read(uint64_t, std::span<std::byte>) override { return error_; }
+  int write(uint64_t, std::span<const std::byte>) override { return error_; }
+  int write_zeroes(uint64_t, uint64_t) override { return error_; }
+  int discard(uint64_t, uint64_t) override { return error_; }
+  int flush() override { return error_; }
+
+ private:
+  std::atomic<int>& error_;
+};
+
+TEST(ImageErrors, WhatIsKeptAndWhatTheGuestSees) {
+  using enum ErrorPolicy::Action;
+  using enum BlockRequest::Kind;
+  constexpr int kKept = -1;
+  const struct {
+    ErrorPolicy policy;
+    BlockRequest::Kind kind;
+    int error, seen;
+  } kCases[] = {
+      {{}, Write, ENOSPC, kKept},      {{}, Write, EDQUOT, kKept},
+      {{}, Write, EFBIG, kKept},       {{}, Write, EIO, EIO},
+      {{}, Read, EIO, EIO},            {{}, WriteZeroes, ENOSPC, kKept},
+      {{}, Flush, ENOSPC, kKept},      {{.write = Report}, Write, ENOSPC, ENOSPC},
+      {{.write = Ignore}, Write, EIO, 0},  {{.read = Ignore}, Write, EIO, EIO},
+      {{.write = Stop}, Write, EIO, kKept}, {{.read = Stop}, Read, EIO, kKept},
+      {{.read = Stop}, Write, EIO, EIO},
+  };
+  for (const auto& test : kCases) {
+    std::atomic<int> error = test.error;
+    EventQueue events;
+    ImageDevice device(std::make_unique<FailingImage>(error), events, test.policy);
+    unsigned stops = 0;
+    device.set_stop_listener([&](const BlockRequest& request) {
+      EXPECT_EQ(request.error, test.error);
+      stops++;
+    });
+    std::optional<int> seen;
+    auto request = std::make_unique<BlockRequest>();
+    request->kind = test.kind;
+    request->bytes = 512;
+    if (test.kind == Read || test.kind == Write) request->data.resize(512);
+    request->done = [&](BlockRequest& done) { seen = done.error; };
+    device.submit(std::move(request));
+    while (!seen && stops == 0) events.drain();
+    if (test.seen != kKept) {
+      EXPECT_EQ(seen, test.seen);
+      EXPECT_EQ(stops, 0u);
+      continue;
+    }
+    EXPECT_FALSE(seen);
+    device.retry();
+    while (!seen && stops == 1) events.drain();
+    EXPECT_EQ(stops, 2u) << "there is still no room";
+    error = 0;
+    device.retry();
+    while (!seen) events.drain();
+    EXPECT_EQ(seen, 0);
+    EXPECT_EQ(stops, 2u);
+  }
 }
 
 TEST_F(ImageTest, DeviceEndsWithRequestsUnderWay) {
