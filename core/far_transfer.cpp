@@ -19,6 +19,33 @@ Result<void> Vcpu::check_offset(const Descriptor& code, uint64_t offset) const {
   return {};
 }
 
+// What a CALL or JMP that stays at its privilege level demands of the code segment.
+Result<void> Vcpu::check_jump_code(const Descriptor& code, uint16_t selector, uint64_t offset) const {
+  const uint32_t error = selector_error(selector);
+  if (!code.is_code()) return raise(vector::kGp, error);
+  const bool privileged = code.conforming() ? code.dpl() > state_.cpl
+                                            : rpl_of(selector) > state_.cpl || code.dpl() != state_.cpl;
+  if (privileged) return raise(vector::kGp, error);
+  if (long_mode() && code.is_long() && code.big()) return raise(vector::kGp, error);
+  if (!code.present()) return raise(vector::kNp, error);
+  return check_offset(code, offset);
+}
+
+Result<void> Vcpu::set_segment_register(SegmentIndex index, uint16_t selector) {
+  if (index != kCs || !protected_mode()) {
+    if (auto done = load_segment(index, selector); !done) return done;
+    update_mode();
+    return {};
+  }
+  if (is_null(selector)) return raise(vector::kGp, 0);
+  auto code = read_descriptor(selector, vector::kGp);
+  if (!code) return std::unexpected(code.error());
+  if (auto done = check_jump_code(*code, selector, state_.rip); !done) return done;
+  if (auto done = set_accessed(*code); !done) return done;
+  return_to(*code, static_cast<uint16_t>((selector & 0xfffc) | state_.cpl), state_.rip);
+  return {};
+}
+
 Result<Outcome> Vcpu::transfer_real(const SystemInstruction& insn, uint16_t selector, uint64_t offset) {
   Segment& cs = state_.segments[kCs];
   const Segment target = v8086() ? v8086_segment(selector) : real_segment(cs, selector);
@@ -79,13 +106,7 @@ Result<Outcome> Vcpu::transfer_far(const SystemInstruction& insn) {
     return gate_or_task();
   }
 
-  if (!code->is_code()) return raise(vector::kGp, error);
-  const bool privileged = code->conforming() ? code->dpl() > state_.cpl
-                                             : rpl_of(selector) > state_.cpl || code->dpl() != state_.cpl;
-  if (privileged) return raise(vector::kGp, error);
-  if (long_mode() && code->is_long() && code->big()) return raise(vector::kGp, error);
-  if (!code->present()) return raise(vector::kNp, error);
-  if (auto done = check_offset(*code, offset); !done) return std::unexpected(done.error());
+  if (auto done = check_jump_code(*code, selector, offset); !done) return std::unexpected(done.error());
   if (auto done = set_accessed(*code); !done) return std::unexpected(done.error());
   if (call) {
     const uint64_t frame[2] = {state_.segments[kCs].selector, insn.next_rip() & code_mask()};

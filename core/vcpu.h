@@ -136,6 +136,8 @@ class Vcpu {
   // For a debugger: what MOV to the register does at CPL 0, at no instruction.
   Result<void> set_control_register(unsigned number, uint64_t value);
   Result<void> set_debug_register(unsigned number, uint64_t value) { return write_dr(number, value); }
+  // Loads the descriptor with the checks of MOV, for CS those of a far JMP to where RIP is.
+  Result<void> set_segment_register(SegmentIndex index, uint16_t selector);
   // Delivers the #DB of data and port breakpoints that the last instruction met; true if there was one.
   bool take_debug_trap();
 
@@ -337,6 +339,7 @@ class Vcpu {
 
   // --- far_transfer.cpp
   Result<void> check_offset(const Descriptor& code, uint64_t offset) const;
+  Result<void> check_jump_code(const Descriptor& code, uint16_t selector, uint64_t offset) const;
   Result<Descriptor> check_return_code(uint16_t selector);
   Result<Segment> check_return_stack(uint16_t selector, const Descriptor& code, unsigned cpl);
   Result<Outcome> transfer_real(const SystemInstruction& insn, uint16_t selector, uint64_t offset);

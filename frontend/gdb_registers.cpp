@@ -6,6 +6,9 @@
 #include <array>
 #include <cstring>
 #include <optional>
+#include <utility>
+
+#include "frontend/state_dump.h"
 
 namespace penumbra {
 
@@ -399,64 +402,68 @@ std::string GdbRegisters::read(const Vcpu& vcpu, unsigned number) const {
   return value;
 }
 
-bool GdbRegisters::write(Vcpu& vcpu, unsigned number, std::string_view bytes) const {
+std::expected<void, std::string> GdbRegisters::write(Vcpu& vcpu, unsigned number, std::string_view bytes) const {
   const Register& reg = registers_[number];
-  if (bytes.size() != reg.bits / 8) return false;
+  const auto refused = [](std::string why) { return std::unexpected(std::move(why)); };
+  const auto accepted = [&](const Result<void>& done) -> std::expected<void, std::string> {
+    if (done) return {};
+    const Exception& exception = done.error();
+    std::string text = "the processor raises " + exception_name(exception.vector);
+    if (exception.has_error_code) text += fmt::format("({:#x})", exception.error_code);
+    return refused(text + fmt::format(" at CPL {}", vcpu.state().cpl));
+  };
+  if (bytes.size() != reg.bits / 8) return refused("a value of another size");
   VcpuState& state = vcpu.state();
   const auto part =
       image_part(reg.kind == Kind::X87, reg.kind == Kind::Xmm, reg.kind == Kind::YmmHigh, reg.index);
   if (part) {
     use(state, part->component);
     std::memcpy(&state.guest_vector_state[part->offset], bytes.data(), part->bytes);
-    return true;
+    return {};
   }
   const uint64_t value = to_integer(bytes);
   const uint64_t mask = reg.bits < 64 ? (uint64_t{1} << reg.bits) - 1 : ~uint64_t{0};
   // gdb writes back what it read when it writes all registers.
-  if ((integer(vcpu, reg) & mask) == value) return true;
+  if ((integer(vcpu, reg) & mask) == value) return {};
   switch (reg.kind) {
     case Kind::Gpr:
       state.gpr[reg.index] = value;
-      return true;
+      return {};
     case Kind::ProgramCounter:
       state.rip = (vcpu.code64() ? value : value - state.segments[kCs].base) & vcpu.code_mask();
-      return true;
+      return {};
     case Kind::Flags:
       state.rflags = (value & kFlagsWritable) | (state.rflags & ~kFlagsWritable);
       vcpu.update_mode();
-      return true;
+      return {};
     case Kind::Selector:
-      // A descriptor would have to be loaded where selectors are not just paragraph numbers.
-      if (vcpu.protected_mode() || value > 0xffff) return false;
-      state.segments[reg.index].selector = static_cast<uint16_t>(value);
-      state.segments[reg.index].base = value << 4;
-      vcpu.update_mode();
-      return true;
+      if (value > 0xffff) return refused("selectors have 16 bits");
+      return accepted(vcpu.set_segment_register(static_cast<SegmentIndex>(reg.index), static_cast<uint16_t>(value)));
     case Kind::X87Control:
       write_x87_control(state, reg.index, value);
-      return true;
+      return {};
     case Kind::Mxcsr:
-      if (value & ~uint64_t{kMxcsrKnown}) return false;
+      if (value & ~uint64_t{kMxcsrKnown}) return refused("reserved bits are set");
       use(state, kSseComponent);
       store(state, kMxcsr, static_cast<uint32_t>(value));
-      return true;
+      return {};
     case Kind::SegmentBase:
       state.segments[reg.index].base = value;
       vcpu.update_mode();
-      return true;
+      return {};
     case Kind::OriginalAx:
-      return true;
+      return {};
     case Kind::Control:
-      return vcpu.set_control_register(reg.index, value).has_value();
+      return accepted(vcpu.set_control_register(reg.index, value));
     case Kind::Debug:
-      return vcpu.set_debug_register(reg.index, value).has_value();
+      return accepted(vcpu.set_debug_register(reg.index, value));
     case Kind::Efer:
-      return vcpu.write_msr(kEfer, value).has_value();
+      return accepted(vcpu.write_msr(kEfer, value));
     case Kind::KernelGsBase:
       state.kernel_gs_base = value;
-      return true;
+      return {};
     default:
-      return false;
+      return refused("it is only read");
   }
 }
 

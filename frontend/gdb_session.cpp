@@ -12,7 +12,7 @@ namespace penumbra {
 namespace {
 
 constexpr int kSigInt = 2, kSigTrap = 5;
-// Error numbers mean nothing to gdb but in its messages.
+// Error numbers mean nothing to gdb but in its messages. "E.TEXT" says more.
 constexpr unsigned kBadRequest = 1, kFault = 14, kRefused = 22, kFull = 28;
 constexpr size_t kOutputPiece = 4096;
 
@@ -249,16 +249,13 @@ void GdbSession::write_registers(std::string_view hex) {
   const auto values = from_hex(hex);
   if (!values) return error(kBadRequest);
   std::string_view rest = *values;
-  bool good = true;
+  std::expected<void, std::string> done;
   for (unsigned i = 0; i < registers_->count() && rest.size() >= registers_->bytes(i); ++i) {
-    good = registers_->write(vcpu_, i, rest.substr(0, registers_->bytes(i))) && good;
+    if (auto one = registers_->write(vcpu_, i, rest.substr(0, registers_->bytes(i))); !one) done = std::move(one);
     rest.remove_prefix(registers_->bytes(i));
   }
-  if (good) {
-    ok();
-  } else {
-    error(kRefused);
-  }
+  if (!done) return error(done.error());
+  ok();
 }
 
 void GdbSession::read_register(std::string_view text) {
@@ -271,7 +268,8 @@ void GdbSession::write_register(std::string_view text) {
   const auto number = take_hex(text);
   if (!number || *number >= registers_->count() || !take(text, "=")) return error(kBadRequest);
   const auto value = from_hex(text);
-  if (!value || !registers_->write(vcpu_, static_cast<unsigned>(*number), *value)) return error(kRefused);
+  if (!value) return error(kBadRequest);
+  if (const auto done = registers_->write(vcpu_, static_cast<unsigned>(*number), *value); !done) return error(done.error());
   ok();
 }
 

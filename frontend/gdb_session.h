@@ -52,6 +52,7 @@ class GdbSession final : public Debugger {
   void reply(char kind, const std::string& rest);
   void ok() { reply("OK"); }
   void error(unsigned number);
+  void error(const std::string& why) { reply("E." + why); }
   void pause();
   void resume();
   void step(uint64_t begin, uint64_t bytes);

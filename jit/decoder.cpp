@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 namespace penumbra::jit {
 
@@ -184,6 +185,18 @@ unsigned displacement_bytes(uint8_t modrm, unsigned base, bool wide) {
   return mod == 0 && rm == 6 ? 2 : 0;
 }
 
+// The end of the operand whose ModRM byte is at `at`. More than `bytes`: it ends within.
+unsigned operand_end(std::span<const uint8_t> bytes, unsigned at, bool wide) {
+  if (at >= bytes.size()) return at + 1;
+  const uint8_t modrm = bytes[at++];
+  unsigned base = 0;
+  if (wide && modrm < 0xc0 && (modrm & 7) == 4) {
+    if (at == bytes.size()) return at + 1;
+    base = bytes[at++] & 7;
+  }
+  return at + displacement_bytes(modrm, base, wide);
+}
+
 // Of what is undefined whatever its operand.
 unsigned immediate_bytes(const ZydisDecodedInstruction& zydis, bool wide_operand) {
   switch (zydis.opcode_map) {
@@ -243,16 +256,110 @@ unsigned undefined_length(const ZydisDecoder& decoder, const ZydisDecodedInstruc
     modrm = true;
     ++at;
   }
-  if (modrm && at <= bytes.size()) {
-    const uint8_t value = bytes[at - 1];
-    unsigned base = 0;
-    if (wide_address && value < 0xc0 && (value & 7) == 4) {
-      if (at++ == bytes.size()) return at;
-      base = bytes[at - 1] & 7;
-    }
-    at += displacement_bytes(value, base, wide_address);
-  }
+  if (modrm) at = operand_end(bytes, at - 1, wide_address);
   return at + immediate_bytes(zydis, wide_operand);
+}
+
+bool is_legacy_prefix(uint8_t byte) {
+  switch (byte) {
+    case 0x26:
+    case 0x2e:
+    case 0x36:
+    case 0x3e:
+    case 0x64:
+    case 0x65:
+    case 0x66:
+    case 0x67:
+    case 0xf0:
+    case 0xf2:
+    case 0xf3:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// Opcodes of map 0F that have no ModRM byte, those that do not exist included, but for the conditional jumps.
+bool is_bare(uint8_t opcode) {
+  switch (opcode >> 4) {
+    case 0x0:
+      return opcode >= 0x04 && opcode <= 0x0e && opcode != 0x0d;
+    case 0x2:
+      return opcode >= 0x24 && opcode <= 0x27;
+    case 0x3:
+      return true;
+    case 0x7:
+      return opcode == 0x77 || opcode == 0x7a || opcode == 0x7b;
+    case 0xa:
+      return opcode <= 0xa2 || (opcode >= 0xa6 && opcode <= 0xaa);
+    case 0xb:
+      return opcode == 0xb9;
+    case 0xc:
+      return opcode >= 0xc8;
+    default:
+      return opcode == 0xff;
+  }
+}
+
+unsigned vex_immediate_bytes(unsigned map, uint8_t opcode) {
+  if (map != 1) return map == 3 ? 1 : 0;
+  switch (opcode) {
+    case 0x0f:
+    case 0x70:
+    case 0x71:
+    case 0x72:
+    case 0x73:
+    case 0xa4:
+    case 0xac:
+    case 0xba:
+    case 0xc2:
+    case 0xc4:
+    case 0xc5:
+    case 0xc6:
+      return 1;
+    case 0x78:
+      return 2;
+    default:
+      return 0;
+  }
+}
+
+// What is undefined behind a VEX prefix is fetched as its opcode is without one, whatever makes it undefined: the opcode, pp, L,
+// or prefixes before it (AMD's silicon, all opcodes of all maps). Nothing when there is no VEX prefix.
+std::optional<unsigned> undefined_vex_length(const ZydisDecoder& decoder, std::span<const uint8_t> bytes) {
+  const bool code16 = decoder.machine_mode == ZYDIS_MACHINE_MODE_LEGACY_16;
+  const bool code64 = decoder.machine_mode == ZYDIS_MACHINE_MODE_LONG_64;
+  const auto is_rex = [&](unsigned at) { return code64 && bytes[at] >> 4 == 4; };
+  bool other_operand = false, other_address = false;
+  unsigned at = 0;
+  for (; at < bytes.size() && (is_rex(at) || is_legacy_prefix(bytes[at])); ++at) {
+    other_operand |= bytes[at] == 0x66;
+    other_address |= bytes[at] == 0x67;
+  }
+  if (at + 2 > bytes.size() || (bytes[at] != 0xc4 && bytes[at] != 0xc5)) return std::nullopt;
+  const bool three_bytes = bytes[at] == 0xc4;
+  const uint8_t payload = bytes[at + 1];
+  const bool wide_address = other_address == code16 || code64;
+  if (!code64 && payload < 0xc0) return std::nullopt;  // LES, LDS
+  // REX makes it these, which 64-bit mode does not have.
+  if (at > 0 && is_rex(at - 1)) return operand_end(bytes, at + 1, wide_address);
+  const unsigned map = three_bytes ? payload & 0x1f : 1;
+  at += three_bytes ? 3 : 2;
+  if (at >= bytes.size()) return at + 1;
+  const uint8_t opcode = bytes[at++];
+  if (map == 1) {
+    if (is_bare(opcode)) return at;
+    if (opcode >> 4 == 8) return at + (code16 != other_operand ? 2 : 4);
+    if (opcode >= 0x20 && opcode <= 0x23) return at + 1;  // MOV from and to control registers: ModRM.mod says nothing
+  }
+  return operand_end(bytes, at, wide_address) + vex_immediate_bytes(map, opcode);
+}
+
+// Of what Zydis finds undefined: how much of it is fetched before #UD. More than `bytes`: they end within.
+unsigned fetched_length(const ZydisDecoder& decoder, const ZydisDecodedInstruction& zydis, ZyanStatus status,
+                        std::span<const uint8_t> bytes) {
+  if (const auto length = undefined_vex_length(decoder, bytes)) return *length;
+  return status == ZYDIS_STATUS_DECODING_ERROR ? undefined_length(decoder, zydis, bytes) : zydis.length;
 }
 
 // UD0 and UD1 have a ModRM byte to Intel (SDM vol. 2, UD), and none to AMD's processors.
@@ -486,8 +593,9 @@ Decoder::Status Decoder::decode(std::span<const uint8_t> bytes, uint64_t rip, Gu
   out.rip = rip;
   out.flags_read = out.flags_killed = out.flags_touched = 0;
   if (!ZYAN_SUCCESS(status)) {
-    const bool undefined = status == ZYDIS_STATUS_DECODING_ERROR;
-    const unsigned fetched = undefined ? undefined_length(decoder_, out.zydis, bytes.first(length)) : out.zydis.length;
+    const bool undefined = status != ZYDIS_STATUS_NO_MORE_DATA && status != ZYDIS_STATUS_INSTRUCTION_TOO_LONG;
+    const unsigned fetched =
+        undefined ? fetched_length(decoder_, out.zydis, status, bytes.first(length)) : out.zydis.length;
     if (undefined && fetched > length) status = ZYDIS_STATUS_NO_MORE_DATA;
     const bool wants_more = status == ZYDIS_STATUS_NO_MORE_DATA && !(amd_ && is_bare_undefined(out.zydis));
     if (wants_more && length < kMaxInstructionBytes) return Status::Truncated;

@@ -172,6 +172,15 @@ class Debugged:
             gdb.run(f"set $st{number} = -{number}.015625")
         self.assertEqual([gdb.run(f"output $st{number}") for number in range(8)], [f"-{n}.015625" for n in range(8)])
 
+        # A selector that gdb writes loads its descriptor, or is refused.
+        for name, value in (("ds", gdb.value("$ss")), ("es", gdb.value("$cs")), ("ds", 0), ("fs", 3), ("cs", gdb.value("$cs") | 0)):
+            gdb.run(f"set ${name} = {value}")
+            self.assertEqual(gdb.value("$" + name), value, name)
+        self.assertEqual(gdb.value("$fs_base"), 0)
+        for name, value, why in (("ds", 0xfff8, r"#GP\(0xfff8\)"), ("ss", 0xfff8, r"#GP\(0xfff8\)"), ("cs", 0, r"#GP\(0x0\)"), ("ds", 0x10000, "16 bits")):
+            with self.assertRaisesRegex(AssertionError, why):
+                gdb.run(f"set ${name} = {value}")
+
         text = gdb.run("monitor info registers")
         for name in ("RIP", "RSP", "RFLAGS", "CS", "TR", "GDT", "CR0", "CR3", "DR7"):
             self.assertRegex(text, rf"\b{name} ")
@@ -330,6 +339,10 @@ class RealMode(unittest.TestCase):
                     gdb.resume("stepi")
                     self.assertEqual((gdb.value("$pc"), gdb.value("$cs"), gdb.value("$cs_base")), (0xF0000, 0xF000, 0xF0000))
                     self.assertIn("cli", gdb.run("x/i $pc"))
+                    # In real mode a selector sets the base.
+                    gdb.run("set $es = 0x1234")
+                    self.assertEqual((gdb.value("$es"), gdb.value("$es_base")), (0x1234, 0x12340))
+                    gdb.run("set $es = 0")
                     # "call print" at F000:002A or so: the first call of the ROM.
                     listing = gdb.run("x/40i 0xf0000")
                     call = int(re.search(r"(0xf\w+):\s+call", listing)[1], 16)

@@ -65,6 +65,7 @@ def read_differences():
 class Guests(unittest.TestCase):
     maxDiff = None
     checks = 0
+    ways = {}  # by guest: (exception, check)
 
     @classmethod
     def setUpClass(cls):
@@ -153,7 +154,20 @@ class Guests(unittest.TestCase):
         native = self.native_answers(name)
         self.compare(name, all_lines[0], self.answers([QEMU, "-accel", "tcg"], name), native)
         type(self).checks += len(all_lines[0])
+        self.ways[name] = {(match[1], check) for _, check, answer in all_lines[0] for match in re.finditer(r"#([A-Z]{2})\b", answer)}
         print(f"     {name}: {len(all_lines[0])} checks", flush=True)
+
+    def test_z_every_exception_is_raised_in_at_least_three_ways(self):
+        """After all guests. A way is a check's name: the same instruction at another CPL is none of its own."""
+        if len(self.ways) < len(list(GUESTS.glob("*.c"))):
+            self.skipTest("not all guests ran")
+        ways = collections.defaultdict(set)
+        for guest, raised in self.ways.items():
+            for vector, name in raised:
+                ways[vector].add((guest, name))
+        counts = {f"#{vector}": len(ways[vector]) for vector in "DE DB BP OF BR UD NM DF TS NP SS GP PF MF AC XM".split()}
+        print("     ways to raise each exception: " + ", ".join(f"{vector} {count}" for vector, count in counts.items()), flush=True)
+        self.assertEqual({vector: count for vector, count in counts.items() if count < 3}, {})
 
     def test_every_difference_has_a_reason(self):
         for entry in self.differences:
