@@ -408,7 +408,8 @@ std::expected<void, std::string> GdbRegisters::write(Vcpu& vcpu, unsigned number
   const auto accepted = [&](const Result<void>& done) -> std::expected<void, std::string> {
     if (done) return {};
     const Exception& exception = done.error();
-    std::string text = "the processor raises " + exception_name(exception.vector);
+    // Without its "#", which the protocol would escape in what gdb shows as it comes. All of these have one.
+    std::string text = "the processor raises " + exception_name(exception.vector).substr(1);
     if (exception.has_error_code) text += fmt::format("({:#x})", exception.error_code);
     return refused(text + fmt::format(" at CPL {}", vcpu.state().cpl));
   };

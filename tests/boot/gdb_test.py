@@ -177,7 +177,7 @@ class Debugged:
             gdb.run(f"set ${name} = {value}")
             self.assertEqual(gdb.value("$" + name), value, name)
         self.assertEqual(gdb.value("$fs_base"), 0)
-        for name, value, why in (("ds", 0xfff8, r"#GP\(0xfff8\)"), ("ss", 0xfff8, r"#GP\(0xfff8\)"), ("cs", 0, r"#GP\(0x0\)"), ("ds", 0x10000, "16 bits")):
+        for name, value, why in (("ds", 0xfff8, r"GP\(0xfff8\)"), ("ss", 0xfff8, r"GP\(0xfff8\)"), ("cs", 0, r"GP\(0x0\)"), ("ds", 0x10000, "16 bits")):
             with self.assertRaisesRegex(AssertionError, why):
                 gdb.run(f"set ${name} = {value}")
 
