@@ -28,8 +28,9 @@ struct BlockKey {
   }
 };
 
-// A RIP in Block::poll_targets: it is in kLinear.
-inline constexpr uint64_t kPollRipInRegister = ~uint64_t{0};
+// In Block::poll_targets: the RIP is in kLinear, and these bits with the address of an IndirectBranch say what brought it there. No
+// RIP has them, since polls are for targets that may be jumped to.
+inline constexpr uint64_t kPollIndirect = uint64_t{1} << 62;
 
 // Where the arithmetic flags are.
 enum class FlagHome : uint8_t {

@@ -97,7 +97,7 @@ void BlockTranslator::exit_indirect(int32_t stack_change) {
     return;
   }
   need_flags_in_host();
-  emit_poll(kPollRipInRegister);
+  emit_poll(kPollIndirect | reinterpret_cast<uint64_t>(&branch));
   emit_jump_cache_jump(&branch, std::nullopt);
 }
 

@@ -248,11 +248,18 @@ bool Translator::handle_host_fault(int signal, void* info_pointer, void* context
   const auto poll_page = reinterpret_cast<uint64_t>(cache_.poll_page());
   Block& block = *block_at(pc);
   if (site->kind == SiteKind::Poll && signal == SIGSEGV && fault_address - poll_page < kPageSize) {
-    state_.rip = site->rip == kPollRipInRegister ? static_cast<uint64_t>(regs[REG_R10]) : site->rip;
-    settle_registers(block, *site, [regs](unsigned gpr) -> greg_t& { return regs[kGregs[gpr]]; });
-    regs[REG_RIP] = static_cast<greg_t>(thunks_.interrupted);
     poll_closed_.store(true);  // run() reopens the page
     ++counters_.poll_exits;
+    const bool indirect = site->rip >> 62 == kPollIndirect >> 62;
+    state_.rip = indirect ? static_cast<uint64_t>(regs[REG_R10]) : site->rip;
+    if (indirect && !vcpu_.may_jump_to(state_.rip)) {
+      // The fault is the branch's, which would be over after an interrupt.
+      regs[REG_R11] = static_cast<greg_t>(site->rip & ~kPollIndirect);
+      regs[REG_RIP] = static_cast<greg_t>(thunks_.lookup_indirect);
+      return true;
+    }
+    settle_registers(block, *site, [regs](unsigned gpr) -> greg_t& { return regs[kGregs[gpr]]; });
+    regs[REG_RIP] = static_cast<greg_t>(thunks_.interrupted);
     return true;
   }
   const WindowFault result = window_fault(*site, info, context_pointer);

@@ -49,6 +49,7 @@ class BareGuest {
   std::span<std::byte> memory();  // kBytes from kCode on
   Vcpu& vcpu() { return *vcpu_; }
   PhysicalMap& map() { return map_; }
+  IoBus& io() { return io_; }
   jit::Translator& translator() { return *translator_; }
 
  private:
