@@ -1,5 +1,5 @@
-// timed COMMAND...: runs it and prints "@@ time SECONDS CHECKSUM", the checksum of its output. The output is kept
-// in the file "output" of the current folder. Fails when the command does.
+// timed [-f FILE] COMMAND...: runs it and prints "@@ time SECONDS CHECKSUM", the checksum of its output, or of FILE,
+// which it made. The output is kept in the file "output" of the current folder. Fails when the command does.
 #define BENCH_OWN_MAIN
 #include <fcntl.h>
 #include <sys/wait.h>
@@ -7,11 +7,16 @@
 #include "bench.h"
 
 int main(int argc, char** argv) {
-  if (argc < 2) {
-    fprintf(stderr, "usage: %s COMMAND...\n", argv[0]);
+  const char* made = NULL;
+  char** command = argv + 1;
+  if (argc > 3 && strcmp(argv[1], "-f") == 0) {
+    made = argv[2];
+    command += 2;
+  }
+  if (!*command) {
+    fprintf(stderr, "usage: %s [-f FILE] COMMAND...\n", argv[0]);
     return 2;
   }
-  char** const command = argv + 1;
   const int output = open("output", O_CREAT | O_TRUNC | O_RDWR, 0600);
   must(output >= 0, "output");
   start_clock();
@@ -33,8 +38,10 @@ int main(int argc, char** argv) {
   static unsigned char block[65536];
   uint64_t sum = 0;
   ssize_t bytes;
-  must(lseek(output, 0, SEEK_SET) == 0, "lseek");
-  while ((bytes = read(output, block, sizeof block)) > 0) {
+  const int result = made ? open(made, O_RDONLY) : output;
+  must(result >= 0, made);
+  must(lseek(result, 0, SEEK_SET) == 0, "lseek");
+  while ((bytes = read(result, block, sizeof block)) > 0) {
     for (ssize_t i = 0; i < bytes; i++) sum = mix(sum, block[i]);
   }
   printf("@@ time %.6f %016" PRIx64 "\n", seconds, sum);
