@@ -205,14 +205,15 @@ void PcBoard::add(IoBus& io, uint16_t first, uint16_t count, Device& chip, uint1
   chips_.push_back(&chip);
 }
 
-void PcBoard::add_virtio(IoBus& io, PhysicalMap& map, std::string name, std::unique_ptr<VirtioDevice> device,
-                         std::optional<unsigned> place) {
+VirtioPci& PcBoard::add_virtio(IoBus& io, PhysicalMap& map, std::string name,
+                               std::unique_ptr<VirtioDevice> device, std::optional<unsigned> place) {
   const uint8_t address = PciBus::address(place ? *place : pci_.free_device(kFirstCard), 0);
   virtio_.push_back(std::make_unique<VirtioPci>(
       std::move(name), std::move(device), map, io, pci_.interrupt_line(address),
       [this, &map](uint64_t to, uint32_t data) { send_msi(map, to, data); }));
   pci_.add(address, *virtio_.back());
   chips_.push_back(virtio_.back().get());
+  return *virtio_.back();
 }
 
 // A message is a write like any other; those to FEExxxxxh are interrupts (SDM vol. 3, 10.11.1).
@@ -276,12 +277,14 @@ void PcBoard::add_network_cards(VirtualClock& clock, IoBus& io, PhysicalMap& map
   for (const PcBoardOptions::NetworkCard& card : options.network_cards) {
     const std::string suffix = "_" + std::to_string(number++);
     if (card.model == PcBoardOptions::NetworkCard::Model::VirtioNet) {
-      add_virtio(io, map, "virtio_net" + suffix, std::make_unique<VirtioNet>(map, *card.network, card.address), card.place);
+      add_virtio(io, map, "virtio_net" + suffix, std::make_unique<VirtioNet>(map, *card.network, card.address), card.place)
+          .add_rom(map, card.rom);
       continue;
     }
     const uint8_t place = PciBus::address(card.place ? *card.place : pci_.free_device(kFirstCard), 0);
     cards_.push_back(std::make_unique<Ethernet82540em>("ethernet_82540em" + suffix, map, io, clock,
                                                        pci_.interrupt_line(place), *card.network, card.address));
+    cards_.back()->add_rom(map, card.rom);
     pci_.add(place, *cards_.back());
     chips_.push_back(cards_.back().get());
   }

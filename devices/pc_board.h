@@ -80,6 +80,7 @@ struct PcBoardOptions {
     NetworkBackend* network = nullptr;  // outlives the board's last access
     MacAddress address{};
     std::optional<unsigned> place;  // device number on the PCI bus; none: the first that is free
+    std::vector<std::byte> rom{};   // that boots from the network; empty: none
   };
   std::vector<NetworkCard> network_cards;
   bool vga = true;
@@ -169,8 +170,8 @@ class PcBoard final : public Board {
   void set_irq(unsigned irq, bool level);
   LineOutput irq_line(unsigned irq);
   void add(IoBus& io, uint16_t first, uint16_t count, Device& chip, uint16_t device_offset = 0);
-  void add_virtio(IoBus& io, PhysicalMap& map, std::string name, std::unique_ptr<VirtioDevice> device,
-                  std::optional<unsigned> place = {});
+  VirtioPci& add_virtio(IoBus& io, PhysicalMap& map, std::string name, std::unique_ptr<VirtioDevice> device,
+                        std::optional<unsigned> place = {});
   void send_msi(PhysicalMap& map, uint64_t address, uint32_t data);
   void add_vga(VirtualClock& clock, IoBus& io, PhysicalMap& map, std::span<const std::byte> rom);
   void attach_drives(const PcBoardOptions& options);

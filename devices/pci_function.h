@@ -1,8 +1,12 @@
 // A chip that is a PCI function: registers on the I/O bus as every chip, and a configuration space.
 #pragma once
 
+#include <cstddef>
+#include <span>
+
 #include "core/device.h"
 #include "devices/pci_config.h"
+#include "mmu/physical_map.h"
 
 namespace penumbra {
 
@@ -14,6 +18,9 @@ class PciFunction : public Device {
 
   PciConfig& config() { return config_; }
   const PciConfig& config() const { return config_; }
+
+  // Firmware's code for the function (PCI Local Bus Specification 3.0, 6.2.5.2 and 6.3); nothing where there is none.
+  void add_rom(PhysicalMap& map, std::span<const std::byte> rom);
 
  protected:
   PciConfig config_;

@@ -85,11 +85,7 @@ VgaStd::VgaStd(VirtualClock& clock, PhysicalMap& map, std::span<const std::byte>
   };
   config_.add_memory_base(0, kMemoryBytes, placement(frame_buffer_), false, true);
   config_.add_memory_base(2, kRegistersBytes, placement(map.add_pci_mmio(kRegistersBytes, registers_window_, "VGA registers")));
-  if (!rom.empty()) {
-    std::vector<std::byte> image(rom.begin(), rom.end());
-    image.resize(std::bit_ceil(std::max<size_t>(image.size(), kPageSize)), std::byte{0xff});
-    config_.add_rom_base(static_cast<uint32_t>(image.size()), placement(map.add_pci_rom(image)));
-  }
+  add_rom(map, rom);
   map.add_mmio(PhysAddr{kWindow}, kWindowBytes, window_, "VGA window");
   reset();
 }

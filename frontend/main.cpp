@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <new>
 #include <string>
 #include <system_error>
 
@@ -52,6 +53,9 @@ int main(int argc, char** argv) {
   } catch (const std::system_error& error) {
     const bool thread = error.code() == std::errc::resource_unavailable_try_again;
     std::fprintf(stderr, "penumbra: %s%s\n", thread ? "the host refuses a thread: " : "", error.what());
+    return 1;
+  } catch (const std::bad_alloc&) {
+    std::fputs("penumbra: the host has no more memory\n", stderr);
     return 1;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "penumbra: %s\n", error.what());

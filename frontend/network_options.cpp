@@ -125,6 +125,24 @@ UserNetworkOptions read_user(const std::string& option, Properties& properties) 
   return user;
 }
 
+// Scripts that set the interface up are the user's to run.
+TapNetworkOptions read_tap(const std::string& option, Properties& properties) {
+  TapNetworkOptions tap;
+  for (const char* key : {"script", "downscript"}) {
+    if (const auto script = properties.take(key); script && *script != "no" && !script->empty())
+      refuse("{}: {}={}: only {}=no is there", option, key, *script, key);
+  }
+  tap.interface = properties.take("ifname").value_or("");
+  if (const auto text = properties.take("fd")) {
+    const auto number = parse_number(*text);
+    constexpr uint64_t kStandardError = 2;
+    if (!number || *number <= kStandardError || *number > INT32_MAX) refuse("{}: fd={}: no descriptor's number", option, *text);
+    if (!tap.interface.empty()) refuse("{}: fd= and ifname= exclude each other", option);
+    tap.fd = static_cast<int>(*number);
+  }
+  return tap;
+}
+
 // "52:54:00:12:34:56", of one card: not a group's.
 MacAddress parse_mac(const std::string& option, const std::string& text) {
   MacAddress address{};
@@ -157,8 +175,15 @@ unsigned parse_place(const std::string& option, const std::string& text) {
 }  // namespace
 
 void NetworkReader::add_network(const std::string& option, Properties& properties) {
-  if (properties.head != "user") refuse("{}: only networks of the kind user are there", option);
-  networks_.push_back({.id = properties.take("id").value_or(""), .option = option, .user = read_user(option, properties)});
+  NetworkOptions network{.id = properties.take("id").value_or(""), .option = option, .kind = {}};
+  if (properties.head == "user") {
+    network.kind = read_user(option, properties);
+  } else if (properties.head == "tap") {
+    network.kind = read_tap(option, properties);
+  } else {
+    refuse("{}: only networks of the kinds user and tap are there", option);
+  }
+  networks_.push_back(std::move(network));
   const std::string& id = networks_.back().id;
   if (!id.empty() && std::ranges::count(networks_, id, &NetworkOptions::id) > 1)
     refuse("{}: the id '{}' is taken", option, id);
@@ -182,16 +207,17 @@ void NetworkReader::add_nic(const std::string& text) {
   const auto address = properties.take("mac");
   add_network(option, properties);
   properties.done();
-  add_card(option, {.model = *model, .network = networks_.size() - 1, .place = {}}, address);
+  add_card(option, {.model = *model, .network = networks_.size() - 1, .place = {}, .rom_file = {}}, address);
 }
 
 bool NetworkReader::add_device(const std::string& text, const std::string& driver, Properties& properties) {
   const auto model = model_named(driver);
   if (!model) return false;
   const std::string option = "-device " + text;
-  NetworkCardOptions card{.model = *model, .network = network_named(option, properties.need("netdev")), .place = {}};
+  NetworkCardOptions card{.model = *model, .network = network_named(option, properties.need("netdev")), .place = {}, .rom_file = {}};
   if (const auto bus = properties.take("bus"); bus && *bus != "pci.0") refuse("{}: bus={}: only pci.0 is there", option, *bus);
   if (const auto place = properties.take("addr")) card.place = parse_place(option, *place);
+  card.rom_file = properties.take("romfile");
   properties.take("id");  // nothing refers to cards
   add_card(option, card, properties.take("mac"));
   return true;

@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "devices/network_backend.h"
 #include "devices/pc_board.h"
 #include "network/packet_dump.h"
 #include "network/slirp_network.h"
+#include "network/tap_network.h"
 
 namespace penumbra {
 
@@ -19,7 +21,7 @@ struct Properties;
 struct NetworkOptions {
   std::string id;
   std::string option;  // what the user wrote
-  UserNetworkOptions user;
+  std::variant<UserNetworkOptions, TapNetworkOptions> kind;
 };
 
 struct NetworkCardOptions {
@@ -27,6 +29,7 @@ struct NetworkCardOptions {
   size_t network = 0;  // of RunOptions::networks
   MacAddress address{};
   std::optional<unsigned> place;  // device number on the PCI bus
+  std::optional<std::string> rom_file;  // none: the one of Debian's package, if it is there; empty: no ROM
 };
 
 struct PacketDumpOptions {
@@ -44,6 +47,8 @@ class NetworkReader {
 
   void add_netdev(const std::string& text);
   void add_nic(const std::string& text);
+  // QEMU's, where nothing is said of networks.
+  void add_default_nic() { add_nic("user"); }
   // Whether `driver` is a card; then `properties` are those of the -device option `text`.
   bool add_device(const std::string& text, const std::string& driver, Properties& properties);
   void add_object(const std::string& text);

@@ -92,6 +92,7 @@ class RunReader {
     NetworkReader networks(options.networks, options.network_cards, options.packet_dumps);
     for (const std::string& netdev : words.netdevs) networks.add_netdev(netdev);
     for (const std::string& nic : words.nics) networks.add_nic(nic);
+    if (words.netdevs.empty() && words.nics.empty()) networks.add_default_nic();
     for (const std::string& device : words.devices) add_device(options, networks, device);
     for (const std::string& object : words.objects) networks.add_object(object);
     networks.finish();
@@ -599,10 +600,12 @@ Command parse_run(std::span<const char* const> arguments) {
   list("chardev", words.chardevs, "file,id=ID,path=PATH; stdio,id=ID; null,id=ID");
   list("device", words.devices,
        "isa-debug-exit,iobase=P,iosize=N; isa-debugcon,iobase=P,chardev=ID; virtio-blk-pci,drive=ID,serial=S; "
-       "ich9-ahci,id=ID; ide-hd|ide-cd,drive=ID,bus=ide.N|AHCI.N,unit=N,serial=S; e1000|virtio-net-pci,netdev=ID,mac=M; virtio-rng-pci");
-  list("nic", words.nics, "user,model=e1000|virtio-net-pci and -netdev's: a card and its network; none");
+       "ich9-ahci,id=ID; ide-hd|ide-cd,drive=ID,bus=ide.N|AHCI.N,unit=N,serial=S; "
+       "e1000|virtio-net-pci,netdev=ID,mac=M,romfile=F; virtio-rng-pci");
+  list("nic", words.nics, "user,model=e1000|virtio-net-pci and -netdev's: a card and its network; none (user)");
   list("netdev", words.netdevs,
-       "user,id=ID,hostfwd=tcp::PORT-:PORT,restrict=on,net=A/N,host=A,dhcpstart=A,dns=A,hostname=H,tftp=DIR,ipv6=off");
+       "user,id=ID,hostfwd=tcp::PORT-:PORT,restrict=on,net=A/N,host=A,dhcpstart=A,dns=A,hostname=H,tftp=DIR,bootfile=F,ipv6=off; "
+       "tap,id=ID,ifname=I,fd=N,script=no");
   list("object", words.objects, "filter-dump,id=ID,netdev=ID,file=PATH,maxlen=N: the network's packets in libpcap's format");
   word("debugcon", words.debug_console, "debug console at port E9: file:PATH, stdio");
   app.add_flag("--no-reboot", words.no_reboot, "a reset or triple fault ends the machine");

@@ -12,6 +12,7 @@
 #include <new>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
+#include <system_error>
 
 #include "frontend/board_setup.h"
 #include "frontend/host_file.h"
@@ -34,6 +35,10 @@ constexpr std::chrono::milliseconds kOutputPatience{200}, kQuitPatience{1000};
 // Debian's package "seabios". Machines that start a kernel go without it.
 constexpr const char* kVgaBios = "/usr/share/seabios/vgabios-stdvga.bin";
 constexpr uint64_t kVgaBiosLimit = 64 * 1024;
+
+// Debian's package "ipxe-qemu".
+constexpr const char *kE1000Rom = "/usr/lib/ipxe/qemu/efi-e1000.rom", *kVirtioRom = "/usr/lib/ipxe/qemu/efi-virtio.rom";
+constexpr uint64_t kNetworkRomLimit = uint64_t{16} << 20;
 
 std::unique_ptr<Machine> make_machine(const RunOptions& options) {
   try {
@@ -88,6 +93,23 @@ class EmptyDrive final : public BlockDevice {
     request->done(*request);
   }
 };
+
+std::unique_ptr<NetworkBackend> make_network(const NetworkOptions& options, EventQueue& events) {
+  if (const auto* tap = std::get_if<TapNetworkOptions>(&options.kind)) return std::make_unique<TapNetwork>(*tap, events);
+  return std::make_unique<SlirpNetwork>(std::get<UserNetworkOptions>(options.kind), events);
+}
+
+// What boots from the network behind a card.
+std::vector<std::byte> network_rom(const NetworkCardOptions& card) {
+  const bool virtio = card.model == PcBoardOptions::NetworkCard::Model::VirtioNet;
+  const std::string path = card.rom_file.value_or(virtio ? kVirtioRom : kE1000Rom);
+  if (path.empty() || (!card.rom_file && access(path.c_str(), F_OK) != 0)) return {};
+  try {
+    return read_host_file(path, kNetworkRomLimit, "a card's ROM");
+  } catch (const std::runtime_error& error) {
+    throw UserError(error.what());
+  }
+}
 
 // From the host's generator. False where there is none.
 bool fill_with_entropy(std::span<std::byte> to) {
@@ -147,7 +169,9 @@ PcMachine::~PcMachine() {
 void PcMachine::open_networks() {
   for (const NetworkOptions& network : options_.networks) {
     try {
-      networks_.push_back(std::make_unique<SlirpNetwork>(network.user, machine_->events()));
+      networks_.push_back(make_network(network, machine_->events()));
+    } catch (const std::system_error&) {
+      throw;  // no thread: nothing that the option is about
     } catch (const std::runtime_error& error) {
       throw UserError(fmt::format("{}: {}", network.option, error.what()));
     }
@@ -261,7 +285,8 @@ void PcMachine::make_board() {
     board.network_cards.push_back({.model = card.model,
                                    .network = networks_[card.network].get(),
                                    .address = card.address,
-                                   .place = card.place});
+                                   .place = card.place,
+                                   .rom = network_rom(card)});
   }
   if (options_.entropy) {
     std::byte first;

@@ -10,7 +10,6 @@
 #include <chrono>
 #include <csignal>
 #include <cstring>
-#include <iterator>
 #include <stdexcept>
 #include <utility>
 
@@ -18,7 +17,7 @@ namespace penumbra {
 
 namespace {
 
-// What waits in each direction at most; more is dropped, which is what networks do.
+// What waits for the network at most; more is dropped, which is what networks do.
 constexpr size_t kMostFrames = 4096;
 
 int64_t now_ns() {
@@ -49,7 +48,7 @@ struct SlirpNetwork::Callbacks {
   static SlirpNetwork& self(void* network) { return *static_cast<SlirpNetwork*>(network); }
 
   static ssize_t send_packet(const void* bytes, size_t size, void* network) {
-    self(network).from_network({static_cast<const std::byte*>(bytes), size});
+    self(network).incoming_.add({static_cast<const std::byte*>(bytes), size});
     return static_cast<ssize_t>(size);
   }
   static void guest_error(const char*, void*) {}
@@ -105,7 +104,7 @@ struct SlirpNetwork::Callbacks {
 };
 
 SlirpNetwork::SlirpNetwork(const UserNetworkOptions& options, EventQueue& events)
-    : events_(events), wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+    : incoming_(events), wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   if (wake_fd_ < 0) throw std::runtime_error(std::string("eventfd: ") + std::strerror(errno));
   try {
     start(options);
@@ -173,7 +172,6 @@ void SlirpNetwork::wake() {
 
 void SlirpNetwork::run() {
   constexpr uint32_t kForEver = UINT32_MAX;
-  constexpr int kRetryMilliseconds = 1;
   std::vector<pollfd> fds;
   std::deque<Frame> frames;
   while (!stops_.load()) {
@@ -182,7 +180,7 @@ void SlirpNetwork::run() {
     slirp_pollfds_fill(slirp_, &wait, Callbacks::add_poll, &fds);
     int timeout = wait > INT32_MAX ? -1 : static_cast<int>(wait);
     if (const int alarm = milliseconds_to_alarm(); alarm >= 0) timeout = timeout < 0 ? alarm : std::min(timeout, alarm);
-    if (untold_) timeout = kRetryMilliseconds;
+    if (!incoming_.told()) timeout = IncomingFrames::kRetryMilliseconds;
     {
       const std::lock_guard lock(mutex_);
       sleeping_ = to_network_.empty();
@@ -203,7 +201,7 @@ void SlirpNetwork::run() {
       slirp_input(slirp_, reinterpret_cast<const uint8_t*>(frame.data()), static_cast<int>(frame.size()));
     frames.clear();
     ring_alarms();
-    if (untold_) tell();
+    if (!incoming_.told()) incoming_.tell();
   }
 }
 
@@ -228,32 +226,6 @@ void SlirpNetwork::ring_alarms() {
   }
 }
 
-void SlirpNetwork::from_network(std::span<const std::byte> frame) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (to_guest_.size() >= kMostFrames) return;
-    to_guest_.emplace_back(frame.begin(), frame.end());
-    if (told_) return;
-  }
-  tell();
-}
-
-// One event is enough for all frames until it runs. A queue that is full of other events is tried again.
-void SlirpNetwork::tell() {
-  {
-    const std::lock_guard lock(mutex_);
-    if (told_ || to_guest_.empty()) {
-      untold_ = false;
-      return;
-    }
-    told_ = true;
-  }
-  untold_ = !events_.post([this] { take(); });
-  if (!untold_) return;
-  const std::lock_guard lock(mutex_);
-  told_ = false;
-}
-
 // --- The vCPU's thread
 
 void SlirpNetwork::send(std::span<const std::byte> frame) {
@@ -265,31 +237,6 @@ void SlirpNetwork::send(std::span<const std::byte> frame) {
     wakes = std::exchange(sleeping_, false);
   }
   if (wakes) wake();
-}
-
-void SlirpNetwork::ready() {
-  if (!waiting_.empty()) deliver();
-}
-
-void SlirpNetwork::take() {
-  {
-    const std::lock_guard lock(mutex_);
-    told_ = false;
-    // A card that takes nothing holds no more than the network's limit.
-    const size_t room = kMostFrames - std::min(kMostFrames, waiting_.size());
-    const auto end = to_guest_.begin() + static_cast<ptrdiff_t>(std::min(room, to_guest_.size()));
-    waiting_.insert(waiting_.end(), std::make_move_iterator(to_guest_.begin()), std::make_move_iterator(end));
-    to_guest_.clear();
-  }
-  deliver();
-}
-
-// The card calls ready() while it takes a frame, when the guest's descriptors loop frames back.
-void SlirpNetwork::deliver() {
-  if (delivering_) return;
-  delivering_ = true;
-  while (!waiting_.empty() && (!receiver_ || receiver_(waiting_.front()))) waiting_.pop_front();
-  delivering_ = false;
 }
 
 }  // namespace penumbra

@@ -14,6 +14,7 @@
 
 #include "core/event_queue.h"
 #include "devices/network_backend.h"
+#include "network/incoming_frames.h"
 
 struct Slirp;
 
@@ -42,8 +43,8 @@ class SlirpNetwork final : public NetworkBackend {
   ~SlirpNetwork() override;
 
   void send(std::span<const std::byte> frame) override;
-  void set_receiver(Receiver receiver) override { receiver_ = std::move(receiver); }
-  void ready() override;
+  void set_receiver(Receiver receiver) override { incoming_.set_receiver(std::move(receiver)); }
+  void ready() override { incoming_.ready(); }
 
  private:
   using Frame = std::vector<std::byte>;
@@ -54,30 +55,18 @@ class SlirpNetwork final : public NetworkBackend {
   int milliseconds_to_alarm() const;
   void ring_alarms();
   void wake();
-  void from_network(std::span<const std::byte> frame);
-  void tell();
-  void take();
-  void deliver();
 
-  EventQueue& events_;
+  IncomingFrames incoming_;
   Slirp* slirp_ = nullptr;
   int wake_fd_ = -1;
   std::atomic<bool> stops_{false};
 
   std::mutex mutex_;
   std::deque<Frame> to_network_;  // guarded by mutex_
-  std::deque<Frame> to_guest_;    // guarded by mutex_
   bool sleeping_ = false;         // guarded by mutex_: the thread waits for its sockets
-  bool told_ = false;             // guarded by mutex_: an event for `to_guest_` is in the queue
 
   // The network's thread
   std::vector<Alarm*> alarms_;
-  bool untold_ = false;  // frames for the guest, of which the event queue would not hear
-
-  // The vCPU's thread
-  Receiver receiver_;
-  std::deque<Frame> waiting_;  // for room in the card
-  bool delivering_ = false;
 
   std::thread thread_;
 };

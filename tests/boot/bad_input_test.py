@@ -128,6 +128,25 @@ class BadInput(unittest.TestCase):
             forward = f"hostfwd=tcp:127.0.0.1:{server.getsockname()[1]}-:22"
             self.refused("-kernel", self.kernel, "-nic", f"user,{forward}", "-nographic", naming=forward)
 
+    def test_tap_interface_that_is_not_to_be_had(self):
+        for tap, naming in (("ifname=" + 16 * "x", "too long"), ("fd=99", "fd=99"), ("ifname=t0,script=/bin/up", "/bin/up")):
+            with self.subTest(tap):
+                self.refused("-kernel", self.kernel, "-nic", f"tap,{tap}", "-nographic", naming=naming)
+
+    def test_tap_without_the_right_to_make_interfaces(self):
+        without_rights = ["unshare", "--user"]
+        if subprocess.run([*without_rights, "true"], capture_output=True).returncode:
+            self.skipTest("this host lets nobody make namespaces")
+        command = machine.command_line("-kernel", self.kernel, "-nic", "tap,ifname=penumbra7,script=no", "-nographic")
+        status, _, errors = machine.run([*without_rights, *command], 30)
+        self.assertEqual(status, 2, errors)
+        self.assertRegex(errors, r"^penumbra: -nic tap,ifname=penumbra7,script=no: .*not permitted\n$")
+
+    def test_network_rom_that_is_not_there(self):
+        rom = self.path / "absent.rom"
+        options = ("-netdev", "user,id=n", "-device", f"e1000,netdev=n,romfile={rom}")
+        self.refused("-kernel", self.kernel, *options, "-nographic", naming=rom)
+
     def test_packet_dump_that_cannot_be_made(self):
         dump = self.path / "absent" / "dump"
         options = ("-nic", "user,id=n", "-object", f"filter-dump,id=f,netdev=n,file={dump}")

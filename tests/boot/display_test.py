@@ -11,7 +11,7 @@ import unittest
 import machine
 import monitor
 
-BARE = ("-m", "64M", "-serial", "null")
+BARE = ("-m", "64M", "-serial", "null", "-nic", "none")
 NUMBER = 4000 + os.getpid() % 20000
 
 

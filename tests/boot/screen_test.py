@@ -11,7 +11,7 @@ import machine
 import monitor
 
 QEMU = shutil.which("qemu-system-x86_64")
-BARE = ("-m", "64M", "-serial", "null")
+BARE = ("-m", "64M", "-serial", "null", "-nic", "none")
 MODES = {
     0x03: "80 columns", 0x04: "CGA, 4 colours", 0x06: "CGA, 2 colours", 0x0D: "320 by 200, 16 colours",
     0x10: "640 by 350, 16 colours", 0x12: "640 by 480, 16 colours", 0x13: "320 by 200, 256 colours",

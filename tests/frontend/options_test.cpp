@@ -380,7 +380,7 @@ TEST(Options, BootOrder) {
 TEST(Options, NicIsACardAndItsNetwork) {
   const RunOptions options = run({"-nic", "user,model=e1000,hostfwd=tcp::2222-:22,hostfwd=udp:127.0.0.1:53-10.0.2.16:5353,restrict=on"});
   ASSERT_EQ(options.networks.size(), 1u);
-  const UserNetworkOptions& user = options.networks[0].user;
+  const UserNetworkOptions& user = std::get<UserNetworkOptions>(options.networks[0].kind);
   EXPECT_TRUE(user.restricted);
   ASSERT_EQ(user.forwards.size(), 2u);
   EXPECT_FALSE(user.forwards[0].udp);
@@ -400,10 +400,11 @@ TEST(Options, NetdevAndDevice) {
       run({"-device", "e1000,netdev=n1,mac=52:54:00:12:34:56,addr=0x5", "-device", "e1000,netdev=n0", "-netdev", "user,id=n0",
            "-netdev", "user,id=n1,net=192.168.5.0/24,dhcpstart=192.168.5.40", "-object", "filter-dump,id=f,netdev=n1,file=x,,y,maxlen=100"});
   ASSERT_EQ(options.networks.size(), 2u);
-  EXPECT_EQ(options.networks[1].user.network.s_addr, htonl(0xc0a8'0500));
-  EXPECT_EQ(options.networks[1].user.mask.s_addr, htonl(0xffff'ff00));
-  EXPECT_EQ(options.networks[1].user.host.s_addr, htonl(0xc0a8'0502));
-  EXPECT_EQ(options.networks[1].user.first_lease.s_addr, htonl(0xc0a8'0528));
+  const UserNetworkOptions& user = std::get<UserNetworkOptions>(options.networks[1].kind);
+  EXPECT_EQ(user.network.s_addr, htonl(0xc0a8'0500));
+  EXPECT_EQ(user.mask.s_addr, htonl(0xffff'ff00));
+  EXPECT_EQ(user.host.s_addr, htonl(0xc0a8'0502));
+  EXPECT_EQ(user.first_lease.s_addr, htonl(0xc0a8'0528));
   ASSERT_EQ(options.network_cards.size(), 2u);
   EXPECT_EQ(options.network_cards[0].network, 1u);
   EXPECT_EQ(options.network_cards[0].place, 5u);
@@ -414,15 +415,31 @@ TEST(Options, NetdevAndDevice) {
   EXPECT_EQ(options.packet_dumps[0].limit, 100u);
 }
 
-TEST(Options, NoNetworkUnlessAskedFor) {
-  EXPECT_TRUE(run({}).network_cards.empty());
+TEST(Options, OneCardUnlessNetworksAreNamed) {
+  const RunOptions options = run({});
+  ASSERT_EQ(options.network_cards.size(), 1u);
+  EXPECT_EQ(options.network_cards[0].model, PcBoardOptions::NetworkCard::Model::E1000);
+  EXPECT_TRUE(std::holds_alternative<UserNetworkOptions>(options.networks.at(0).kind));
   EXPECT_TRUE(run({"-nic", "none"}).network_cards.empty());
+  EXPECT_TRUE(run({"-netdev", "user,id=n0"}).network_cards.empty());
+}
+
+TEST(Options, Tap) {
+  const RunOptions options = run({"-netdev", "tap,id=n0,ifname=tap7,script=no,downscript=no", "-nic", "tap,fd=5",
+                                  "-device", "virtio-net-pci,netdev=n0,romfile="});
+  EXPECT_EQ(std::get<TapNetworkOptions>(options.networks.at(0).kind).interface, "tap7");
+  EXPECT_EQ(std::get<TapNetworkOptions>(options.networks.at(1).kind).fd, 5);
+  EXPECT_EQ(options.network_cards.at(0).rom_file, std::nullopt);
+  EXPECT_EQ(options.network_cards.at(1).rom_file, "");
 }
 
 TEST(Options, NetworksThatMakeNoSense) {
   const std::pair<std::vector<const char*>, const char*> cases[] = {
       {{"-nic", "user,model=ne2k_pci"}, "ne2k_pci"},
-      {{"-nic", "tap"}, "tap"},
+      {{"-nic", "vde"}, "vde"},
+      {{"-nic", "tap,script=/bin/up"}, "script=/bin/up"},
+      {{"-nic", "tap,fd=one"}, "fd=one"},
+      {{"-nic", "tap,fd=5,ifname=tap0"}, "exclude"},
       {{"-nic", "user,fish=1"}, "fish"},
       {{"-nic", "user,mac=1:2"}, "mac=1:2"},
       {{"-nic", "user,mac=01:00:00:00:00:00"}, "group"},
