@@ -338,6 +338,7 @@ aml::Term isa_bridge(const AcpiBoard& board) {
                          io_ports(kSerials[i].port, 8) + irq(kSerials[i].irq));
     }
   }
+  if (board.parallel) body += isa_device("LPT", "PNP0400", 1, io_ports(0x378, 8) + irq(7));
   return device("ISA", body);
 }
 

@@ -14,6 +14,7 @@ struct AcpiBoard {
   uint64_t ram_below_4g = 0;
   uint8_t processors = 1;
   bool serial[4] = {};
+  bool parallel = false;
 };
 
 // Bytes with places to mend once their address is known.

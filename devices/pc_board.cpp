@@ -16,7 +16,7 @@ namespace penumbra {
 
 namespace {
 constexpr unsigned kPitIrq = 0, kKeyboardIrq = 1, kRtcIrq = 8, kSciIrq = 9, kMouseIrq = 12,
-                   kPrimaryIdeIrq = 14, kSecondaryIdeIrq = 15;
+                   kParallelIrq = 7, kPrimaryIdeIrq = 14, kSecondaryIdeIrq = 15;
 
 // Where the functions of the chip set are on the PCI bus.
 constexpr uint8_t kHostBridge = PciBus::address(0, 0), kIsaBridge = PciBus::address(1, 0),
@@ -157,6 +157,10 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
                                                std::move(options.serial_out[i]));
     add(io, kSerials[i].port, 8, *serials_[i]);
   }
+  if (options.parallel_out) {
+    parallel_ = std::make_unique<ParallelPort>(irq_line(kParallelIrq), std::move(options.parallel_out));
+    add(io, 0x378, 3, *parallel_);
+  }
   add(io, 0x00, 16, dma_1_);
   add(io, 0xc0, 32, dma_2_);
   add(io, 0x80, 1, post_port_);
@@ -186,6 +190,16 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
     debug_exit_ = std::make_unique<DebugExit>([this](int exit_code) { control_.request_exit(exit_code); });
     add(io, *options.debug_exit_port, options.debug_exit_ports, *debug_exit_);
   }
+  if (options.testdev) {
+    testdev_ = std::make_unique<PcTestdev>(map, [this](unsigned line, bool level) {
+      constexpr unsigned kIsaLines = 16;
+      line < kIsaLines ? set_irq(line, level) : io_apic_.set_input(line, level);
+    });
+    add(io, 0x2000, PcTestdev::kLineCount, *testdev_, PcTestdev::kLines);
+    io.add(0xe0, PcTestdev::kLatchPorts, *testdev_, PcTestdev::kLatch);
+    // Behind a debug console, which is at E9h as a rule.
+    io.place(io.add_window(PcTestdev::kLatchPorts, *testdev_, PcTestdev::kByteLatch), 0xe8);
+  }
   attach_drives(options);
   add_network_cards(clock, io, map, options);
   for (size_t i = 0; i < options.ahci.size(); i++) add_ahci(io, map, "ahci_ich9_" + std::to_string(i), options.ahci[i]);
@@ -194,6 +208,16 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
     add_virtio(io, map, "virtio_blk_" + std::to_string(i), std::make_unique<VirtioBlk>(map, *disk.medium, disk.serial));
   }
   if (options.entropy) add_virtio(io, map, "virtio_rng", std::make_unique<VirtioRng>(map, std::move(options.entropy)));
+  if (options.virtio_keyboard) {
+    auto keyboard = std::make_unique<VirtioKeyboard>(map);
+    virtio_keyboard_ = keyboard.get();
+    add_virtio(io, map, "virtio_keyboard", std::move(keyboard));
+  }
+  if (options.virtio_tablet) {
+    auto tablet = std::make_unique<VirtioTablet>(map);
+    tablet_ = tablet.get();
+    add_virtio(io, map, "virtio_tablet", std::move(tablet));
+  }
   write_memory_sizes(map);
   write_boot_order(options.boot_order);
   describe_machine(map, options);
@@ -214,6 +238,11 @@ VirtioPci& PcBoard::add_virtio(IoBus& io, PhysicalMap& map, std::string name,
   pci_.add(address, *virtio_.back());
   chips_.push_back(virtio_.back().get());
   return *virtio_.back();
+}
+
+void PcBoard::key(KeyCode code, bool down) {
+  if (virtio_keyboard_ && virtio_keyboard_->ready()) return virtio_keyboard_->key(code, down);
+  ps2_keyboard_.key(code, down);
 }
 
 // A message is a write like any other; those to FEExxxxxh are interrupts (SDM vol. 3, 10.11.1).
@@ -323,7 +352,7 @@ void PcBoard::write_boot_order(const std::string& letters) {
 // The fw_cfg items that don't depend on what is booted, as QEMU's pc machine has them.
 void PcBoard::describe_machine(const PhysicalMap& map, const PcBoardOptions& options) {
   constexpr uint16_t kCpus = 1;
-  fw_cfg_.add_bytes(FwCfg::kUuid, FwCfg::Bytes(16));
+  fw_cfg_.add_bytes(FwCfg::kUuid, FwCfg::Bytes(options.smbios.uuid.begin(), options.smbios.uuid.end()));
   fw_cfg_.add_u64(FwCfg::kRamSize, map.ram_bytes());
   fw_cfg_.add_u16(FwCfg::kNoGraphic, options.serial_console);
   fw_cfg_.add_u16(FwCfg::kCpuCount, kCpus);
@@ -347,6 +376,18 @@ void PcBoard::describe_machine(const PhysicalMap& map, const PcBoardOptions& opt
   add_ram(uint64_t{1} << 32, map.ram_above_4g());
   fw_cfg_.add_file("etc/e820", std::move(e820));
 
+  const auto add_number = [this](const char* name, uint64_t value, unsigned size) {
+    FwCfg::Bytes bytes;
+    for (unsigned i = 0; i < size; i++) bytes.push_back(static_cast<uint8_t>(value >> 8 * i));
+    fw_cfg_.add_file(name, std::move(bytes));
+  };
+  if (options.boot_menu_wait) add_number("etc/boot-menu-wait", *options.boot_menu_wait, 2);
+  if (options.boot_fail_wait) add_number("etc/boot-fail-wait", *options.boot_fail_wait, 4);
+
+  SmbiosTables smbios = make_smbios_tables(options.smbios, map.ram_below_4g(), map.ram_above_4g());
+  fw_cfg_.add_file(SmbiosTables::kAnchorFile, std::move(smbios.anchor));
+  fw_cfg_.add_file(SmbiosTables::kTablesFile, std::move(smbios.tables));
+
   AcpiTables acpi = acpi_tables();
   fw_cfg_.add_file(AcpiTables::kLoaderFile, acpi.loader_script());
   fw_cfg_.add_file(AcpiTables::kTablesFile, std::move(acpi.tables));
@@ -356,6 +397,7 @@ void PcBoard::describe_machine(const PhysicalMap& map, const PcBoardOptions& opt
 AcpiTables PcBoard::acpi_tables() const {
   AcpiBoard board{.ram_below_4g = map_.ram_below_4g()};
   for (unsigned i = 0; i < 4; i++) board.serial[i] = serials_[i] != nullptr;
+  board.parallel = parallel_ != nullptr;
   return make_acpi_tables(board);
 }
 

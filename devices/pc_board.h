@@ -32,6 +32,8 @@
 #include "devices/isa_bridge_piix3.h"
 #include "devices/keyboard_8042.h"
 #include "devices/local_apic.h"
+#include "devices/parallel_port.h"
+#include "devices/pc_testdev.h"
 #include "devices/pci_bus.h"
 #include "devices/pic_pair.h"
 #include "devices/pit_8254.h"
@@ -42,7 +44,9 @@
 #include "devices/ps2_mouse.h"
 #include "devices/reset_control.h"
 #include "devices/rtc_mc146818.h"
+#include "devices/smbios_tables.h"
 #include "devices/uart_16550a.h"
+#include "devices/virtio_input.h"
 #include "devices/virtio_pci.h"
 #include "devices/vga_std.h"
 #include "mmu/physical_map.h"
@@ -74,6 +78,7 @@ struct PcBoardOptions {
     std::string serial;
   };
   std::vector<VirtioDisk> virtio_disks;
+  bool virtio_keyboard = false, virtio_tablet = false;
   struct NetworkCard {
     enum class Model : uint8_t { E1000, VirtioNet };
     Model model = Model::E1000;
@@ -91,6 +96,11 @@ struct PcBoardOptions {
   // Firmware's choice of what to boot: QEMU's letters, a floppy, c hard disk, d CD-ROM, n network.
   std::string boot_order = "cad";
   bool boot_menu = false;
+  std::optional<uint16_t> boot_menu_wait;  // milliseconds
+  std::optional<uint32_t> boot_fail_wait;  // milliseconds until a reset when nothing boots; all ones: never
+  ByteSink parallel_out;                   // empty: no parallel port
+  bool testdev = false;                    // QEMU's pc-testdev
+  SmbiosOptions smbios;
   int64_t start_time = 0;  // Unix seconds when the clock reads 0
   uint64_t apic_timer_hz = 1'000'000'000;  // what CPUID says of it, if anything
 };
@@ -120,7 +130,10 @@ class PcBoard final : public Board {
   // `number` 0 is COM1. Null when it has no chip.
   Uart16550a* serial(unsigned number) { return number < 4 ? serials_[number].get() : nullptr; }
 
-  Ps2Keyboard& keyboard() { return ps2_keyboard_; }
+  // A key for the keyboard that the guest listens to.
+  void key(KeyCode code, bool down);
+  // Null when there is none.
+  VirtioTablet* tablet() { return tablet_; }
   Ps2Mouse& mouse() { return ps2_mouse_; }
   // Null when there is none.
   VgaStd* vga() { return vga_.get(); }
@@ -196,6 +209,7 @@ class PcBoard final : public Board {
   Ps2Mouse ps2_mouse_;
   Keyboard8042 keyboard_;
   std::unique_ptr<Uart16550a> serials_[4];
+  std::unique_ptr<ParallelPort> parallel_;
   Dma8237 dma_1_, dma_2_;
   DmaPageRegisters dma_pages_;
   PostPort post_port_;
@@ -209,9 +223,12 @@ class PcBoard final : public Board {
   std::unique_ptr<VgaStd> vga_;
   FwCfg fw_cfg_;
   std::vector<std::unique_ptr<VirtioPci>> virtio_;
+  VirtioKeyboard* virtio_keyboard_ = nullptr;  // in virtio_, as the tablet
+  VirtioTablet* tablet_ = nullptr;
   std::vector<std::unique_ptr<PciFunction>> cards_;
   std::vector<std::unique_ptr<DebugConsole>> debug_consoles_;
   std::unique_ptr<DebugExit> debug_exit_;
+  std::unique_ptr<PcTestdev> testdev_;
   std::vector<Device*> chips_;
 };
 

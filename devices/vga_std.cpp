@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "devices/chip.h"
+#include "devices/edid.h"
 
 namespace penumbra {
 
@@ -490,7 +491,11 @@ uint64_t VgaStd::Registers::mmio_read(uint64_t offset, unsigned size) {
   }
   if (offset == kMmioExtended && size == 4) return kExtendedBytes;
   if (offset == kMmioByteOrder && size == 4) return kLittleEndian;
-  return offset < kMmioPorts ? 0 : ~uint64_t{0};  // no EDID
+  if (offset >= kMmioPorts) return ~uint64_t{0};
+  static constexpr auto kEdid = monitor_edid();
+  uint64_t value = 0;
+  for (unsigned i = 0; i < size && offset + i < kEdid.size(); ++i) value |= uint64_t{kEdid[offset + i]} << 8 * i;
+  return value;
 }
 
 void VgaStd::Registers::mmio_write(uint64_t offset, unsigned size, uint64_t value) {

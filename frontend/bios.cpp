@@ -11,12 +11,6 @@ namespace {
 constexpr uint64_t kUnit = 64 * 1024, kLargest = uint64_t{16} << 20, kLowCopy = 128 * 1024;
 constexpr uint64_t kFourGib = uint64_t{1} << 32, kOneMib = uint64_t{1} << 20;
 
-// The vCPU's reset leaves it at the reset vector, which is in the image.
-class BiosBoot final : public Boot {
- public:
-  void start(Machine& machine) override {}
-};
-
 }  // namespace
 
 std::unique_ptr<Boot> make_bios_boot(const std::string& path, PhysicalMap& map) {
@@ -26,7 +20,7 @@ std::unique_ptr<Boot> make_bios_boot(const std::string& path, PhysicalMap& map) 
   const size_t low = std::min<size_t>(image.size(), kLowCopy);
   map.add_rom(PhysAddr{kFourGib - image.size()}, image);
   map.add_rom(PhysAddr{kOneMib - low}, std::span(image).last(low));
-  return std::make_unique<BiosBoot>();
+  return std::make_unique<FirmwareBoot>();
 }
 
 }  // namespace penumbra

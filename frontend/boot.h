@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/machine.h"
+#include "devices/fw_cfg.h"
 #include "mmu/physical_map.h"
 
 namespace penumbra {
@@ -23,12 +24,16 @@ struct BootRequest {
 class Boot {
  public:
   virtual ~Boot() = default;
+  // Once, when there is a board: what firmware takes from there.
+  virtual void describe(FwCfg& fw_cfg) const {}
+  // Whether start() leaves all to firmware.
+  virtual bool through_firmware() const { return false; }
   // After the chips' and the vCPU's reset: copies the images into RAM and sets the vCPU's state.
   virtual void start(Machine& machine) = 0;
 };
 
-// Formats are tried in QEMU's order: Linux bzImage, multiboot, PVH. Firmware given beside a kernel is mapped,
-// and the kernel started. Throws std::runtime_error with one line naming the file and what is wrong.
+// Formats are tried in QEMU's order: Linux bzImage, multiboot, PVH. Firmware given beside a Linux kernel starts, and finds the
+// kernel in fw_cfg; beside another it is mapped, and the kernel started. Throws std::runtime_error with one line naming the file and what is wrong.
 std::unique_ptr<Boot> make_boot(const BootRequest& request, PhysicalMap& map);
 
 }  // namespace penumbra

@@ -14,6 +14,13 @@
 
 namespace penumbra {
 
+// The vCPU's reset leaves it at the reset vector, which is in a ROM.
+class FirmwareBoot : public Boot {
+ public:
+  bool through_firmware() const override { return true; }
+  void start(Machine& machine) override {}
+};
+
 struct KernelFiles {
   std::string path;
   std::vector<std::byte> image;
@@ -28,6 +35,8 @@ struct KernelFiles {
 // linux_boot.cpp: Documentation/x86/boot.rst of the Linux kernel
 bool is_linux_image(std::span<const std::byte> image);
 std::unique_ptr<Boot> make_linux_boot(KernelFiles files, const PhysicalMap& map);
+// By firmware that finds it in fw_cfg: SeaBIOS with roms/linuxboot.asm, OVMF.
+std::unique_ptr<Boot> make_linux_firmware_boot(KernelFiles files, const PhysicalMap& map);
 
 // multiboot.cpp: Multiboot Specification 0.6.96
 bool is_multiboot_image(std::span<const std::byte> image);

@@ -40,12 +40,25 @@ void ScreenFeed::copy() {
 }
 
 void DisplayInput::key(KeyCode code, bool down) {
-  [[maybe_unused]] const bool posted = machine_.events().post([this, code, down] { board_.keyboard().key(code, down); });
+  [[maybe_unused]] const bool posted = machine_.events().post([this, code, down] { board_.key(code, down); });
 }
 
 void DisplayInput::mouse(int x, int y, int wheel, uint8_t buttons) {
   [[maybe_unused]] const bool posted =
       machine_.events().post([this, x, y, wheel, buttons] { board_.mouse().move(x, y, wheel, buttons); });
+}
+
+bool DisplayInput::places() const { return board_.tablet() && board_.tablet()->ready(); }
+
+void DisplayInput::place(int x, int y, unsigned width, unsigned height, int wheel, uint8_t buttons) {
+  const auto scale = [](int at, unsigned size) {
+    const auto last = static_cast<int>(std::max(size, 2u)) - 1;
+    return static_cast<uint32_t>(std::clamp(at, 0, last)) * VirtioTablet::kMost / static_cast<uint32_t>(last);
+  };
+  [[maybe_unused]] const bool posted =
+      machine_.events().post([this, to_x = scale(x, width), to_y = scale(y, height), wheel, buttons] {
+        board_.tablet()->place(to_x, to_y, wheel, buttons);
+      });
 }
 
 }  // namespace penumbra

@@ -42,6 +42,9 @@ class DisplayInput {
   DisplayInput(Machine& machine, PcBoard& board) : machine_(machine), board_(board) {}
   void key(KeyCode code, bool down);
   void mouse(int x, int y, int wheel, uint8_t buttons);
+  // Whether the guest listens to a tablet, which is told a place on a screen of that size, not a movement.
+  bool places() const;
+  void place(int x, int y, unsigned width, unsigned height, int wheel, uint8_t buttons);
   void quit() { machine_.request_quit(0); }
 
  private:

@@ -176,13 +176,23 @@ class SdlDisplay final : public Display {
       case SDL_KEYUP:
         return key(event.key);
       case SDL_MOUSEMOTION:
-        if (grabbed_) input_.mouse(event.motion.xrel, event.motion.yrel, 0, buttons_);
+        pointer_x_ = event.motion.x;
+        pointer_y_ = event.motion.y;
+        if (grabbed_) {
+          input_.mouse(event.motion.xrel, event.motion.yrel, 0, buttons_);
+        } else if (input_.places()) {
+          place(0);
+        }
         return;
       case SDL_MOUSEBUTTONDOWN:
       case SDL_MOUSEBUTTONUP:
         return button(event.button);
       case SDL_MOUSEWHEEL:
-        if (grabbed_) input_.mouse(0, 0, -event.wheel.y, buttons_);
+        if (grabbed_) {
+          input_.mouse(0, 0, -event.wheel.y, buttons_);
+        } else if (input_.places()) {
+          place(-event.wheel.y);
+        }
         return;
       default:
         return;
@@ -212,7 +222,7 @@ class SdlDisplay final : public Display {
   }
 
   void button(const SDL_MouseButtonEvent& event) {
-    if (!grabbed_) {
+    if (!grabbed_ && !input_.places()) {
       if (event.type == SDL_MOUSEBUTTONDOWN) grab(true);
       return;
     }
@@ -222,8 +232,10 @@ class SdlDisplay final : public Display {
                         : event.button == SDL_BUTTON_X1     ? Ps2Mouse::kSide
                                                             : Ps2Mouse::kExtra;
     buttons_ = static_cast<uint8_t>(event.type == SDL_MOUSEBUTTONDOWN ? buttons_ | bit : buttons_ & ~bit);
-    input_.mouse(0, 0, 0, buttons_);
+    grabbed_ ? input_.mouse(0, 0, 0, buttons_) : place(0);
   }
+
+  void place(int wheel) { input_.place(pointer_x_, pointer_y_, width_, height_, wheel, buttons_); }
 
   void grab(bool on) {
     if (grabbed_ == on) return;
@@ -267,6 +279,7 @@ class SdlDisplay final : public Display {
   unsigned width_ = 0, height_ = 0;
   VgaImage image_;
   bool grabbed_ = false, full_screen_ = false, exposed_ = false, shown_paused_ = false;
+  int pointer_x_ = 0, pointer_y_ = 0;  // in the guest's picture
   uint8_t buttons_ = 0;
   std::array<bool, 256> pressed_{};
 

@@ -130,12 +130,16 @@ class VncDisplay final : public Display {
     if (const KeyCode code = key_of(symbol)) input_.key(code, down);
   }
 
-  // A PS/2 mouse knows movements only; viewers send positions.
+  // A PS/2 mouse knows movements only; viewers send places.
   void pointer(int buttons, int x, int y) {
     const auto bits = static_cast<uint8_t>((buttons & 1 ? Ps2Mouse::kLeft : 0) | (buttons & 2 ? Ps2Mouse::kMiddle : 0) |
                                            (buttons & 4 ? Ps2Mouse::kRight : 0));
     const int rolled = (buttons & ~last_buttons_ & 16 ? 1 : 0) - (buttons & ~last_buttons_ & 8 ? 1 : 0);
-    input_.mouse(x - last_x_, y - last_y_, rolled, bits);
+    if (input_.places()) {
+      input_.place(x, y, width_, height_, rolled, bits);
+    } else {
+      input_.mouse(x - last_x_, y - last_y_, rolled, bits);
+    }
     last_x_ = x;
     last_y_ = y;
     last_buttons_ = buttons;

@@ -10,6 +10,7 @@
 #include "frontend/boot_memory.h"
 #include "frontend/host_file.h"
 #include "frontend/image_field.h"
+#include "frontend/linuxboot_rom.h"
 #include "frontend/loaded_boot.h"
 
 namespace penumbra {
@@ -19,7 +20,7 @@ namespace {
 // Offsets in the image, and in boot_params too.
 constexpr size_t kSetupSects = 0x1f1, kSysSize = 0x1f4, kBootFlag = 0x1fe, kJumpLength = 0x201,
                  kMagic = 0x202, kVersion = 0x206, kTypeOfLoader = 0x210, kLoadFlags = 0x211,
-                 kCode32Start = 0x214, kRamdiskImage = 0x218, kRamdiskSize = 0x21c, kCmdLinePtr = 0x228,
+                 kCode32Start = 0x214, kRamdiskImage = 0x218, kRamdiskSize = 0x21c, kHeapEndPtr = 0x224, kCmdLinePtr = 0x228,
                  kInitrdAddrMax = 0x22c, kKernelAlignment = 0x230, kRelocatable = 0x234, kXloadFlags = 0x236,
                  kCmdlineSize = 0x238, kPrefAddress = 0x258, kInitSize = 0x260;
 constexpr size_t kHeaderStart = kSetupSects, kHeaderBase = 0x202, kHeaderLimit = 0x290;
@@ -27,7 +28,7 @@ constexpr size_t kHeaderStart = kSetupSects, kHeaderBase = 0x202, kHeaderLimit =
 constexpr size_t kAcpiRootPointerField = 0x70, kE820Count = 0x1e8, kE820Table = 0x2d0, kE820RowBytes = 20, kBootParamsBytes = 4096;
 
 constexpr uint32_t kHdrS = 0x5372'6448;
-constexpr uint8_t kLoadedHigh = 1;    // of loadflags
+constexpr uint8_t kLoadedHigh = 1, kCanUseHeap = 0x80;  // of loadflags
 constexpr uint16_t kXlfKernel64 = 1;  // of xloadflags
 constexpr uint8_t kUnknownLoader = 0xff;
 constexpr uint64_t kEntry64 = 0x200;
@@ -35,6 +36,8 @@ constexpr uint64_t kSectorBytes = 512, kFourGib = uint64_t{1} << 32;
 
 // Low memory, below everything that a kernel claims for itself. The first page is the BIOS data area's.
 constexpr uint64_t kGdt = 0x1000, kBootParams = 0x2000, kPageTables = 0x3000, kCommandLine = 0x2'0000;
+// Where roms/linuxboot.asm puts the real-mode code; its stack ends below the command line.
+constexpr uint64_t kSetup = 0x1'0000;
 
 // What the setup header says, with the defaults for fields that its version lacks.
 struct SetupHeader {
@@ -152,6 +155,42 @@ uint64_t place_initrd(const std::string& path, uint64_t size, const SetupHeader&
   return address;
 }
 
+void check_command_line(const KernelFiles& files, const SetupHeader& header) {
+  const uint64_t room = std::min(header.command_line_max, kLowMemoryEnd - kCommandLine - 1);
+  if (files.append.size() > room)
+    refuse_image(files.path, fmt::format("takes a command line of up to {} bytes, and -append has {}", room,
+                                         files.append.size()));
+}
+
+// One RAM disk, or none.
+std::vector<std::byte> read_initrd(const KernelFiles& files, uint64_t low_ram) {
+  if (files.initrds.size() > 1) refuse_image(files.initrds[1], "is a second initrd; Linux takes one");
+  return files.initrds.empty() ? std::vector<std::byte>() : read_host_file(files.initrds[0], low_ram, "RAM");
+}
+
+// The pieces as fw_cfg has them, under the keys of QEMU's loader.
+class LinuxFirmwareBoot final : public FirmwareBoot {
+ public:
+  std::vector<std::byte> setup, code, command_line, initrd;
+  uint64_t initrd_address = 0;
+
+  void describe(FwCfg& fw_cfg) const override {
+    const auto add = [&fw_cfg](uint16_t address_key, uint64_t address, uint16_t size_key, uint16_t data_key,
+                               std::span<const std::byte> data) {
+      const auto* first = reinterpret_cast<const uint8_t*>(data.data());
+      fw_cfg.add_u32(address_key, static_cast<uint32_t>(address));
+      fw_cfg.add_u32(size_key, static_cast<uint32_t>(data.size()));
+      fw_cfg.add_bytes(data_key, FwCfg::Bytes(first, first + data.size()));
+    };
+    add(FwCfg::kSetupAddress, kSetup, FwCfg::kSetupSize, FwCfg::kSetupData, setup);
+    add(FwCfg::kKernelAddress, kHighMemory, FwCfg::kKernelSize, FwCfg::kKernelData, code);
+    add(FwCfg::kCommandLineAddress, kCommandLine, FwCfg::kCommandLineSize, FwCfg::kCommandLineData, command_line);
+    add(FwCfg::kInitrdAddress, initrd_address, FwCfg::kInitrdSize, FwCfg::kInitrdData, initrd);
+    const std::span<const uint8_t> rom = linuxboot_rom();
+    fw_cfg.add_file("genroms/linuxboot.bin", FwCfg::Bytes(rom.begin(), rom.end()));
+  }
+};
+
 }  // namespace
 
 bool is_linux_image(std::span<const std::byte> image) {
@@ -176,10 +215,7 @@ std::unique_ptr<Boot> make_linux_boot(KernelFiles files, const PhysicalMap& map)
   if (entry < kernel.load || entry - kernel.load >= code.size())
     refuse_image(files.path, fmt::format("has its entry point {:#x} outside its code", entry));
 
-  const uint64_t room = std::min(header.command_line_max, kLowMemoryEnd - kCommandLine - 1);
-  if (files.append.size() > room)
-    refuse_image(files.path, fmt::format("takes a command line of up to {} bytes, and -append has {}", room,
-                                         files.append.size()));
+  check_command_line(files, header);
 
   std::vector<std::byte> params(kBootParamsBytes);
   std::ranges::copy(image.subspan(kHeaderStart, header.end - kHeaderStart), params.begin() + kHeaderStart);
@@ -204,11 +240,8 @@ std::unique_ptr<Boot> make_linux_boot(KernelFiles files, const PhysicalMap& map)
   memory.place(kCommandLine, text_bytes(files.append));
   if (header.code64) memory.place(kPageTables, identity_page_tables(kPageTables));
 
-  if (files.initrds.size() > 1) refuse_image(files.initrds[1], "is a second initrd; Linux takes one");
-  if (!files.initrds.empty()) {
-    const std::string& path = files.initrds[0];
-    std::vector<std::byte> initrd = read_host_file(path, low_ram, "RAM");
-    const uint64_t address = place_initrd(path, initrd.size(), header, kernel.end, low_ram);
+  if (std::vector<std::byte> initrd = read_initrd(files, low_ram); !initrd.empty()) {
+    const uint64_t address = place_initrd(files.initrds[0], initrd.size(), header, kernel.end, low_ram);
     store_field(fields, kRamdiskImage, static_cast<uint32_t>(address));
     store_field(fields, kRamdiskSize, static_cast<uint32_t>(initrd.size()));
     memory.place(address, std::move(initrd));
@@ -221,6 +254,33 @@ std::unique_ptr<Boot> make_linux_boot(KernelFiles files, const PhysicalMap& map)
   state.gdt = kGdt;
   state.cr3 = header.code64 ? kPageTables : 0;
   return std::make_unique<LoadedBoot>(std::move(memory), state);
+}
+
+std::unique_ptr<Boot> make_linux_firmware_boot(KernelFiles files, const PhysicalMap& map) {
+  // Firmware has its tables and itself at the end of RAM.
+  constexpr uint64_t kFirmwareRam = 256 * 1024;
+  const uint64_t low_ram = map.ram_below_4g() - std::min(map.ram_below_4g(), kFirmwareRam);
+  const SetupHeader header = read_header(files.path, files.image);
+  check_command_line(files, header);
+  const std::span<const std::byte> image(files.image);
+  auto boot = std::make_unique<LinuxFirmwareBoot>();
+  boot->code.assign(image.begin() + static_cast<ptrdiff_t>(header.setup_size), image.end());
+  boot->setup.assign(image.begin(), image.begin() + static_cast<ptrdiff_t>(header.setup_size));
+  boot->command_line = text_bytes(files.append);
+  boot->initrd = read_initrd(files, low_ram);
+  const Placement kernel = place_kernel(files.path, header, boot->code.size(), low_ram);
+  const std::span<std::byte> fields(boot->setup);
+  if (!boot->initrd.empty()) {
+    boot->initrd_address = place_initrd(files.initrds[0], boot->initrd.size(), header, kernel.end, low_ram);
+    store_field(fields, kRamdiskImage, static_cast<uint32_t>(boot->initrd_address));
+    store_field(fields, kRamdiskSize, static_cast<uint32_t>(boot->initrd.size()));
+  }
+  constexpr uint16_t kHeapMargin = 0x200;
+  store_field<uint8_t>(fields, kTypeOfLoader, kUnknownLoader);
+  store_field<uint8_t>(fields, kLoadFlags, load_field<uint8_t>(fields, kLoadFlags) | kCanUseHeap);
+  store_field<uint16_t>(fields, kHeapEndPtr, static_cast<uint16_t>(kCommandLine - kSetup - kHeapMargin));
+  store_field<uint32_t>(fields, kCmdLinePtr, static_cast<uint32_t>(kCommandLine));
+  return boot;
 }
 
 }  // namespace penumbra

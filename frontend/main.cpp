@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <exception>
 #include <new>
+#include <span>
 #include <string>
 #include <system_error>
 
@@ -45,7 +46,9 @@ int main(int argc, char** argv) {
   const auto began = std::chrono::steady_clock::now();
   open_standard_descriptors();
   try {
-    const auto command = penumbra::parse_command_line({argv + (argc > 0), argv + argc});
+    const std::span<const char* const> arguments(argv + (argc > 0), argv + argc);
+    const auto command = argc > 0 && penumbra::is_qemu_name(argv[0]) ? penumbra::parse_qemu_command_line(arguments)
+                                                                    : penumbra::parse_command_line(arguments);
     return std::visit(Execute{began}, command);
   } catch (const penumbra::UserError& error) {
     std::fprintf(stderr, "penumbra: %s\n", error.what());

@@ -97,7 +97,9 @@ std::string Monitor::execute(std::string_view line) {
        {std::pair{"xp", GuestMemory::Space::Physical}, {"x", GuestMemory::Space::Linear}}) {
     if (!word.starts_with(name)) continue;
     const std::string_view format = word.substr(std::string_view(name).size());
-    if (format.empty() || format[0] == '/') return examine(std::string(format) + std::string(line), space);
+    line.remove_prefix(std::min(line.find_first_not_of(' '), line.size()));  // "xp /4x ADDRESS", as QEMU's manual has it
+    if (format.empty()) return examine(line, space);
+    if (format[0] == '/') return examine(std::string(format) + " " + std::string(line), space);
   }
   return fmt::format("unknown command '{}' (try help)\n", word);
 }

@@ -20,7 +20,7 @@ namespace penumbra {
 namespace {
 
 constexpr std::string_view kVersion = "penumbra 0.1";
-constexpr unsigned kMaxSerials = 2;
+constexpr unsigned kMaxSerials = 4;
 
 CharacterTarget file_target(std::string_view option, std::string_view path) {
   if (path.empty()) refuse("{}: file: needs a path", option);
@@ -30,7 +30,8 @@ CharacterTarget file_target(std::string_view option, std::string_view path) {
 // Options as strings, before they depend on one another.
 struct RunWords {
   std::string memory, processors, rtc, display, vga, monitor, qmp, debug_console, topics, switches, mmu, gdb, triple_fault, perf_symbols;
-  std::string boot;
+  std::string boot, uuid, machine, accelerator;
+  std::vector<std::string> parallels, smbios;
   std::vector<std::string> serials, devices, chardevs, drives, cdroms, disks[4], nics, netdevs, objects;
   bool snapshot = false;
   bool no_reboot = false, nographic = false, gdb_here = false, singlestep = false, perf_map = false;
@@ -59,6 +60,14 @@ class RunReader {
     const CharacterTarget terminal{.kind = CharacterTarget::Kind::Stdio, .path = {}};
     if (std::ranges::count(options.serials, terminal) > 1)
       refuse("-serial stdio: only one serial port can have the terminal");
+    if (words.parallels.size() > 1) refuse("-parallel {}: there is one parallel port", words.parallels[1]);
+    for (const std::string& parallel : words.parallels) {
+      if (parallel != "none") options.parallel = target("-parallel", parallel);
+    }
+    if (set_.contains("machine")) check_machine(words.machine);
+    if (set_.contains("accel")) check_accelerator(words.accelerator);
+    if (set_.contains("uuid")) options.smbios.uuid = parse_uuid("-uuid", words.uuid);
+    for (const std::string& smbios : words.smbios) read_smbios(options.smbios, smbios);
     if (set_.contains("debugcon")) {
       constexpr uint16_t kDebugConsolePort = 0xe9;
       options.debug_consoles.push_back(
@@ -197,8 +206,8 @@ class RunReader {
     const std::string media = properties.take("media").value_or("disk");
     if (media != "disk" && media != "cdrom") refuse("-drive {}: media={}: neither disk nor cdrom", text, media);
     drive.cdrom = media == "cdrom";
-    if (drive.cdrom && drive.interface == DriveOptions::Interface::Virtio)
-      refuse("-drive {}: a virtio drive is no CD-ROM", text);
+    if (drive.cdrom && drive.interface != DriveOptions::Interface::Ide && drive.interface != DriveOptions::Interface::None)
+      refuse("-drive {}: an if={} drive is no CD-ROM", text, interface);
     drive.image.path = properties.take("file").value_or("");
     if (drive.image.path.empty() && !drive.cdrom) refuse("-drive {}: file= is missing", text);
     if (const auto format = properties.take("format")) {
@@ -229,7 +238,7 @@ class RunReader {
     };
     const auto index = number("index", 4), bus = number("bus", 2), unit = number("unit", 2);
     properties.done();
-    if (drive.interface == DriveOptions::Interface::Ide) {
+if (drive.interface == DriveOptions::Interface::Ide) {
       drive.index = index ? *index : bus || unit ? bus.value_or(0) * 2 + unit.value_or(0) : free_ide_index(options);
     }
     add_drive(options, std::move(drive), "-drive " + text);
@@ -243,7 +252,94 @@ class RunReader {
       if (!std::string_view("abcdn").contains(letter)) refuse("-boot {}: '{}' is none of a, b, c, d, n", text, letter);
     }
     if (const auto menu = properties.take("menu")) options.boot_menu = on_off("-boot " + text, "menu", *menu);
+    if (const auto wait = properties.take("splash-time")) {
+      const auto number = parse_number(*wait);
+      if (!number || *number > 0xffff) refuse("-boot {}: splash-time={}: not up to 65535 milliseconds", text, *wait);
+      options.boot_menu_wait = static_cast<uint16_t>(*number);
+    }
+    if (const auto wait = properties.take("reboot-timeout")) {
+      const auto number = *wait == "-1" ? std::optional<uint64_t>(UINT32_MAX) : parse_number(*wait);
+      if (!number || (*number > 0xffff && *number != UINT32_MAX))
+        refuse("-boot {}: reboot-timeout={}: not up to 65535 milliseconds, nor -1", text, *wait);
+      options.boot_fail_wait = static_cast<uint32_t>(*number);
+    }
     if (const auto strict = properties.take("strict")) on_off("-boot " + text, "strict", *strict);
+    properties.done();
+  }
+
+  // Only what is so anyway.
+  static void check_machine(const std::string& text) {
+    Properties properties("-machine", text);
+    if (properties.head.empty()) properties.head = properties.take("type").value_or("pc");
+    if (properties.head != "pc" && !properties.head.starts_with("pc-i440fx"))
+      refuse("-machine {}: the machine is QEMU's pc", text);
+    if (const auto accelerator = properties.take("accel")) check_accelerator(*accelerator);
+    properties.done();
+  }
+
+  static void check_accelerator(const std::string& text) {
+    if (text != "tcg") refuse("-accel {}: guest code is translated, as with tcg", text);
+  }
+
+  static std::array<uint8_t, 16> parse_uuid(std::string_view option, std::string_view text) {
+    std::array<uint8_t, 16> uuid{};
+    std::string digits;
+    for (const char c : text) {
+      if (c != '-') digits += c;
+    }
+    bool good = digits.size() == 2 * uuid.size() && text.size() == 36;
+    for (size_t i = 0; good && i < uuid.size(); ++i) {
+      const auto [end, error] = std::from_chars(digits.data() + 2 * i, digits.data() + 2 * i + 2, uuid[i], 16);
+      good = error == std::errc() && end == digits.data() + 2 * i + 2;
+    }
+    if (!good) refuse("{} {}: not a UUID such as 01234567-89ab-cdef-0123-456789abcdef", option, text);
+    return uuid;
+  }
+
+  static void read_smbios(SmbiosOptions& options, const std::string& text) {
+    Properties properties("-smbios", text);
+    properties.head = "type=" + properties.need("type");
+    const auto take = [&properties](const char* key, std::string& to) {
+      if (auto value = properties.take(key)) to = *std::move(value);
+    };
+    const auto take_part = [&](SmbiosOptions::Part& part, std::initializer_list<const char*> keys) {
+      for (const char* key : keys) {
+        const std::string_view name = key;
+        take(key, name == "manufacturer"                 ? part.manufacturer
+                  : name == "product" || name == "part"  ? part.product
+                  : name == "version" || name == "bank"  ? part.version
+                  : name == "serial"                     ? part.serial
+                  : name == "asset"                      ? part.asset
+                  : name == "sku"                        ? part.sku
+                  : name == "family"                     ? part.family
+                                                         : part.location);
+      }
+    };
+    if (properties.head == "type=0") {
+      SmbiosOptions::Firmware& firmware = options.firmware ? *options.firmware : options.firmware.emplace();
+      take("vendor", firmware.vendor);
+      take("version", firmware.version);
+      take("date", firmware.date);
+      take("release", firmware.release);
+      if (const auto uefi = properties.take("uefi")) firmware.uefi = on_off("-smbios " + text, "uefi", *uefi);
+    } else if (properties.head == "type=1") {
+      take_part(options.system, {"manufacturer", "product", "version", "serial", "sku", "family"});
+      if (const auto uuid = properties.take("uuid")) options.uuid = parse_uuid("-smbios uuid=", *uuid);
+    } else if (properties.head == "type=2") {
+      take_part(options.board, {"manufacturer", "product", "version", "serial", "asset", "location"});
+    } else if (properties.head == "type=3") {
+      take_part(options.chassis, {"manufacturer", "version", "serial", "asset", "sku"});
+    } else if (properties.head == "type=4") {
+      take_part(options.processor, {"sock_pfx", "manufacturer", "version", "serial", "asset", "part"});
+    } else if (properties.head == "type=11") {
+      for (std::string& value : properties.take_all("value")) options.oem_strings.push_back(std::move(value));
+      constexpr size_t kMost = 255;
+      if (options.oem_strings.size() > kMost) refuse("-smbios type=11: more than {} strings", kMost);
+    } else if (properties.head == "type=17") {
+      take_part(options.memory, {"loc_pfx", "bank", "manufacturer", "serial", "asset", "part"});
+    } else {
+      refuse("-smbios {}: the types are 0, 1, 2, 3, 4, 11, 17", text);
+    }
     properties.done();
   }
 
@@ -420,6 +516,11 @@ class RunReader {
       exit.ports = properties.take_port("iosize").value_or(exit.ports);
       if (exit.ports == 0 || exit.port + exit.ports > 0x10000) refuse("-device {}: no such ports", text);
       options.debug_exit = exit;
+    } else if (properties.head == "pc-testdev") {
+      options.testdev = true;
+    } else if (properties.head == "virtio-tablet-pci" || properties.head == "virtio-keyboard-pci") {
+      bool& there = properties.head == "virtio-tablet-pci" ? options.virtio_tablet : options.virtio_keyboard;
+      if (std::exchange(there, true)) refuse("-device {}: one is enough", text);
     } else if (properties.head == "isa-debugcon") {
       RunOptions::DebugConsole console{.port = 0xe9, .target = {}};
       console.port = properties.take_port("iobase").value_or(console.port);
@@ -443,7 +544,7 @@ class RunReader {
       connect_drive(options, text, properties);
     } else {
       refuse("-device {}: unknown device (isa-debug-exit, isa-debugcon, virtio-blk-pci, virtio-rng-pci, ich9-ahci, ide-hd, ide-cd, e1000, "
-             "virtio-net-pci)",
+             "virtio-net-pci, virtio-keyboard-pci, virtio-tablet-pci, pc-testdev)",
              text);
     }
     properties.done();
@@ -591,17 +692,23 @@ Command parse_run(std::span<const char* const> arguments) {
   }
   list("cdrom", words.cdroms, "CD-ROM image, IDE drive 2");
   app.add_flag("--snapshot", words.snapshot, "disks keep nothing of what is written to them");
-  word("boot", words.boot, "order=LETTERS of a, c, d, n (cad); menu=on");
+  word("boot", words.boot, "order=LETTERS of a, c, d, n (cad); menu=on,splash-time=MS,reboot-timeout=MS,strict=on");
   word("m", words.memory, "memory: 512M, 1G; a plain number is MiB (512)");
   word("smp", words.processors, "number of processors: 1");
   word("cpu", options.cpu, "CPU model: max, base (max)");
   app.add_flag("--nographic", words.nographic, "no window; there is none yet, so nothing changes");
-  list("serial", words.serials, "stdio, file:PATH, null or chardev:ID; first COM1, then COM2 (stdio)");
+  list("serial", words.serials, "stdio, file:PATH, null or chardev:ID; first COM1, up to COM4 (stdio)");
+  list("parallel", words.parallels, "what a printer gets: file:PATH, stdio, null, chardev:ID or none (none)");
+  list("smbios", words.smbios,
+       "type=1,manufacturer=,product=,version=,serial=,sku=,family=,uuid=; types 0, 2, 3, 4, 11, 17 with QEMU's names");
+  word("uuid", words.uuid, "of the machine, for SMBIOS and fw_cfg");
+  app.add_option("-M,--machine", words.machine, "pc, which it is")->type_name("");
+  word("accel", words.accelerator, "tcg, as which it works");
   list("chardev", words.chardevs, "file,id=ID,path=PATH; stdio,id=ID; null,id=ID");
   list("device", words.devices,
        "isa-debug-exit,iobase=P,iosize=N; isa-debugcon,iobase=P,chardev=ID; virtio-blk-pci,drive=ID,serial=S; "
        "ich9-ahci,id=ID; ide-hd|ide-cd,drive=ID,bus=ide.N|AHCI.N,unit=N,serial=S; "
-       "e1000|virtio-net-pci,netdev=ID,mac=M,romfile=F; virtio-rng-pci");
+       "e1000|virtio-net-pci,netdev=ID,mac=M,romfile=F; virtio-rng-pci; virtio-keyboard-pci; virtio-tablet-pci; pc-testdev");
   list("nic", words.nics, "user,model=e1000|virtio-net-pci and -netdev's: a card and its network; none (user)");
   list("netdev", words.netdevs,
        "user,id=ID,hostfwd=tcp::PORT-:PORT,restrict=on,net=A/N,host=A,dhcpstart=A,dns=A,hostname=H,tftp=DIR,bootfile=F,ipv6=off; "
@@ -728,5 +835,12 @@ Command parse_command_line(std::span<const char* const> arguments) {
   if (first == "version") return ShowText{std::string(kVersion) + "\n"};
   refuse("unknown command '{}' (run, explain, help)", arguments[0]);
 }
+
+bool is_qemu_name(std::string_view program) {
+  const std::string_view name = program.substr(program.rfind('/') + 1);
+  return name == "qemu-system-x86_64" || name == "qemu-system-i386";
+}
+
+Command parse_qemu_command_line(std::span<const char* const> arguments) { return parse_run(arguments); }
 
 }  // namespace penumbra

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/machine.h"
+#include "devices/smbios_tables.h"
 #include "frontend/gdb_endpoint.h"
 #include "frontend/network_options.h"
 #include "jit/options.h"
@@ -64,11 +65,15 @@ struct RunOptions {
   bool entropy = false;  // a virtio entropy device
   std::string boot_order = "cad";
   bool boot_menu = false;
+  std::optional<uint16_t> boot_menu_wait;  // milliseconds
+  std::optional<uint32_t> boot_fail_wait;  // milliseconds; all ones: for ever
+  SmbiosOptions smbios;
   bool reboot = true;
   std::optional<MachineOptions::TripleFault> triple_fault;  // --on-triple-fault
   bool local_time = false;  // -rtc base=localtime
 
-  std::vector<CharacterTarget> serials{{.kind = CharacterTarget::Kind::Stdio, .path = {}}};  // COM1, COM2
+  std::vector<CharacterTarget> serials{{.kind = CharacterTarget::Kind::Stdio, .path = {}}};  // COM1 to COM4
+  std::optional<CharacterTarget> parallel;
   struct DebugConsole {
     uint16_t port = 0;
     CharacterTarget target;
@@ -78,6 +83,8 @@ struct RunOptions {
     uint16_t port = 0, ports = 0;
   };
   std::optional<DebugExit> debug_exit;
+  bool testdev = false;  // QEMU's pc-testdev
+  bool virtio_keyboard = false, virtio_tablet = false;
 
   bool vga = true;
   DisplayOptions display;
@@ -107,6 +114,9 @@ using Command = std::variant<RunOptions, ExplainOptions, ShowText>;
 
 // `arguments` does not hold the program's name. Throws UserError.
 Command parse_command_line(std::span<const char* const> arguments);
+// The same for a program that is called by QEMU's name: all arguments are options of `run`.
+bool is_qemu_name(std::string_view program);
+Command parse_qemu_command_line(std::span<const char* const> arguments);
 
 // "1G", "512M", "4096" (MiB): see -m of QEMU. Throws UserError.
 uint64_t parse_memory_size(std::string_view text);

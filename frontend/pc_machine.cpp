@@ -144,7 +144,7 @@ PcMachine::PcMachine(const RunOptions& options)
   make_engine();
   machine_->set_boot([this] {
     // Without firmware to do it.
-    if (!options_.kernel.empty()) set_up_board(*board_, machine_->map());
+    if (!boot_->through_firmware()) set_up_board(*board_, machine_->map());
     boot_->start(*machine_);
   });
   machine_->set_resume_listener([this] {
@@ -259,6 +259,13 @@ void PcMachine::make_board() {
   board.apic_timer_hz = machine_->cpu_model().crystal_hz();
   board.boot_order = options_.boot_order;
   board.boot_menu = options_.boot_menu;
+  board.boot_menu_wait = options_.boot_menu_wait;
+  board.boot_fail_wait = options_.boot_fail_wait;
+  board.smbios = options_.smbios;
+  board.testdev = options_.testdev;
+  board.virtio_keyboard = options_.virtio_keyboard;
+  board.virtio_tablet = options_.virtio_tablet;
+  if (options_.parallel) board.parallel_out = sink(*options_.parallel);
   board.vga = options_.vga;
   if (options_.vga && access(kVgaBios, F_OK) == 0) board.vga_rom = read_host_file(kVgaBios, kVgaBiosLimit, "a VGA BIOS");
   board.serial_console = options_.serial_console;
@@ -310,9 +317,10 @@ void PcMachine::make_board() {
     throw UserError(fmt::format("-device: {}", error.what()));
   }
   board_ = made.get();
+  boot_->describe(board_->fw_cfg());
   machine_->set_board(std::move(made));
   if (board_->vga()) actions_.screen = &screen_.emplace(*board_->vga());
-  actions_.keys = &keys_.emplace(machine_->clock(), [this](KeyCode code, bool down) { board_->keyboard().key(code, down); });
+  actions_.keys = &keys_.emplace(machine_->clock(), [this](KeyCode code, bool down) { board_->key(code, down); });
   actions_.press_power_button = [this] { board_->power_management().press_power_button(); };
 
   for (size_t i = 0; i < options_.serials.size(); ++i) {

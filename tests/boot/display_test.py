@@ -2,8 +2,10 @@
 
 import os
 import pathlib
+import shutil
 import socket
 import struct
+import subprocess
 import tempfile
 import time
 import unittest
@@ -139,3 +141,101 @@ class Displays(unittest.TestCase):
         status, _, errors = machine.run(machine.command_line(*BARE, "-display", "sdl"), 20, env=environment)
         self.assertEqual(status, 2)
         self.assertIn("-display sdl", errors)
+
+
+@unittest.skipUnless(machine.IS_PENUMBRA, "QEMU's windows have no such titles")
+@unittest.skipUnless(shutil.which("Xvfb") and shutil.which("xdotool"), "no Xvfb or xdotool")
+class Window(unittest.TestCase):
+    """A window on an X server, used as a person would."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        read, write = os.pipe()
+        server = subprocess.Popen(
+            ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x1024x24", "-fbdir", self.folder, "-nolisten", "tcp"],
+            pass_fds=[write], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        self.addCleanup(server.wait)
+        self.addCleanup(server.kill)
+        os.close(write)
+        with os.fdopen(read) as answer:
+            self.environment = {"DISPLAY": f":{answer.readline().strip()}", "SDL_VIDEODRIVER": "x11"}
+        for name, value in self.environment.items():
+            before = os.environ.get(name)
+            os.environ[name] = value
+            self.addCleanup(os.environ.__setitem__ if before else lambda key, _: os.environ.pop(key), name, before)
+
+    def xdotool(self, *words):
+        return subprocess.run(["xdotool", *map(str, words)], check=True, capture_output=True, text=True).stdout.strip()
+
+    def picture(self, window):
+        """The window's part of the X server's screen, as (width, height, bytes of red, green, blue)."""
+        place = dict(line.split("=") for line in self.xdotool("getwindowgeometry", "--shell", window).splitlines())
+        x, y, width, height = (int(place[name]) for name in ("X", "Y", "WIDTH", "HEIGHT"))
+        data = (self.folder / "Xvfb_screen0").read_bytes()
+        header_bytes, _, _, _, _, _, _, order, _, _, _, bits, line_bytes = struct.unpack(">13I", data[:52])
+        self.assertEqual((order, bits), (0, 32))
+        (colors,) = struct.unpack(">I", data[76:80])
+        start, pixels = header_bytes + colors * 12, bytearray()
+        for row in range(y, y + height):
+            line = data[start + row * line_bytes + 4 * x :][: 4 * width]
+            part = bytearray(width * 3)
+            part[0::3], part[1::3], part[2::3] = line[2::4], line[1::4], line[0::4]
+            pixels += part
+        return width, height, bytes(pixels)
+
+    def wait(self, what, seconds=20):
+        deadline = time.monotonic() + seconds * machine.PATIENCE
+        while not what():
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.05)
+
+    def test_boot_menu_keyboard_and_mouse(self):
+        with monitor.Vmm(self.folder, *BARE, "-display", "sdl", "-boot", "menu=on,splash-time=60000", graphics=False) as vmm:
+            vmm.wait_screen("Press ESC for boot menu")
+            window = self.xdotool("search", "--sync", "--name", "^Penumbra").splitlines()[0]
+            self.xdotool("windowfocus", "--sync", window)
+            self.xdotool("key", "Escape")
+            vmm.wait_screen("Select boot device")
+
+            def same():
+                vmm.qmp("screendump", filename=str(self.folder / "screen.ppm"))
+                width, height, wanted = monitor.read_ppm(self.folder / "screen.ppm")
+                shown = self.picture(window)
+                cursor = 9 * 2 * 3
+                return shown[:2] == (width, height) and sum(a != b for a, b in zip(shown[2], wanted)) <= cursor
+
+            self.wait(same)
+
+            def title():
+                return self.xdotool("getwindowname", window)
+
+            self.assertNotIn("mouse", title())
+            self.xdotool("mousemove", "--window", window, 100, 100, "click", 1)
+            self.wait(lambda: "frees the mouse" in title())
+            self.xdotool("key", "ctrl+alt+g")
+            self.wait(lambda: "mouse" not in title())
+            vmm.monitor("stop")
+            self.wait(lambda: "paused" in title())
+
+
+class QemuName(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.program = pathlib.Path(folder.name) / "qemu-system-x86_64"
+        self.program.symlink_to(shutil.which(machine.VMM[0]) or machine.VMM[0])
+
+    def test_options_are_those_of_run(self):
+        command = [self.program, "-machine", "pc", "-m", "64M", "-display", "none", "-serial", "stdio", "-no-reboot", "-nographic"]
+        with machine.Terminal(command) as terminal:
+            terminal.expect("SeaBIOS", 60)
+
+    @unittest.skipUnless(machine.IS_PENUMBRA, "QEMU knows them all")
+    def test_the_first_unknown_option_is_named(self):
+        status, _, errors = machine.run([self.program, "-m", "64M", "-icount", "auto", "-frobnicate"], 20)
+        self.assertEqual(status, 2)
+        self.assertEqual(errors.count("\n"), 1, errors)
+        self.assertIn("'-icount'", errors)

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import subprocess
 import tempfile
 import unittest
 
@@ -9,6 +10,8 @@ import machine
 import monitor
 
 MEMTEST = "/usr/lib/memtest86+/memtest86+{}.iso"
+OVMF = "/usr/share/ovmf/OVMF.fd"
+SEABIOS = ("-bios", "/usr/share/seabios/bios-256k.bin")
 LONG = bool(os.environ.get("PENUMBRA_LONG"))
 GRUB = "/usr/lib/grub-rescue/grub-rescue-cdrom.iso"
 
@@ -64,3 +67,84 @@ class Grub(Firmware):
         vmm.wait_screen("grub>")
         self.type(vmm, *"ls", "ret")
         self.assertRegex(vmm.wait_screen(r"grub> ls[\s\S]*grub>"), r"\(cd\)|\(cd0\)")
+
+
+class Ovmf(Firmware):
+    def test_shell_on_the_serial_port(self):
+        command = machine.command_line("-bios", OVMF, "-m", "256M", "-nographic", "-nic", "none")
+        with machine.Terminal(command) as terminal:
+            terminal.expect("UEFI Interactive Shell", 120)
+            terminal.expect(r"Shell> ", 60)
+            terminal.send("ver\r")
+            terminal.expect("EDK II", 30)
+
+
+def installer(arch):
+    folder = pathlib.Path(f"/usr/lib/debian-installer/images/12/{arch}/text/debian-installer/{arch}")
+    return ("-kernel", folder / "linux", "-initrd", folder / "initrd.gz")
+
+
+class Installer(Firmware):
+    """By way of SeaBIOS, in its text mode, where the kernel stays."""
+
+    def first_screen(self, arch):
+        vmm = self.vmm(*SEABIOS, *installer(arch), "-append", "nomodeset fb=false vga=normal", "-m", "1G")
+        text = vmm.wait_screen("Select a language", 300)
+        self.assertRegex(text, r"English +- +English")
+        self.type(vmm, "ret")
+        vmm.wait_screen("Select your location", 60)
+
+    def test_amd64_asks_for_the_language(self):
+        self.first_screen("amd64")
+
+    @unittest.skipUnless(LONG, "PENUMBRA_LONG=1 runs it")
+    def test_i386_asks_for_the_language(self):
+        self.first_screen("i386")
+
+
+SCRIPT = """#!/bin/sh
+for name in sys_vendor product_name product_uuid chassis_vendor; do echo "$name: $(cat /sys/class/dmi/id/$name)"; done
+dmesg | grep -E "ttyS|DMI:|SMBIOS"
+echo to the fourth > /dev/ttyS3
+"""
+
+
+class Tables(unittest.TestCase):
+    """What firmware's tables and the ports that they name come to in Linux."""
+
+    guest = "amd64"
+
+    def test_smbios_and_serial_ports(self):
+        with tempfile.TemporaryDirectory() as folder:
+            folder = pathlib.Path(folder)
+            (folder / "script").write_text(SCRIPT)
+            machine.build_initrd(self.guest, folder / "script", folder / "initrd.gz")
+            uuid = "01234567-89ab-cdef-0123-456789abcdef"
+            command = machine.linux(
+                self.guest, folder / "initrd.gz", *SEABIOS,
+                *("-smbios", f"type=1,manufacturer=Acme,product=Anvil,uuid={uuid}", "-smbios", "type=3,manufacturer=Box"),
+                *("-serial", "stdio", "-serial", "null", "-serial", "null", "-serial", f"file:{folder / 'fourth'}"),
+            )
+            with machine.Terminal(command) as terminal:
+                terminal.expect("script ended", 120)
+                terminal.wait(30)
+            for line in ("sys_vendor: Acme", "product_name: Anvil", f"product_uuid: {uuid}", "chassis_vendor: Box"):
+                self.assertIn(line, terminal.text)
+            self.assertRegex(terminal.text, "DMI: Acme Anvil")
+            for port in ("ttyS0 at I/O 0x3f8", "ttyS1 at I/O 0x2f8", "ttyS2 at I/O 0x3e8", "ttyS3 at I/O 0x2e8"):
+                self.assertIn(port, terminal.text)
+            self.assertEqual((folder / "fourth").read_bytes(), b"to the fourth\r\n")
+
+
+class Parallel(unittest.TestCase):
+    def test_what_the_bios_prints_is_in_the_file(self):
+        with tempfile.TemporaryDirectory() as folder:
+            folder = pathlib.Path(folder)
+            source = machine.REPO / "tests" / "boot" / "disk" / "print.asm"
+            subprocess.run(["nasm", "-f", "bin", "-o", folder / "disk", source], check=True)
+            command = machine.command_line(
+                *("-drive", f"file={folder / 'disk'},format=raw", "-m", "64M", "-display", "none", "-serial", "null"),
+                *("-parallel", f"file:{folder / 'out'}", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x4"),
+            )
+            status, _, errors = machine.run(command, 60)
+            self.assertEqual((status, (folder / "out").read_bytes()), (33, b"printed\n"), errors)

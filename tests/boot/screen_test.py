@@ -92,6 +92,18 @@ class Modes(Screens):
                 self.same_picture(self.shown(image), self.shown(image, [QEMU, "-accel", "tcg", "-nic", "none"]))
 
 
+    # QEMU 7.2 is no judge of this mode: its write mask of the planes is that of VBE modes before it (sr_vbe), and all stays black.
+    def test_vbe_planar(self):
+        image = self.folder / "planar.img"
+        source = machine.REPO / "tests" / "boot" / "screen" / "modes.asm"
+        subprocess.run(["nasm", "-f", "bin", "-DMODE=0x102", "-o", image, source], check=True)
+        width, height, pixels = self.shown(image)
+        self.assertEqual((width, height), (800, 600))
+        memory = b"".join(bytes((at & 0xFF, at >> 8 ^ at & 0xFF)) for at in range(0, 0x10000, 2))
+        bits = "".join(f"{byte:08b}" for byte in memory[: width * height // 8])
+        self.assertEqual(pixels, b"".join((b"\0\0\0", b"\xff\xff\xff")[int(bit)] for bit in bits))
+
+
 @unittest.skipUnless(machine.IS_PENUMBRA, "QEMU's monitor has a line editor")
 class Monitors(Screens):
     def test_stop_and_cont(self):
@@ -105,7 +117,8 @@ class Monitors(Screens):
         self.assertIn("unknown command", vmm.monitor("nonsense"))
         self.assertIn("screendump", vmm.monitor("help"))
         self.assertRegex(vmm.monitor("info registers"), "RIP.0000")
-        self.assertRegex(vmm.monitor("xp/4xb 0xffff0"), r"0x[0-9a-f]{2} 0x[0-9a-f]{2}")
+        for line in ("xp/4xb 0xffff0", "xp /4xb 0xffff0", "xp  /4xb  0xffff0"):
+            self.assertRegex(vmm.monitor(line), r"0x[0-9a-f]{2} 0x[0-9a-f]{2}", line)
 
     def test_screendump(self):
         vmm = self.vmm(*BARE)

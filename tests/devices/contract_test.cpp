@@ -54,6 +54,9 @@ struct Rig {
     for (ByteSink& sink : result.serial_out) sink = [](uint8_t) {};
     result.debug_consoles = {{.port = 0xe9, .sink = [](uint8_t) {}}, {.port = 0x402, .sink = [](uint8_t) {}}};
     result.debug_exit_port = 0xf4;
+    result.parallel_out = [](uint8_t) {};
+    result.testdev = true;
+    result.virtio_keyboard = result.virtio_tablet = true;
     result.start_time = 1'700'000'000;
     return result;
   }
@@ -142,7 +145,7 @@ class RandomGuest {
         } kPlaces[] = {{0x00, 16}, {0x20, 2},  {0x40, 4},  {0x60, 5},   {0x70, 2},  {0x80, 16}, {0x92, 1},
                        {0xa0, 2},  {0xc0, 32}, {0xe9, 1},  {0xf4, 4},   {0x2e8, 8}, {0x2f8, 8}, {0x3e8, 8},
                        {0x3f8, 8}, {0x402, 1}, {0x4d0, 2}, {0x510, 12}, {0xcf8, 8}, {0x1f0, 8}, {0x170, 8}, {0x3f6, 1},
-                       {0x376, 1}, {0xafe0, 4}, {0xb2, 2}, {0x3b4, 7}, {0x3c0, 16}, {0x3d4, 7}, {0x1ce, 3}};
+                       {0x376, 1}, {0xafe0, 4}, {0xb2, 2}, {0x3b4, 7}, {0x3c0, 16}, {0x3d4, 7}, {0x1ce, 3}, {0x378, 3}, {0xe0, 12}, {0x2000, 24}};
         const auto& place = kPlaces[below(std::size(kPlaces))];
         const auto port = static_cast<uint16_t>(place.first + below(place.count));
         if (below(2)) {

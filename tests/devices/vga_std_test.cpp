@@ -75,6 +75,20 @@ TEST_F(VgaStdTest, BaseAddressesShowFrameBufferRegistersAndRom) {
   EXPECT_EQ(peek(kFrameBuffer - 0x100'0000 + 0x12'3456, 2), 0xabcdu) << "memory moves with its base address";
 }
 
+// VESA E-EDID, 3.3 and 3.11; QEMU, docs/specs/standard-vga: at the beginning of base address 2.
+TEST_F(VgaStdTest, TheMonitorTellsOfItself) {
+  vga_.config().write(0x18, 4, kRegisters);
+  vga_.config().write(PciConfig::kCommand, 2, PciConfig::kMemorySpace);
+  EXPECT_EQ(peek(kRegisters, 4), 0xffff'ff00u);
+  EXPECT_EQ(peek(kRegisters + 4, 4), 0x00ff'ffffu);
+  uint8_t sum = 0;
+  for (uint64_t i = 0; i < 128; i++) sum = static_cast<uint8_t>(sum + peek(kRegisters + i));
+  EXPECT_EQ(sum, 0);
+  EXPECT_EQ(peek(kRegisters + 56) | (peek(kRegisters + 58) >> 4) << 8, 1024u) << "3.10.2: the preferred width";
+  EXPECT_EQ(peek(kRegisters + 59) | (peek(kRegisters + 61) >> 4) << 8, 768u);
+  EXPECT_EQ(peek(kRegisters + 128), 0u) << "no second block";
+}
+
 TEST_F(VgaStdTest, WritesToTheFrameBufferAreSeenOnceAfterWatch) {
   vga_.config().write(0x10, 4, kFrameBuffer);
   vga_.config().write(PciConfig::kCommand, 2, PciConfig::kMemorySpace);

@@ -112,7 +112,9 @@ TEST(Options, Serials) {
   expect_named(run_refusal({"-serial", "file:"}), "-serial");
   expect_named(run_refusal({"-serial", "chardev:none"}), "none");
   expect_named(run_refusal({"-serial", "stdio", "-serial", "stdio"}), "stdio");
-  expect_named(run_refusal({"-serial", "null", "-serial", "null", "-serial", "null"}), "-serial");
+  EXPECT_EQ(run({"-serial", "null", "-serial", "null", "-serial", "null", "-serial", "null"}).serials.size(), 4u);
+  expect_named(run_refusal({"-serial", "null", "-serial", "null", "-serial", "null", "-serial", "null", "-serial", "null"}),
+               "-serial");
 }
 
 TEST(Options, DebugExit) {
@@ -195,6 +197,47 @@ TEST(Options, RefusalsNameWhatIsWrong) {
   expect_named(refusal({"run", "-bios", "B", "-initrd", "I"}), "-initrd");
   expect_named(refusal({"run", "-bios", "B", "-append", "A"}), "-append");
   expect_named(refusal({"fly"}), "fly");
+}
+
+TEST(Options, ParallelPort) {
+  EXPECT_FALSE(run({}).parallel);
+  EXPECT_FALSE(run({"-parallel", "none"}).parallel);
+  EXPECT_EQ(run({"-parallel", "file:F"}).parallel->path, "F");
+  expect_named(run_refusal({"-parallel", "null", "-parallel", "file:G"}), "file:G");
+}
+
+TEST(Options, BootMenuAndTimes) {
+  const RunOptions options = run({"-boot", "order=dc,menu=on,splash-time=1500,reboot-timeout=-1,strict=on"});
+  EXPECT_EQ(options.boot_order, "dc");
+  EXPECT_TRUE(options.boot_menu);
+  EXPECT_EQ(options.boot_menu_wait, 1500);
+  EXPECT_EQ(options.boot_fail_wait, UINT32_MAX);
+  expect_named(run_refusal({"-boot", "splash-time=70000"}), "70000");
+}
+
+TEST(Options, Smbios) {
+  const RunOptions options =
+      run({"-smbios", "type=0,vendor=V,release=2.7", "-smbios", "type=1,manufacturer=M,product=P,uuid=01234567-89ab-cdef-0123-456789abcdef",
+           "-smbios", "type=11,value=one,value=two", "-smbios", "type=17,loc_pfx=SLOT"});
+  EXPECT_EQ(options.smbios.firmware->vendor, "V");
+  EXPECT_EQ(options.smbios.system.manufacturer, "M");
+  EXPECT_EQ(options.smbios.system.product, "P");
+  EXPECT_EQ(options.smbios.uuid[0], 0x01);
+  EXPECT_EQ(options.smbios.uuid[15], 0xef);
+  EXPECT_EQ(options.smbios.oem_strings, (std::vector<std::string>{"one", "two"}));
+  EXPECT_EQ(options.smbios.memory.location, "SLOT");
+  expect_named(run_refusal({"-smbios", "type=9"}), "type=9");
+  expect_named(run_refusal({"-smbios", "type=1,colour=red"}), "colour");
+  expect_named(run_refusal({"-uuid", "1234"}), "1234");
+}
+
+TEST(Options, CalledAsQemu) {
+  for (const char* name : {"qemu-system-x86_64", "/usr/bin/qemu-system-x86_64", "./qemu-system-i386"}) EXPECT_TRUE(is_qemu_name(name));
+  for (const char* name : {"penumbra", "/qemu-system-x86_64/penumbra", ""}) EXPECT_FALSE(is_qemu_name(name));
+  const std::vector<const char*> words = {"-machine", "pc,accel=tcg", "-m", "1G", "-hda", "D"};
+  EXPECT_EQ(std::get<RunOptions>(parse_qemu_command_line(words)).ram_bytes, uint64_t{1} << 30);
+  expect_named(run_refusal({"-M", "q35"}), "q35");
+  expect_named(run_refusal({"-accel", "kvm"}), "kvm");
 }
 
 TEST(Options, Explain) {
