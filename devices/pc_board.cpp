@@ -15,7 +15,7 @@
 namespace penumbra {
 
 namespace {
-constexpr unsigned kPitIrq = 0, kKeyboardIrq = 1, kRtcIrq = 8, kSciIrq = 9, kMouseIrq = 12,
+constexpr unsigned kPitIrq = 0, kKeyboardIrq = 1, kFloppyIrq = 6, kRtcIrq = 8, kSciIrq = 9, kMouseIrq = 12,
                    kParallelIrq = 7, kPrimaryIdeIrq = 14, kSecondaryIdeIrq = 15;
 
 // Where the functions of the chip set are on the PCI bus.
@@ -32,7 +32,8 @@ constexpr struct {
 } kSerials[4] = {{"com1", 0x3f8}, {"com2", 0x2f8}, {"com3", 0x3e8}, {"com4", 0x2e8}};
 
 // CMOS bytes that QEMU's firmware reads.
-constexpr uint8_t kBootOrderThird = 0x38, kBootOrder = 0x3d, kDiskTranslation = 0x39;
+constexpr uint8_t kBootOrderThird = 0x38, kBootOrder = 0x3d, kDiskTranslation = 0x39, kFloppyTypes = 0x10, kEquipment = 0x14;
+constexpr uint8_t kFpuAndMouse = 0x06;
 
 constexpr uint64_t kKib = 1024, kMib = 1024 * kKib;
 
@@ -125,8 +126,8 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
       keyboard_(
           irq_line(kKeyboardIrq), irq_line(kMouseIrq), [this] { control_.request_reset(); },
           a20_.input(kA20Keyboard)),
-      dma_1_("dma_8237_1", 0),
-      dma_2_("dma_8237_2", 1),
+      dma_1_("dma_8237_1", 0, map, dma_pages_),
+      dma_2_("dma_8237_2", 4, map, dma_pages_),
       port_92_([this] { control_.request_reset(); }, a20_.input(kA20Port92)),
       reset_control_([this] { control_.request_reset(); }),
       isa_bridge_([this](unsigned irq, bool level) { set_irq(irq, level); }),
@@ -219,6 +220,7 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
     add_virtio(io, map, "virtio_tablet", std::move(tablet));
   }
   write_memory_sizes(map);
+  add_floppies(io, options);
   write_boot_order(options.boot_order);
   describe_machine(map, options);
 }
@@ -319,6 +321,24 @@ void PcBoard::add_network_cards(VirtualClock& clock, IoBus& io, PhysicalMap& map
   }
 }
 
+void PcBoard::add_floppies(IoBus& io, const PcBoardOptions& options) {
+  const auto& drives = options.floppies;
+  if (!drives[0] && !drives[1]) return;
+  floppy_ = std::make_unique<Fdc82077aa>(dma_1_, irq_line(kFloppyIrq), drives);
+  dma_1_.set_listener([this] { floppy_->dma_ready(); });
+  add(io, 0x3f0, Fdc82077aa::kPorts, *floppy_);
+  io.add(0x3f0 + Fdc82077aa::kDirectionPort, 1, *floppy_, Fdc82077aa::kDirectionPort);
+  // An empty drive is one for 1.44 MB.
+  const auto type = [](BlockDevice* drive) -> uint8_t {
+    constexpr uint64_t kUsual = 1'474'560;
+    return drive ? Fdc82077aa::format_of(drive->bytes() ? drive->bytes() : kUsual).drive_type : 0;
+  };
+  constexpr uint8_t kHasFloppy = 0x01, kSecondFloppy = 0x40;
+  rtc_.set_memory(kFloppyTypes, static_cast<uint8_t>(type(drives[0]) << 4 | type(drives[1])));
+  const uint8_t floppies = kHasFloppy | (drives[0] && drives[1] ? kSecondFloppy : 0);
+  rtc_.set_memory(kEquipment, static_cast<uint8_t>(kFpuAndMouse | floppies));
+}
+
 // The CMOS bytes that firmware and operating systems read, as QEMU's pc machine sets them.
 void PcBoard::write_memory_sizes(const PhysicalMap& map) {
   const auto set16 = [this](uint8_t index, uint64_t value) {
@@ -327,8 +347,7 @@ void PcBoard::write_memory_sizes(const PhysicalMap& map) {
   };
   constexpr uint64_t kMost = 65'535;
   const uint64_t low = map.ram_below_4g(), high = map.ram_above_4g();
-  constexpr uint8_t kFpu = 0x02, kMouse = 0x04;
-  rtc_.set_memory(0x14, kFpu | kMouse);  // equipment: no floppy drive, a display with its own firmware
+  rtc_.set_memory(kEquipment, kFpuAndMouse);  // no floppy drive yet, a display with its own firmware
   set16(0x15, 640);                      // KiB of base memory
   const uint64_t extended = low > kMib ? std::min((low - kMib) / kKib, kMost) : 0;
   set16(0x17, extended);  // KiB above 1 MiB

@@ -24,6 +24,7 @@
 #include "devices/debug_exit.h"
 #include "devices/dma_8237.h"
 #include "devices/ethernet_82540em.h"
+#include "devices/fdc_82077aa.h"
 #include "devices/fw_cfg.h"
 #include "devices/host_bridge_440fx.h"
 #include "devices/hpet.h"
@@ -73,6 +74,7 @@ struct PcBoardOptions {
     AtaDrive drives[AhciIch9::kPorts];
   };
   std::vector<AhciController> ahci;
+  std::array<BlockDevice*, Fdc82077aa::kDrives> floppies{};  // as an ATA drive's; without any, there is no controller
   struct VirtioDisk {
     BlockDevice* medium = nullptr;  // as an ATA drive's
     std::string serial;
@@ -190,6 +192,7 @@ class PcBoard final : public Board {
   void attach_drives(const PcBoardOptions& options);
   void add_ahci(IoBus& io, PhysicalMap& map, const std::string& name, const PcBoardOptions::AhciController& controller);
   void add_network_cards(VirtualClock& clock, IoBus& io, PhysicalMap& map, const PcBoardOptions& options);
+  void add_floppies(IoBus& io, const PcBoardOptions& options);
   void write_memory_sizes(const PhysicalMap& map);
   void write_boot_order(const std::string& letters);
   void describe_machine(const PhysicalMap& map, const PcBoardOptions& options);
@@ -210,8 +213,9 @@ class PcBoard final : public Board {
   Keyboard8042 keyboard_;
   std::unique_ptr<Uart16550a> serials_[4];
   std::unique_ptr<ParallelPort> parallel_;
-  Dma8237 dma_1_, dma_2_;
   DmaPageRegisters dma_pages_;
+  Dma8237 dma_1_, dma_2_;
+  std::unique_ptr<Fdc82077aa> floppy_;
   PostPort post_port_;
   Port92 port_92_;
   ResetControl reset_control_;

@@ -11,6 +11,7 @@
 
 #include "core/trace_log.h"
 #include "devices/ahci_ich9.h"
+#include "devices/fdc_82077aa.h"
 #include "frontend/network_options.h"
 #include "frontend/option_properties.h"
 #include "frontend/user_error.h"
@@ -32,7 +33,7 @@ struct RunWords {
   std::string memory, processors, rtc, display, vga, monitor, qmp, debug_console, topics, switches, mmu, gdb, triple_fault, perf_symbols;
   std::string boot, uuid, machine, accelerator;
   std::vector<std::string> parallels, smbios;
-  std::vector<std::string> serials, devices, chardevs, drives, cdroms, disks[4], nics, netdevs, objects;
+  std::vector<std::string> serials, devices, chardevs, drives, cdroms, disks[4], floppies[2], nics, netdevs, objects;
   bool snapshot = false;
   bool no_reboot = false, nographic = false, gdb_here = false, singlestep = false, perf_map = false;
 };
@@ -163,6 +164,12 @@ class RunReader {
       const std::string name = std::string("-hd") + static_cast<char>('a' + i);
       for (const std::string& path : words.disks[i]) add_drive(options, {.index = i, .image = {.path = path}}, name);
     }
+    for (unsigned i = 0; i < 2; ++i) {
+      for (const std::string& path : words.floppies[i]) {
+        DriveOptions drive{.interface = DriveOptions::Interface::Floppy, .index = i, .image = {.path = path}};
+        add_drive(options, std::move(drive), std::string("-fd") + static_cast<char>('a' + i));
+      }
+    }
     constexpr unsigned kCdromIndex = 2;
     for (const std::string& path : words.cdroms) {
       add_drive(options, {.index = kCdromIndex, .cdrom = true, .image = {.path = path, .read_only = true}}, "-cdrom");
@@ -173,9 +180,11 @@ class RunReader {
 
   static void add_drive(RunOptions& options, DriveOptions drive, std::string_view option) {
     for (const DriveOptions& other : options.drives) {
-      if (drive.interface == other.interface && drive.index == other.index &&
-          drive.interface == DriveOptions::Interface::Ide)
-        refuse("{}: IDE drive {} is there already", option, drive.index);
+      const bool has_place =
+          drive.interface == DriveOptions::Interface::Ide || drive.interface == DriveOptions::Interface::Floppy;
+      if (drive.interface == other.interface && drive.index == other.index && has_place)
+        refuse("{}: {} drive {} is there already", option,
+               drive.interface == DriveOptions::Interface::Ide ? "IDE" : "floppy", drive.index);
       if (!drive.id.empty() && drive.id == other.id) refuse("{}: the id '{}' is taken", option, drive.id);
     }
     options.drives.push_back(std::move(drive));
@@ -200,16 +209,19 @@ class RunReader {
       drive.interface = DriveOptions::Interface::None;
     } else if (interface == "virtio") {
       drive.interface = DriveOptions::Interface::Virtio;
+    } else if (interface == "floppy") {
+      drive.interface = DriveOptions::Interface::Floppy;
     } else if (interface != "ide") {
-      refuse("-drive {}: if={}: not one of ide, virtio, none", text, interface);
+      refuse("-drive {}: if={}: not one of ide, floppy, virtio, none", text, interface);
     }
+    const bool floppy = drive.interface == DriveOptions::Interface::Floppy;
     const std::string media = properties.take("media").value_or("disk");
     if (media != "disk" && media != "cdrom") refuse("-drive {}: media={}: neither disk nor cdrom", text, media);
     drive.cdrom = media == "cdrom";
     if (drive.cdrom && drive.interface != DriveOptions::Interface::Ide && drive.interface != DriveOptions::Interface::None)
       refuse("-drive {}: an if={} drive is no CD-ROM", text, interface);
     drive.image.path = properties.take("file").value_or("");
-    if (drive.image.path.empty() && !drive.cdrom) refuse("-drive {}: file= is missing", text);
+    if (drive.image.path.empty() && !drive.cdrom && !floppy) refuse("-drive {}: file= is missing", text);
     if (const auto format = properties.take("format")) {
       if (*format != "raw" && *format != "qcow2") refuse("-drive {}: format={}: neither raw nor qcow2", text, *format);
       drive.image.format = *format == "raw" ? ImageOptions::Format::Raw : ImageOptions::Format::Qcow2;
@@ -238,7 +250,11 @@ class RunReader {
     };
     const auto index = number("index", 4), bus = number("bus", 2), unit = number("unit", 2);
     properties.done();
-if (drive.interface == DriveOptions::Interface::Ide) {
+    if (floppy) {
+      drive.index = index ? *index : unit.value_or(0);
+      if (drive.index >= Fdc82077aa::kDrives) refuse("-drive {}: a floppy controller has two drives", text);
+    }
+    if (drive.interface == DriveOptions::Interface::Ide) {
       drive.index = index ? *index : bus || unit ? bus.value_or(0) * 2 + unit.value_or(0) : free_ide_index(options);
     }
     add_drive(options, std::move(drive), "-drive " + text);
@@ -685,10 +701,14 @@ Command parse_run(std::span<const char* const> arguments) {
   word("append", options.append, "the kernel's command line");
   word("bios", options.bios, "ROM image that ends at 4 GiB; starts at the reset vector (without -kernel: SeaBIOS)");
   list("drive", words.drives,
-       "file=IMAGE,if=ide|virtio|none,index=N,media=disk|cdrom,format=raw|qcow2,cache=MODE,readonly=on,snapshot=on,discard=unmap,serial=S,werror=enospc|report|ignore|stop,rerror=report|ignore|stop");
+       "file=IMAGE,if=ide|floppy|virtio|none,index=N,media=disk|cdrom,format=raw|qcow2,cache=MODE,readonly=on,snapshot=on,discard=unmap,serial=S,werror=enospc|report|ignore|stop,rerror=report|ignore|stop");
   for (unsigned i = 0; i < 4; ++i) {
     const std::string name = std::string("hd") + static_cast<char>('a' + i);
     list(name, words.disks[i], "disk image, IDE drive " + std::to_string(i));
+  }
+  for (unsigned i = 0; i < 2; ++i) {
+    const std::string letter(1, static_cast<char>('a' + i));
+    list("fd" + letter, words.floppies[i], "floppy image, drive " + letter);
   }
   list("cdrom", words.cdroms, "CD-ROM image, IDE drive 2");
   app.add_flag("--snapshot", words.snapshot, "disks keep nothing of what is written to them");

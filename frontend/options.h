@@ -42,9 +42,9 @@ struct DisplayOptions {
 };
 
 struct DriveOptions {
-  enum class Interface : uint8_t { Ide, Ahci, Virtio, None };
+  enum class Interface : uint8_t { Ide, Ahci, Virtio, Floppy, None };
   Interface interface = Interface::Ide;
-  unsigned index = 0;       // IDE: 2 * channel + number; AHCI: port
+  unsigned index = 0;       // IDE: 2 * channel + number; AHCI: port; floppy: 0 is A
   unsigned controller = 0;  // AHCI
   bool cdrom = false;
   std::string id = {}, serial = {};

@@ -284,6 +284,9 @@ void PcMachine::make_board() {
       case DriveOptions::Interface::Virtio:
         board.virtio_disks.push_back({.medium = drives_[i].get(), .serial = serial});
         break;
+      case DriveOptions::Interface::Floppy:
+        board.floppies[drive.index] = drives_[i].get();
+        break;
       case DriveOptions::Interface::None:
         break;
     }

@@ -36,7 +36,7 @@ struct Rig {
   IoBus io;
   PhysicalMap map{uint64_t{4} << 20};
   TestLine intr;
-  MemoryDisk disk{64 * 512}, disc{40 * 2048}, virtio_disk{64 * 512}, ahci_disk{64 * 512};
+  MemoryDisk disk{64 * 512}, disc{40 * 2048}, virtio_disk{64 * 512}, ahci_disk{64 * 512}, floppy{1'474'560};
   MemoryNetwork network, second_network;
   PcBoard board{control, time.clock(), io, map, intr.input(), options()};
 
@@ -47,6 +47,7 @@ struct Rig {
     result.ahci.resize(1);
     result.ahci[0].drives[0] = {.medium = &ahci_disk, .serial = "3"};
     result.ahci[0].drives[2] = {.medium = &disc, .cdrom = true, .serial = {}};
+    result.floppies[0] = &floppy;
     result.virtio_disks = {{.medium = &virtio_disk, .serial = "2"}};
     result.network_cards = {{.network = &network, .address = {0x52, 0x54, 0, 0x12, 0x34, 0x56}, .place = {}},
                             {.model = PcBoardOptions::NetworkCard::Model::VirtioNet, .network = &second_network, .place = {}}};
@@ -145,7 +146,7 @@ class RandomGuest {
         } kPlaces[] = {{0x00, 16}, {0x20, 2},  {0x40, 4},  {0x60, 5},   {0x70, 2},  {0x80, 16}, {0x92, 1},
                        {0xa0, 2},  {0xc0, 32}, {0xe9, 1},  {0xf4, 4},   {0x2e8, 8}, {0x2f8, 8}, {0x3e8, 8},
                        {0x3f8, 8}, {0x402, 1}, {0x4d0, 2}, {0x510, 12}, {0xcf8, 8}, {0x1f0, 8}, {0x170, 8}, {0x3f6, 1},
-                       {0x376, 1}, {0xafe0, 4}, {0xb2, 2}, {0x3b4, 7}, {0x3c0, 16}, {0x3d4, 7}, {0x1ce, 3}, {0x378, 3}, {0xe0, 12}, {0x2000, 24}};
+                       {0x376, 1}, {0x3f0, 6}, {0x3f7, 1}, {0xafe0, 4}, {0xb2, 2}, {0x3b4, 7}, {0x3c0, 16}, {0x3d4, 7}, {0x1ce, 3}, {0x378, 3}, {0xe0, 12}, {0x2000, 24}};
         const auto& place = kPlaces[below(std::size(kPlaces))];
         const auto port = static_cast<uint16_t>(place.first + below(place.count));
         if (below(2)) {
@@ -216,6 +217,7 @@ TEST_P(ContractTest, SavedAndLoadedBoardIsEqualAndGoesOnTheSame) {
   second.disk.contents = first.disk.contents;
   second.virtio_disk.contents = first.virtio_disk.contents;
   second.ahci_disk.contents = first.ahci_disk.contents;
+  second.floppy.contents = first.floppy.contents;
   second.network.take_waiting(first.network);
   second.board.load(saved);
   EXPECT_EQ(second.board.save(), saved);

@@ -142,7 +142,9 @@ TEST(DebugExit, ExitCodeIsTwiceTheValueAndOne) {
 }
 
 TEST(Dma8237, AddressAndCountAreReadAndWrittenLowByteFirst) {
-  Dma8237 dma("dma", 0);
+  DmaPageRegisters pages;
+  PhysicalMap map{uint64_t{1} << 20};
+  Dma8237 dma("dma", 0, map, pages);
   out(dma, 12, 0);  // clear the first/last flip-flop
   out(dma, 2, 0x34);
   out(dma, 2, 0x12);
@@ -158,7 +160,9 @@ TEST(Dma8237, AddressAndCountAreReadAndWrittenLowByteFirst) {
 
 // Master clear sets the mask register. Single mask, clear mask, all mask.
 TEST(Dma8237, Masks) {
-  Dma8237 dma("dma", 0);
+  DmaPageRegisters pages;
+  PhysicalMap map{uint64_t{1} << 20};
+  Dma8237 dma("dma", 0, map, pages);
   EXPECT_EQ(in(dma, 15), 0x0f);
   out(dma, 10, 0x02);
   EXPECT_EQ(in(dma, 15), 0x0b);
@@ -172,9 +176,11 @@ TEST(Dma8237, Masks) {
   EXPECT_EQ(in(dma, 15), 0x0f);
 }
 
-// Status: bits 4 to 7 are requests, here those by software; bits 0 to 3, terminal count, never come.
+// Status: bits 4 to 7 are requests, here those by software.
 TEST(Dma8237, StatusShowsSoftwareRequests) {
-  Dma8237 dma("dma", 0);
+  DmaPageRegisters pages;
+  PhysicalMap map{uint64_t{1} << 20};
+  Dma8237 dma("dma", 0, map, pages);
   out(dma, 9, 0x06);
   EXPECT_EQ(in(dma, 8), 0x40);
   out(dma, 9, 0x02);
@@ -182,12 +188,78 @@ TEST(Dma8237, StatusShowsSoftwareRequests) {
 }
 
 TEST(Dma8237, SecondControllersRegistersAreTwoPortsApart) {
-  Dma8237 dma("dma", 1);
+  DmaPageRegisters pages;
+  PhysicalMap map{uint64_t{1} << 20};
+  Dma8237 dma("dma", 4, map, pages);
   out(dma, 12 << 1, 0);
   out(dma, 4, 0xaa);
   out(dma, 4, 0xbb);
   EXPECT_EQ(in(dma, 4), 0xaa);
   EXPECT_EQ(in(dma, 5), 0xbb);
+}
+
+class DmaTransfer : public testing::Test {
+ protected:
+  // Channel 2: mode, address, count less one
+  void program(uint8_t mode, uint32_t address, uint16_t count) {
+    out(dma_, 12, 0);
+    out(dma_, 4, static_cast<uint8_t>(address));
+    out(dma_, 4, static_cast<uint8_t>(address >> 8));
+    out(dma_, 5, static_cast<uint8_t>(count));
+    out(dma_, 5, static_cast<uint8_t>(count >> 8));
+    out(pages_, 0, static_cast<uint8_t>(address >> 16));
+    out(dma_, 11, mode | 2);
+    out(dma_, 10, 2);
+  }
+  DmaPageRegisters pages_;
+  PhysicalMap map_{uint64_t{1} << 20};
+  Dma8237 dma_{"dma", 0, map_, pages_};
+  std::vector<std::byte> data_ = std::vector<std::byte>(100, std::byte{0x5a});
+};
+
+TEST_F(DmaTransfer, EndsWithTheTerminalCountAndMasksTheChannel) {
+  program(0x44, 0x2'3456, 59);  // single, to memory
+  auto moved = dma_.to_memory(2, std::span(data_).first(40));
+  EXPECT_EQ(moved.bytes, 40u);
+  EXPECT_FALSE(moved.terminal_count);
+  moved = dma_.to_memory(2, data_);
+  EXPECT_EQ(moved.bytes, 20u);
+  EXPECT_TRUE(moved.terminal_count);
+  EXPECT_EQ(map_.read({0x2'3456}, 1), 0x5au);
+  EXPECT_EQ(map_.read({0x2'3456 + 59}, 1), 0x5au);
+  EXPECT_EQ(map_.read({0x2'3456 + 60}, 1), 0u);
+  EXPECT_EQ(in(dma_, 15) & 4, 4);
+  EXPECT_EQ(in(dma_, 8), 0x04) << "terminal count";
+  EXPECT_EQ(in(dma_, 8), 0x00) << "until it was read";
+  EXPECT_EQ(in(dma_, 5), 0xff);
+  EXPECT_EQ(in(dma_, 5), 0xff);
+  EXPECT_EQ(dma_.to_memory(2, data_).bytes, 0u);
+}
+
+TEST_F(DmaTransfer, AutoInitializeBeginsAnew) {
+  program(0x54, 0x1000, 9);
+  EXPECT_TRUE(dma_.to_memory(2, data_).terminal_count);
+  EXPECT_EQ(in(dma_, 15) & 4, 0);
+  data_.assign(100, std::byte{0x11});
+  EXPECT_EQ(dma_.to_memory(2, data_).bytes, 10u);
+  EXPECT_EQ(map_.read({0x1000}, 1), 0x11u);
+}
+
+TEST_F(DmaTransfer, AddressesStayWithinTheirPage) {
+  program(0x44, 0x3'fffe, 3);
+  EXPECT_EQ(dma_.to_memory(2, data_).bytes, 4u);
+  EXPECT_EQ(map_.read({0x3'fffe}, 2), 0x5a5au);
+  EXPECT_EQ(map_.read({0x3'0000}, 2), 0x5a5au);
+  EXPECT_EQ(map_.read({0x4'0000}, 2), 0u);
+}
+
+TEST_F(DmaTransfer, DownwardsAndFromMemory) {
+  for (unsigned i = 0; i < 8; i++) map_.write({0x5000 + i}, 1, i);
+  program(0x68, 0x5007, 7);
+  EXPECT_EQ(dma_.from_memory(2, data_).bytes, 8u);
+  for (unsigned i = 0; i < 8; i++) EXPECT_EQ(static_cast<unsigned>(data_[i]), 7 - i);
+  program(0x44, 0x5000, 7);
+  EXPECT_EQ(dma_.from_memory(2, data_).bytes, 0u) << "programmed for the other way";
 }
 
 TEST(DmaPageRegisters, ReadBack) {
