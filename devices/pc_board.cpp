@@ -219,6 +219,16 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
     tablet_ = tablet.get();
     add_virtio(io, map, "virtio_tablet", std::move(tablet));
   }
+  if (options.virtio_ports) {
+    auto serial = std::make_unique<VirtioSerial>(map, std::move(*options.virtio_ports));
+    virtio_serial_ = serial.get();
+    add_virtio(io, map, "virtio_serial", std::move(serial));
+  }
+  if (options.balloon) {
+    auto balloon = std::make_unique<VirtioBalloon>(map);
+    balloon_ = balloon.get();
+    add_virtio(io, map, "virtio_balloon", std::move(balloon));
+  }
   write_memory_sizes(map);
   add_floppies(io, options);
   write_boot_order(options.boot_order);

@@ -47,8 +47,10 @@
 #include "devices/rtc_mc146818.h"
 #include "devices/smbios_tables.h"
 #include "devices/uart_16550a.h"
+#include "devices/virtio_balloon.h"
 #include "devices/virtio_input.h"
 #include "devices/virtio_pci.h"
+#include "devices/virtio_serial.h"
 #include "devices/vga_std.h"
 #include "mmu/physical_map.h"
 
@@ -95,6 +97,9 @@ struct PcBoardOptions {
   bool serial_console = true;      // firmware talks to COM1, too
   // Where the random numbers of a virtio entropy device come from; empty: no such device.
   std::function<void(std::span<std::byte>)> entropy;
+  bool balloon = false;
+  // Ports of a virtio console device; none: no such device.
+  std::optional<std::vector<VirtioSerial::Port>> virtio_ports;
   // Firmware's choice of what to boot: QEMU's letters, a floppy, c hard disk, d CD-ROM, n network.
   std::string boot_order = "cad";
   bool boot_menu = false;
@@ -123,6 +128,8 @@ class PcBoard final : public Board {
   IdePiix3& ide() { return ide_; }
   AcpiPmPiix4& power_management() { return acpi_pm_; }
   IsaBridgePiix3& isa_bridge() { return isa_bridge_; }
+  VirtioBalloon* balloon() { return balloon_; }             // null: there is none
+  VirtioSerial* virtio_serial() { return virtio_serial_; }  // null: there is none
   // Describe this board, with the PIIX4's ports where firmware puts them; not yet linked.
   AcpiTables acpi_tables() const;
   void reset() override;
@@ -229,6 +236,8 @@ class PcBoard final : public Board {
   std::vector<std::unique_ptr<VirtioPci>> virtio_;
   VirtioKeyboard* virtio_keyboard_ = nullptr;  // in virtio_, as the tablet
   VirtioTablet* tablet_ = nullptr;
+  VirtioBalloon* balloon_ = nullptr;        // in virtio_
+  VirtioSerial* virtio_serial_ = nullptr;  // in virtio_
   std::vector<std::unique_ptr<PciFunction>> cards_;
   std::vector<std::unique_ptr<DebugConsole>> debug_consoles_;
   std::unique_ptr<DebugExit> debug_exit_;

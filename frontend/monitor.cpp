@@ -3,6 +3,7 @@
 #include <Zydis/Zydis.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
 #include <charconv>
@@ -11,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "devices/virtio_balloon.h"
 #include "frontend/key_typer.h"
 #include "frontend/page_tables.h"
 #include "frontend/parse_number.h"
@@ -64,9 +66,11 @@ struct Monitor::Command {
 
 const std::span<const Monitor::Command> Monitor::kCommands = [] {
   static constexpr Command kTable[] = {
+      {"balloon", "MIB", "asks the guest to make do with that much memory", &Monitor::set_balloon},
       {"cont", "", "goes on after stop", &Monitor::resume},
       {"gva2gpa", "ADDRESS", "physical address of a linear one", &Monitor::translate},
       {"help", "", "this list", &Monitor::help},
+      {"info", "balloon", "how much memory the guest has, its balloon taken off", &Monitor::info},
       {"info", "mem", "linear memory that the page tables map, by rights", &Monitor::info},
       {"info", "registers", "the vCPU's registers and its last exceptions and interrupts", &Monitor::info},
       {"info", "screen", "the text that the screen shows", &Monitor::info},
@@ -196,12 +200,27 @@ std::string Monitor::screendump(std::string_view arguments) {
   return "";
 }
 
+std::string Monitor::set_balloon(std::string_view arguments) {
+  const auto mib = parse_number(take_word(arguments));
+  constexpr uint64_t kMost = ~uint64_t{0} >> 20;
+  if (!mib || *mib == 0 || *mib > kMost) return "balloon needs a number of MiB\n";
+  if (!actions_.balloon) return "there is no balloon\n";
+  const uint64_t ram = machine_.map().ram_bytes();
+  actions_.balloon->set_wanted(ram - std::min(ram, *mib << 20));
+  return "";
+}
+
 std::string Monitor::info(std::string_view arguments) {
   const std::string_view what = take_word(arguments);
   const Vcpu& vcpu = machine_.vcpu();
   if (what == "registers") return state_dump(vcpu, machine_.map());
   if (what == "mem") return mapped_ranges(vcpu, machine_.map());
   if (what == "tlb") return mapping_list(vcpu, machine_.map());
+  if (what == "balloon") {
+    if (!actions_.balloon) return "there is no balloon\n";
+    const uint64_t ram = machine_.map().ram_bytes();
+    return fmt::format("balloon: actual={}\n", (ram - std::min(ram, actions_.balloon->held())) >> 20);
+  }
   if (what == "status") {
     return fmt::format("VM status: {}{}\n", actions_.io_error    ? "paused (io-error)"
                        : machine_.paused() ? "paused"
@@ -213,7 +232,7 @@ std::string Monitor::info(std::string_view arguments) {
     const std::string text = actions_.screen->text();
     return text.empty() ? "the screen shows no text\n" : text;
   }
-  return fmt::format("unknown information '{}' (mem, registers, screen, status, tlb)\n", what);
+  return fmt::format("unknown information '{}' (balloon, mem, registers, screen, status, tlb)\n", what);
 }
 
 std::string Monitor::translate(std::string_view arguments) {

@@ -16,11 +16,13 @@ namespace penumbra {
 
 class KeyTyper;
 class Screen;
+class VirtioBalloon;
 
 // What is done to the machine beside its vCPU. Lives as long as the machine.
 struct MonitorActions {
   Screen* screen = nullptr;  // null: there is none
   KeyTyper* keys = nullptr;
+  VirtioBalloon* balloon = nullptr;  // null: there is none
   std::function<void()> press_power_button;
   bool io_error = false;  // a drive has paused the machine
   // Told with QMP's names of events, and what they say; nothing: what goes with the name.
@@ -48,6 +50,7 @@ class Monitor {
   std::string quit(std::string_view arguments);
   std::string screendump(std::string_view arguments);
   std::string send_keys(std::string_view arguments);
+  std::string set_balloon(std::string_view arguments);
   std::string info(std::string_view arguments);
   std::string examine(std::string_view arguments, GuestMemory::Space space);
   std::string disassemble(GuestMemory::Space space, uint64_t address, unsigned count);

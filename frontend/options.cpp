@@ -546,6 +546,16 @@ class RunReader {
       if (options.entropy) refuse("-device {}: one is enough", text);
       options.entropy = true;
       properties.take("id");
+    } else if (properties.head == "virtio-balloon-pci" || properties.head == "virtio-balloon") {
+      if (options.balloon) refuse("-device {}: one is enough", text);
+      options.balloon = true;
+      properties.take("id");
+    } else if (properties.head == "virtio-serial-pci" || properties.head == "virtio-serial") {
+      if (options.virtio_serial) refuse("-device {}: one is enough", text);
+      options.virtio_serial = true;
+      serial_bus_ = properties.take("id").value_or("virtio-serial0") + ".0";
+    } else if (properties.head == "virtconsole" || properties.head == "virtserialport") {
+      add_virtio_port(options, text, properties);
     } else if (properties.head == "virtio-blk-pci") {
       const std::string id = properties.need("drive");
       DriveOptions& drive = unconnected_drive(options, text, id);
@@ -559,8 +569,9 @@ class RunReader {
     } else if (properties.head == "ide-hd" || properties.head == "ide-cd") {
       connect_drive(options, text, properties);
     } else {
-      refuse("-device {}: unknown device (isa-debug-exit, isa-debugcon, virtio-blk-pci, virtio-rng-pci, ich9-ahci, ide-hd, ide-cd, e1000, "
-             "virtio-net-pci, virtio-keyboard-pci, virtio-tablet-pci, pc-testdev)",
+      refuse("-device {}: unknown device (isa-debug-exit, isa-debugcon, virtio-blk-pci, virtio-rng-pci, virtio-balloon-pci, "
+             "virtio-serial-pci, virtconsole, virtserialport, ich9-ahci, ide-hd, ide-cd, e1000, virtio-net-pci, "
+             "virtio-keyboard-pci, virtio-tablet-pci, pc-testdev)",
              text);
     }
     properties.done();
@@ -619,8 +630,34 @@ class RunReader {
     if (auto serial = properties.take("serial")) drive.serial = *std::move(serial);
   }
 
+  // Consoles are given numbers from 0 on, other ports from 1 on, as by QEMU.
+  void add_virtio_port(RunOptions& options, const std::string& text, Properties& properties) const {
+    if (!options.virtio_serial) refuse("-device {}: there is no -device virtio-serial-pci before it", text);
+    RunOptions::VirtioPort port{.number = 0, .console = properties.head == "virtconsole", .name = {}, .target = {}};
+    port.target = chardev("-device " + text, properties.need("chardev"));
+    port.name = properties.take("name").value_or("");
+    if (const auto bus = properties.take("bus"); bus && *bus != serial_bus_)
+      refuse("-device {}: bus={}: only {} is there", text, *bus, serial_bus_);
+    properties.take("id");  // nothing refers to ports
+    const auto taken = [&options](unsigned number) {
+      return std::ranges::find(options.virtio_ports, number, &RunOptions::VirtioPort::number) != options.virtio_ports.end();
+    };
+    port.number = port.console ? 0 : 1;
+    if (const auto wanted = properties.take("nr")) {
+      const auto number = parse_number(*wanted);
+      if (!number || *number >= VirtioSerial::kMostPorts || taken(static_cast<unsigned>(*number)) ||
+          (*number == 0 && !port.console))
+        refuse("-device {}: nr={}: no number of a port that is free", text, *wanted);
+      port.number = static_cast<unsigned>(*number);
+    }
+    while (taken(port.number)) port.number++;
+    if (port.number >= VirtioSerial::kMostPorts) refuse("-device {}: {} ports are the most", text, VirtioSerial::kMostPorts);
+    options.virtio_ports.push_back(std::move(port));
+  }
+
   std::map<std::string, CharacterTarget, std::less<>> chardevs_;
   std::vector<std::string> ahci_ids_;
+  std::string serial_bus_;  // QEMU's name for what ports are plugged into
 };
 
 // CLI11 knows "-m" and "--kernel", QEMU's users write "-kernel". Makes every option "--name=value", so that a
@@ -728,7 +765,8 @@ Command parse_run(std::span<const char* const> arguments) {
   list("device", words.devices,
        "isa-debug-exit,iobase=P,iosize=N; isa-debugcon,iobase=P,chardev=ID; virtio-blk-pci,drive=ID,serial=S; "
        "ich9-ahci,id=ID; ide-hd|ide-cd,drive=ID,bus=ide.N|AHCI.N,unit=N,serial=S; "
-       "e1000|virtio-net-pci,netdev=ID,mac=M,romfile=F; virtio-rng-pci; virtio-keyboard-pci; virtio-tablet-pci; pc-testdev");
+       "e1000|virtio-net-pci,netdev=ID,mac=M,romfile=F; virtio-rng-pci; virtio-keyboard-pci; virtio-tablet-pci; pc-testdev; "
+       "virtio-balloon-pci; virtio-serial-pci; virtconsole|virtserialport,chardev=ID,name=N");
   list("nic", words.nics, "user,model=e1000|virtio-net-pci and -netdev's: a card and its network; none (user)");
   list("netdev", words.netdevs,
        "user,id=ID,hostfwd=tcp::PORT-:PORT,restrict=on,net=A/N,host=A,dhcpstart=A,dns=A,hostname=H,tftp=DIR,bootfile=F,ipv6=off; "

@@ -63,6 +63,15 @@ struct RunOptions {
   std::vector<NetworkCardOptions> network_cards;
   std::vector<PacketDumpOptions> packet_dumps;
   bool entropy = false;  // a virtio entropy device
+  bool balloon = false;  // a virtio memory balloon
+  struct VirtioPort {
+    unsigned number = 0;
+    bool console = false;
+    std::string name;
+    CharacterTarget target;
+  };
+  bool virtio_serial = false;  // a virtio console device
+  std::vector<VirtioPort> virtio_ports;
   std::string boot_order = "cad";
   bool boot_menu = false;
   std::optional<uint16_t> boot_menu_wait;  // milliseconds

@@ -304,6 +304,12 @@ void PcMachine::make_board() {
       throw UserError(fmt::format("-device virtio-rng-pci: getrandom: {}", std::strerror(errno)));
     board.entropy = [](std::span<std::byte> to) { fill_with_entropy(to); };
   }
+  board.balloon = options_.balloon;
+  if (options_.virtio_serial) {
+    std::vector<VirtioSerial::Port>& ports = board.virtio_ports.emplace();
+    for (const RunOptions::VirtioPort& port : options_.virtio_ports)
+      ports.push_back({.number = port.number, .console = port.console, .name = port.name, .out = sink(port.target)});
+  }
   for (size_t i = 0; i < options_.serials.size(); ++i) board.serial_out[i] = sink(options_.serials[i]);
   for (const auto& [port, target] : options_.debug_consoles)
     board.debug_consoles.push_back({.port = port, .sink = sink(target)});
@@ -324,6 +330,7 @@ void PcMachine::make_board() {
   machine_->set_board(std::move(made));
   if (board_->vga()) actions_.screen = &screen_.emplace(*board_->vga());
   actions_.keys = &keys_.emplace(machine_->clock(), [this](KeyCode code, bool down) { board_->key(code, down); });
+  actions_.balloon = board_->balloon();
   actions_.press_power_button = [this] { board_->power_management().press_power_button(); };
 
   for (size_t i = 0; i < options_.serials.size(); ++i) {
@@ -332,6 +339,13 @@ void PcMachine::make_board() {
     input_ = std::make_unique<SerialInput>(machine_->events(),
                                            [uart](uint8_t byte) { return uart->receive(byte); });
     uart->set_room_listener([this] { input_->pump(); });
+  }
+  for (const RunOptions::VirtioPort& port : options_.virtio_ports) {
+    if (input_ || port.target.kind != CharacterTarget::Kind::Stdio) continue;
+    VirtioSerial* const serial = board_->virtio_serial();
+    input_ = std::make_unique<SerialInput>(
+        machine_->events(), [serial, number = port.number](uint8_t byte) { return serial->receive(number, byte); });
+    serial->set_room_listener([this] { input_->pump(); });
   }
 }
 

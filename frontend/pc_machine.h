@@ -40,7 +40,7 @@ class PcMachine : private EventListener {
   std::unique_ptr<Display> make_display();
   // For monitors; `event` is for the caller to set.
   MonitorActions& monitor_actions() { return actions_; }
-  // Of the serial port that has the terminal; null: none has.
+  // Of the port that has the terminal; null: none has.
   SerialInput* input() { return input_.get(); }
 
   // Nobody reads standard output any more, which ended the machine.

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
+#include "devices/virtio_balloon.h"
 #include "frontend/key_typer.h"
 #include "frontend/screen.h"
 
@@ -26,7 +27,8 @@ class QmpError : public std::runtime_error {
 constexpr const char* kGeneric = "GenericError";
 constexpr const char* kCommands[] = {"qmp_capabilities", "query-version", "query-commands",  "query-status",
                                      "query-name",       "stop",          "cont",            "system_reset",
-                                     "system_powerdown", "quit",          "screendump",      "send-key",      "human-monitor-command"};
+                                     "system_powerdown", "quit",          "screendump",      "send-key",      "human-monitor-command",
+                                     "balloon",          "query-balloon"};
 
 // The version of QEMU whose commands these are.
 Json version() { return {{"qemu", {{"major", 7}, {"minor", 2}, {"micro", 0}}}, {"package", "penumbra"}}; }
@@ -133,6 +135,16 @@ Json QmpSession::execute(const std::string& command, const Json& arguments) {
     } catch (const std::runtime_error& refused) {
       throw QmpError(kGeneric, refused.what());
     }
+    return Json::object();
+  }
+  if (command == "balloon" || command == "query-balloon") {
+    if (!actions_.balloon) throw QmpError("DeviceNotActive", "No balloon device has been activated");
+    const uint64_t ram = machine_.map().ram_bytes();
+    if (command == "query-balloon") return {{"actual", ram - std::min(ram, actions_.balloon->held())}};
+    const Json value = arguments.value("value", Json());
+    if (!value.is_number_unsigned() || value.get<uint64_t>() == 0)
+      throw QmpError(kGeneric, "Parameter 'value' expects a number of bytes");
+    actions_.balloon->set_wanted(ram - std::min(ram, value.get<uint64_t>()));
     return Json::object();
   }
   if (command == "send-key") {

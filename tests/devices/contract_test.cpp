@@ -52,6 +52,8 @@ struct Rig {
     result.network_cards = {{.network = &network, .address = {0x52, 0x54, 0, 0x12, 0x34, 0x56}, .place = {}},
                             {.model = PcBoardOptions::NetworkCard::Model::VirtioNet, .network = &second_network, .place = {}}};
     result.entropy = [](std::span<std::byte> to) { std::ranges::fill(to, std::byte{0x5a}); };
+    result.balloon = true;
+    result.virtio_ports = {{{.number = 0, .console = true, .name = "console", .out = [](uint8_t) {}}}};
     for (ByteSink& sink : result.serial_out) sink = [](uint8_t) {};
     result.debug_consoles = {{.port = 0xe9, .sink = [](uint8_t) {}}, {.port = 0x402, .sink = [](uint8_t) {}}};
     result.debug_exit_port = 0xf4;

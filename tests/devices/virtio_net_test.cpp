@@ -5,70 +5,26 @@
 
 #include <vector>
 
-#include "devices/virtio_pci.h"
-#include "tests/devices/chip_fixture.h"
 #include "tests/devices/memory_network.h"
+#include "tests/devices/virtio_driver.h"
 
 namespace penumbra {
 namespace {
 
 using Frame = MemoryNetwork::Frame;
 
-constexpr uint64_t kModern = 0xfe00'0000, kDevice = kModern + 0x2000, kNotify = kModern + 0x3000;
-constexpr uint16_t kNext = 1, kWrite = 2;
-constexpr uint64_t kVersion1 = uint64_t{1} << 32, kChecksum = 1, kMergeable = 1 << 15;
+constexpr uint64_t kChecksum = 1, kMergeable = 1 << 15;
 
-class VirtioNetTest : public testing::Test {
+class VirtioNetTest : public VirtioDriverTest {
  protected:
   enum : unsigned { kReceive, kTransmit };
-  static constexpr uint16_t kEntries = 8;
-  static constexpr uint64_t kData = 0x2'0000;
 
   VirtioNetTest() {
-    pci_.config().write(0x20, 4, kModern);
-    pci_.config().write(0x04, 2, 7);
+    plug_in([this](PhysicalMap& map) {
+      return std::make_unique<VirtioNet>(map, network_, MacAddress{0x52, 0x54, 0, 0x12, 0x34, 0x56});
+    });
   }
-  static uint64_t descriptors(unsigned queue) { return 0x1'0000 + queue * 0x4000; }
-  static uint64_t available(unsigned queue) { return descriptors(queue) + 0x1000; }
-  static uint64_t used(unsigned queue) { return descriptors(queue) + 0x2000; }
-  uint64_t get(uint64_t address, unsigned size) { return map_.read({address}, size); }
-  void set(uint64_t address, unsigned size, uint64_t value) { map_.write({address}, size, value); }
-
-  void start(uint64_t features) {
-    set(kModern + 20, 1, 0);
-    set(kModern + 20, 1, 3);
-    for (unsigned half = 0; half < 2; half++) {
-      set(kModern + 8, 4, half);
-      set(kModern + 12, 4, features >> 32 * half & 0xffff'ffff);
-    }
-    set(kModern + 20, 1, 11);
-    ASSERT_EQ(get(kModern + 20, 1), 11u);
-    for (const unsigned queue : {kReceive, kTransmit}) {
-      set(kModern + 22, 2, queue);
-      set(kModern + 24, 2, kEntries);
-      set(kModern + 32, 8, descriptors(queue));
-      set(kModern + 40, 8, available(queue));
-      set(kModern + 48, 8, used(queue));
-      set(kModern + 28, 2, 1);
-    }
-    set(kModern + 20, 1, 15);
-  }
-  void descriptor(unsigned queue, unsigned index, uint64_t address, uint32_t bytes, uint16_t flags, uint16_t next = 0) {
-    const uint64_t at = descriptors(queue) + 16 * index;
-    set(at, 8, address);
-    set(at + 8, 4, bytes);
-    set(at + 12, 2, flags);
-    set(at + 14, 2, next);
-  }
-  void offer(unsigned queue, uint16_t head) {
-    const uint64_t index = get(available(queue) + 2, 2);
-    set(available(queue) + 4 + 2 * (index % kEntries), 2, head);
-    set(available(queue) + 2, 2, index + 1);
-  }
-  void notify(unsigned queue) {
-    set(kModern + 22, 2, queue);
-    set(kNotify + get(kModern + 30, 2) * 4, 2, queue);
-  }
+  void start(uint64_t features) { VirtioDriverTest::start(features, 2); }
   // `count` buffers of the receive queue at kData, one behind the other.
   void offer_buffers(unsigned count, uint32_t bytes) {
     for (unsigned i = 0; i < count; i++) {
@@ -77,8 +33,6 @@ class VirtioNetTest : public testing::Test {
     }
     notify(kReceive);
   }
-  uint64_t used_count(unsigned queue) { return get(used(queue) + 2, 2); }
-  uint64_t used_bytes(unsigned queue, unsigned entry) { return get(used(queue) + 8 + 8 * entry, 4); }
   static Frame frame(size_t bytes) {
     Frame result(bytes);
     for (size_t i = 0; i < bytes; i++) result[i] = static_cast<std::byte>(i * 5 + bytes);
@@ -98,18 +52,13 @@ class VirtioNetTest : public testing::Test {
     notify(kTransmit);
   }
 
-  PhysicalMap map_{uint64_t{1} << 20};
-  IoBus io_;
-  TestLine line_;
   MemoryNetwork network_;
-  VirtioPci pci_{"net", std::make_unique<VirtioNet>(map_, network_, MacAddress{0x52, 0x54, 0, 0x12, 0x34, 0x56}),
-                 map_,  io_, line_.input(), [](uint64_t, uint32_t) {}};
 };
 
 // 5.1.1, 5.1.4
 TEST_F(VirtioNetTest, Identity) {
-  EXPECT_EQ(pci_.config().dword(0), 0x1000'1af4u) << "transitional";
-  EXPECT_EQ(pci_.config().word(0x2e), 1u);
+  EXPECT_EQ(pci_->config().dword(0), 0x1000'1af4u) << "transitional";
+  EXPECT_EQ(pci_->config().word(0x2e), 1u);
   EXPECT_EQ(get(kDevice, 4), 0x1200'5452u);
   EXPECT_EQ(get(kDevice + 4, 2), 0x5634u);
   EXPECT_EQ(get(kDevice + 6, 2), 1u) << "link up";

@@ -476,6 +476,24 @@ TEST(Options, Tap) {
   EXPECT_EQ(options.network_cards.at(1).rom_file, "");
 }
 
+TEST(Options, VirtioPortsHaveQemusNumbers) {
+  const RunOptions options =
+      run({"-chardev", "file,id=c,path=x", "-device", "virtio-serial-pci", "-device", "virtconsole,chardev=c", "-device",
+           "virtserialport,chardev=c,name=a", "-device", "virtserialport,chardev=c,nr=5,bus=virtio-serial0.0", "-device",
+           "virtconsole,chardev=c", "-device", "virtio-balloon-pci"});
+  EXPECT_TRUE(options.balloon);
+  ASSERT_EQ(options.virtio_ports.size(), 4u);
+  const unsigned numbers[] = {0, 1, 5, 2};
+  for (size_t i = 0; i < 4; i++) EXPECT_EQ(options.virtio_ports[i].number, numbers[i]);
+  EXPECT_TRUE(options.virtio_ports[0].console);
+  EXPECT_EQ(options.virtio_ports[1].name, "a");
+  EXPECT_EQ(options.virtio_ports[1].target.path, "x");
+  expect_named(run_refusal({"-chardev", "null,id=c", "-device", "virtconsole,chardev=c"}), "virtio-serial-pci");
+  expect_named(run_refusal({"-device", "virtio-serial-pci", "-device", "virtconsole,chardev=c"}), "'c'");
+  for (const char* port : {"virtserialport,chardev=c,nr=0", "virtserialport,chardev=c,nr=31", "virtconsole,chardev=c,bus=other.0"})
+    expect_named(run_refusal({"-chardev", "null,id=c", "-device", "virtio-serial-pci", "-device", port}), "-device");
+}
+
 TEST(Options, NetworksThatMakeNoSense) {
   const std::pair<std::vector<const char*>, const char*> cases[] = {
       {{"-nic", "user,model=ne2k_pci"}, "ne2k_pci"},
