@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <optional>
 #include <string_view>
 
@@ -45,6 +46,14 @@ void report_crash(int signal) {
   say(kState, sizeof(kState) - 1);
   std::array<char, 4096> text;
   say(text.data(), format_registers(*crash_state, text.data(), text.size()));
+}
+
+// While the machine runs, there is nobody who could go on without.
+[[noreturn]] void end_without_memory() {
+  static constexpr char kText[] = "penumbra: the host has no more memory\n";
+  terminal::restore();
+  say(kText, sizeof(kText) - 1);
+  _exit(1);
 }
 
 // Dies of the signal that ended the machine, so that a shell sees what happened.
@@ -84,6 +93,7 @@ int run(const RunOptions& options, std::chrono::steady_clock::time_point began) 
     Machine& machine = pc.machine();
     crash_state = &machine.vcpu().state();
     terminal::guard_crashes(report_crash);
+    std::set_new_handler(end_without_memory);
     std::unique_ptr<GdbServer> gdb;
     if (options.gdb) {
       gdb = std::make_unique<GdbServer>(machine, pc.monitor_actions(), *options.gdb, [&pc] { pc.flush(); });
@@ -122,6 +132,7 @@ int run(const RunOptions& options, std::chrono::steady_clock::time_point began) 
     }
     if (heard && options.stats) std::fputs(stats_text(machine, pc.translator(), times).c_str(), stderr);
     if (ending_signal == 0 && pc.pipe_closed()) ending_signal = SIGPIPE;
+    std::set_new_handler(nullptr);
     crash_state = nullptr;
   }
   if (ending_signal != 0) die_of(ending_signal);

@@ -364,10 +364,28 @@ JumpCache& Translator::jump_cache_for(const JumpCache::Signature& signature) {
     oldest->clear();
   } else {
     const HostVectorScope scope(state_);
-    oldest = std::make_unique<JumpCache>();
+    oldest = new_jump_cache();
   }
   oldest->signature = signature;
   return *oldest;
+}
+
+// Where the host has no memory for one more: one of the others. Throws when there is none.
+std::unique_ptr<JumpCache> Translator::new_jump_cache() {
+  try {
+    return std::make_unique<JumpCache>();
+  } catch (const std::exception&) {
+    for (auto& of_space : jump_caches_) {
+      for (JumpCaches& caches : of_space) {
+        for (auto& cache : caches.of_mode) {
+          if (!cache) continue;
+          cache->clear();
+          return std::move(cache);
+        }
+      }
+    }
+    throw;
+  }
 }
 
 void Translator::mode_changed() {

@@ -159,6 +159,7 @@ class Translator final : public Engine,
     return vcpu_.code64() ? ShadowWindows::Width::Bits64 : ShadowWindows::Width::Bits32;
   }
   JumpCache& jump_cache_for(const JumpCache::Signature& signature);
+  std::unique_ptr<JumpCache> new_jump_cache();
   template <class Function>
   void for_each_jump_cache(unsigned space, Function function) {
     for (JumpCaches& caches : jump_caches_[space]) {

@@ -75,7 +75,7 @@ class Conditions(unittest.TestCase):
                 self.goes_slower("no address space", limits=[(resource.RLIMIT_AS, gib * GIB)])
 
     def test_little_address_space(self):
-        for mib in (40, 64, 100, 160, 200, 256, 300, 400, 600, 1000):
+        for mib in (40, 64, 100, 160, 200, 256, 300, *range(306, 324), 400, 600, 1000):
             for bits in (64, 32):
                 with self.subTest(mib=mib, bits=bits):
                     self.run_guest(bits, limits=[(resource.RLIMIT_AS, mib << 20)])
