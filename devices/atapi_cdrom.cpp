@@ -77,11 +77,8 @@ void put_msf(std::vector<uint8_t>& to, unsigned at, uint32_t sector) {
 }
 }  // namespace
 
-AtapiCdrom::AtapiCdrom(std::string name, BlockDevice& medium, Cable cable,
-                       std::function<void(bool load)> eject)
-    : AtaDrive(std::move(name), medium, cable),
-      eject_(std::move(eject)),
-      seen_generation_(medium.generation()) {}
+AtapiCdrom::AtapiCdrom(std::string name, BlockDevice& medium, Cable cable)
+    : AtaDrive(std::move(name), medium, cable), seen_generation_(medium.generation()) {}
 
 bool AtapiCdrom::is_dvd() const {
   return sectors() > kMostCdSectors;
@@ -90,10 +87,11 @@ bool AtapiCdrom::is_dvd() const {
 void AtapiCdrom::reset_drive() {
   transfer_mode_ = {};
   sense_ = {};
-  locked_ = medium_event_ = packet_ = packet_dma_ = false;
+  medium_event_ = packet_ = packet_dma_ = false;
   byte_limit_ = 0;
   sector_ = left_ = 0;
   seen_generation_ = medium_.generation();
+  medium_.lock_tray(false);
 }
 
 // --- ATA commands
@@ -250,7 +248,7 @@ void AtapiCdrom::run(const Packet& packet) {
     case kStartStopUnit:
       return start_stop(packet);
     case kPreventAllowRemoval:
-      locked_ = packet[4] & 1;
+      medium_.lock_tray(packet[4] & 1);
       return done();
     case kReadCapacity: {
       if (!medium_ready()) return;
@@ -305,6 +303,8 @@ void AtapiCdrom::read_sectors(uint32_t first, uint32_t count) {
 }
 
 void AtapiCdrom::read_on() {
+  // What was read until now is of another medium.
+  if (seen_generation_ != medium_.generation()) return check_condition({kNotReady, kNoMedium, 0});
   const uint32_t count = std::min(left_, kChunkSectors);
   auto request = std::make_unique<BlockRequest>();
   request->kind = BlockRequest::Kind::Read;
@@ -422,18 +422,22 @@ void AtapiCdrom::get_configuration(const Packet& packet) {
 }
 
 void AtapiCdrom::get_event_status(const Packet& packet) {
-  constexpr uint8_t kPolled = 1, kMediaClass = 0x10, kMediaEvents = 4, kNoEvent = 0x80;
-  constexpr uint8_t kNewMedia = 2, kMediaRemoval = 3, kPresent = 2;
+  constexpr uint8_t kPolled = 1, kMediaClass = 0x10, kMediaEvents = 4, kNoEventClass = 0x80;
+  enum : uint8_t { kNoChange, kEjectRequest, kNewMedia, kMediaRemoval };
+  constexpr uint8_t kTrayOpen = 1, kPresent = 2;
   if (!(packet[1] & kPolled)) return check_condition({kIllegalRequest, kInvalidField, 0});
-  std::vector<uint8_t> data = {0, 2, kNoEvent, kMediaClass};
+  std::vector<uint8_t> data = {0, 2, kNoEventClass, kMediaClass};
   if (packet[4] & kMediaClass) {
     const bool present = medium_.bytes() != 0;
-    const bool event = std::exchange(medium_event_, false);
+    uint8_t event = kNoChange;
+    if (std::exchange(medium_event_, false)) {
+      event = present ? kNewMedia : kMediaRemoval;
+    } else if (medium_.take_eject_request()) {
+      event = kEjectRequest;
+    }
     data[2] = kMediaEvents;
-    data.insert(data.end(), {static_cast<uint8_t>(!event    ? 0
-                                                  : present ? kNewMedia
-                                                            : kMediaRemoval),
-                             static_cast<uint8_t>(present ? kPresent : 0), 0, 0});
+    const auto state = static_cast<uint8_t>((medium_.tray_open() ? kTrayOpen : 0) | (present ? kPresent : 0));
+    data.insert(data.end(), {event, state, 0, 0});
     put16(data, 0, static_cast<uint32_t>(data.size() - 2));
   }
   reply(std::move(data), get16(packet, 7));
@@ -480,7 +484,7 @@ void AtapiCdrom::mode_sense(const Packet& packet) {
   if (page != kErrorRecovery) {
     std::vector<uint8_t> capabilities = {
         kCapabilities, 18, 0x3b, 0, 0x70, 0x60, 0x29, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 0, 0, 0};
-    if (locked_) capabilities[6] |= 2;
+    if (medium_.tray_locked()) capabilities[6] |= 2;
     put16(capabilities, 8, 706);  // 4 times 176 kB/s
     put16(capabilities, 14, 706);
     data.insert(data.end(), capabilities.begin(), capabilities.end());
@@ -492,8 +496,8 @@ void AtapiCdrom::mode_sense(const Packet& packet) {
 void AtapiCdrom::start_stop(const Packet& packet) {
   const bool start = packet[4] & 1, load_eject = packet[4] & 2;
   if (load_eject) {
-    if (!start && locked_) return check_condition({kIllegalRequest, kRemovalPrevented, 2});
-    if (eject_) eject_(start);
+    if (!start && medium_.tray_locked() && !medium_.tray_open()) return check_condition({kIllegalRequest, kRemovalPrevented, 2});
+    medium_.move_tray(!start);
   }
   done();
 }
@@ -503,7 +507,7 @@ void AtapiCdrom::start_stop(const Packet& packet) {
 DeviceState AtapiCdrom::save_drive() const {
   return {{"transfer_mode", transfer_mode_.mode},
           {"sense", {sense_.key, sense_.code, sense_.qualifier}},
-          {"locked", locked_},
+          {"locked", medium_.tray_locked()},
           {"medium_event", medium_event_},
           {"packet", packet_},
           {"packet_dma", packet_dma_},
@@ -521,7 +525,7 @@ void AtapiCdrom::load_drive(const DeviceState& state) {
              limit = bounded(state, "byte_limit", 0xffff);
   const DeviceState& sense = state.at("sense");
   sense_ = {sense.at(0).get<uint8_t>(), sense.at(1).get<uint8_t>(), sense.at(2).get<uint8_t>()};
-  state.at("locked").get_to(locked_);
+  medium_.lock_tray(state.at("locked").get<bool>());
   state.at("medium_event").get_to(medium_event_);
   state.at("packet").get_to(packet_);
   state.at("packet_dma").get_to(packet_dma_);

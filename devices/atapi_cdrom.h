@@ -6,7 +6,6 @@
 
 #include <array>
 #include <cstdint>
-#include <functional>
 
 #include "devices/ata_drive.h"
 #include "devices/ata_identify.h"
@@ -17,12 +16,9 @@ class AtapiCdrom : public AtaDrive {
  public:
   static constexpr unsigned kSectorBytes = 2048;
 
-  // `eject`: the guest asks for the tray to open, or to close when it is told `true`.
-  AtapiCdrom(std::string name, BlockDevice& medium, Cable cable,
-             std::function<void(bool load)> eject = {});
+  AtapiCdrom(std::string name, BlockDevice& medium, Cable cable);
 
   bool is_packet_drive() const override { return true; }
-  bool locked() const { return locked_; }  // the guest prevents that the medium is taken out
 
  protected:
   void execute(uint8_t command) override;
@@ -61,10 +57,8 @@ class AtapiCdrom : public AtaDrive {
   std::vector<uint8_t> inquiry() const;
   bool is_dvd() const;
 
-  std::function<void(bool load)> eject_;
   AtaTransferMode transfer_mode_;
   Sense sense_;
-  bool locked_ = false;
   unsigned seen_generation_ = 0;  // of the medium
   bool medium_event_ = false;     // for GET EVENT STATUS NOTIFICATION
 

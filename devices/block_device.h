@@ -30,6 +30,13 @@ class BlockDevice {
   virtual bool discards() const { return false; }  // whether Discard frees anything
   // Increases with every change of the medium.
   virtual unsigned generation() const { return 0; }
+  // A drive's tray, which the guest moves, or keeps a person from moving.
+  virtual void move_tray(bool open) {}
+  virtual bool tray_open() const { return false; }
+  virtual void lock_tray(bool locked) {}
+  virtual bool tray_locked() const { return false; }
+  // Whether a person has asked for a locked medium since the last call.
+  virtual bool take_eject_request() { return false; }
 
   // Takes the request, and calls its `done` once on the vCPU's thread, perhaps before submit() returns.
   // Requests may pass one another. A Flush is done when all that was done before it was submitted is on

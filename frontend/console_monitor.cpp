@@ -55,7 +55,7 @@ void ConsoleMonitor::enter() {
 
 // As far as all candidates agree; where there is no more of that, they are listed.
 void ConsoleMonitor::complete() {
-  const std::vector<std::string> found = Monitor::completions(line_);
+  const std::vector<std::string> found = monitor_.completions(line_);
   if (found.empty()) return;
   std::string common = found[0];
   for (const std::string& other : found) {

@@ -14,6 +14,7 @@
 
 #include "devices/virtio_balloon.h"
 #include "frontend/key_typer.h"
+#include "frontend/media_drives.h"
 #include "frontend/page_tables.h"
 #include "frontend/parse_number.h"
 #include "frontend/screen.h"
@@ -31,6 +32,33 @@ std::string_view take_word(std::string_view& text) {
   const std::string_view word = text.substr(0, text.find_first_of(" \t"));
   text.remove_prefix(word.size());
   return word;
+}
+
+// A word that may have spaces, in double quotes; QEMU's escapes within are \" and \\, and others that nobody needs in a path.
+std::string take_text(std::string_view& text) {
+  text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
+  if (!text.starts_with('"')) return std::string(take_word(text));
+  text.remove_prefix(1);
+  std::string result;
+  while (!text.empty()) {
+    char c = text.front();
+    text.remove_prefix(1);
+    if (c == '"') break;
+    if (c == '\\' && !text.empty()) {
+      c = text.front();
+      text.remove_prefix(1);
+    }
+    result += c;
+  }
+  return result;
+}
+
+// The flag -f before other words.
+bool take_force(std::string_view& arguments) {
+  std::string_view rest = arguments;
+  if (take_word(rest) != "-f") return false;
+  arguments = rest;
+  return true;
 }
 
 // As wide as the largest value, so that columns line up, as in QEMU.
@@ -67,10 +95,14 @@ struct Monitor::Command {
 const std::span<const Monitor::Command> Monitor::kCommands = [] {
   static constexpr Command kTable[] = {
       {"balloon", "MIB", "asks the guest to make do with that much memory", &Monitor::set_balloon},
+      {"change", "[-f] DRIVE FILE", "another medium; then raw or qcow2, then retain, read-only or read-write; -f: see eject",
+       &Monitor::change},
       {"cont", "", "goes on after stop", &Monitor::resume},
+      {"eject", "[-f] DRIVE", "takes the medium out; -f: even when the guest has locked the drive", &Monitor::eject},
       {"gva2gpa", "ADDRESS", "physical address of a linear one", &Monitor::translate},
       {"help", "", "this list", &Monitor::help},
       {"info", "balloon", "how much memory the guest has, its balloon taken off", &Monitor::info},
+      {"info", "block", "drives, and what is in them", &Monitor::info},
       {"info", "mem", "linear memory that the page tables map, by rights", &Monitor::info},
       {"info", "registers", "the vCPU's registers and its last exceptions and interrupts", &Monitor::info},
       {"info", "screen", "the text that the screen shows", &Monitor::info},
@@ -108,7 +140,7 @@ std::string Monitor::execute(std::string_view line) {
   return fmt::format("unknown command '{}' (try help)\n", word);
 }
 
-std::vector<std::string> Monitor::completions(std::string_view line) {
+std::vector<std::string> Monitor::completions(std::string_view line) const {
   const size_t space = line.rfind(' ');
   const std::string_view last = space == std::string_view::npos ? line : line.substr(space + 1);
   const std::string_view before = line.substr(0, line.size() - last.size());
@@ -119,6 +151,14 @@ std::vector<std::string> Monitor::completions(std::string_view line) {
     if (name.empty() || !name.starts_with(last)) continue;
     std::string whole = std::string(before) + std::string(name);
     if (found.empty() || found.back() != whole) found.push_back(std::move(whole));
+  }
+  std::string_view rest = before;
+  const std::string_view command = take_word(rest);
+  if (command != "eject" && command != "change") return found;
+  take_force(rest);
+  if (!take_word(rest).empty()) return found;
+  for (const MediaDrives::Drive& drive : actions_.drives->all()) {
+    if (drive.removable && drive.name.starts_with(last)) found.push_back(std::string(before) + drive.name);
   }
   return found;
 }
@@ -168,6 +208,33 @@ std::string Monitor::quit(std::string_view) {
   return "";
 }
 
+std::string Monitor::eject(std::string_view arguments) {
+  const bool force = take_force(arguments);
+  const std::string_view drive = take_word(arguments);
+  if (drive.empty()) return "eject needs a drive\n";
+  try {
+    actions_.drives->eject(drive, force);
+  } catch (const std::runtime_error& error) {
+    return fmt::format("Error: {}\n", error.what());
+  }
+  return "";
+}
+
+std::string Monitor::change(std::string_view arguments) {
+  const bool force = take_force(arguments);
+  const std::string_view drive = take_word(arguments);
+  MediaDrives::Change change{.path = take_text(arguments), .format = {}, .mode = {}};
+  change.format = take_word(arguments);
+  change.mode = take_word(arguments);
+  if (change.path.empty()) return "change needs a drive and a file\n";
+  try {
+    actions_.drives->change(drive, change, force);
+  } catch (const std::runtime_error& error) {
+    return fmt::format("Error: {}\n", error.what());
+  }
+  return "";
+}
+
 std::string Monitor::send_keys(std::string_view arguments) {
   std::string_view names = take_word(arguments);
   const std::string_view time = take_word(arguments);
@@ -189,7 +256,7 @@ std::string Monitor::send_keys(std::string_view arguments) {
 }
 
 std::string Monitor::screendump(std::string_view arguments) {
-  const std::string path(take_word(arguments));
+  const std::string path = take_text(arguments);
   if (path.empty()) return "screendump needs a file\n";
   if (!actions_.screen) return "there is no screen\n";
   try {
@@ -214,6 +281,7 @@ std::string Monitor::info(std::string_view arguments) {
   const std::string_view what = take_word(arguments);
   const Vcpu& vcpu = machine_.vcpu();
   if (what == "registers") return state_dump(vcpu, machine_.map());
+  if (what == "block") return actions_.drives->text();
   if (what == "mem") return mapped_ranges(vcpu, machine_.map());
   if (what == "tlb") return mapping_list(vcpu, machine_.map());
   if (what == "balloon") {
@@ -232,7 +300,7 @@ std::string Monitor::info(std::string_view arguments) {
     const std::string text = actions_.screen->text();
     return text.empty() ? "the screen shows no text\n" : text;
   }
-  return fmt::format("unknown information '{}' (balloon, mem, registers, screen, status, tlb)\n", what);
+  return fmt::format("unknown information '{}' (balloon, block, mem, registers, screen, status, tlb)\n", what);
 }
 
 std::string Monitor::translate(std::string_view arguments) {

@@ -15,6 +15,7 @@
 namespace penumbra {
 
 class KeyTyper;
+class MediaDrives;
 class Screen;
 class VirtioBalloon;
 
@@ -23,6 +24,7 @@ struct MonitorActions {
   Screen* screen = nullptr;  // null: there is none
   KeyTyper* keys = nullptr;
   VirtioBalloon* balloon = nullptr;  // null: there is none
+  MediaDrives* drives = nullptr;
   std::function<void()> press_power_button;
   bool io_error = false;  // a drive has paused the machine
   // Told with QMP's names of events, and what they say; nothing: what goes with the name.
@@ -36,8 +38,8 @@ class Monitor {
 
   // What the command says; ends with a newline unless it is empty.
   std::string execute(std::string_view line);
-  // The names that `line` could become when its last word is completed; the words before it are kept.
-  static std::vector<std::string> completions(std::string_view line);
+  // The names that `line` could become when its last word is completed; the words before it are kept. Any thread.
+  std::vector<std::string> completions(std::string_view line) const;
 
  private:
   struct Command;
@@ -51,6 +53,8 @@ class Monitor {
   std::string screendump(std::string_view arguments);
   std::string send_keys(std::string_view arguments);
   std::string set_balloon(std::string_view arguments);
+  std::string eject(std::string_view arguments);
+  std::string change(std::string_view arguments);
   std::string info(std::string_view arguments);
   std::string examine(std::string_view arguments, GuestMemory::Space space);
   std::string disassemble(GuestMemory::Space space, uint64_t address, unsigned count);

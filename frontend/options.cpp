@@ -104,6 +104,7 @@ class RunReader {
     for (const std::string& nic : words.nics) networks.add_nic(nic);
     if (words.netdevs.empty() && words.nics.empty()) networks.add_default_nic();
     for (const std::string& device : words.devices) add_device(options, networks, device);
+    for (const DriveOptions& drive : options.drives) check_errors(drive);
     for (const std::string& object : words.objects) networks.add_object(object);
     networks.finish();
     if (set_.contains("boot")) read_boot(options, words.boot);
@@ -258,6 +259,14 @@ class RunReader {
       drive.index = index ? *index : bus || unit ? bus.value_or(0) * 2 + unit.value_or(0) : free_ide_index(options);
     }
     add_drive(options, std::move(drive), "-drive " + text);
+  }
+
+  // A request that is kept would be one of a medium that may be gone.
+  static void check_errors(const DriveOptions& drive) {
+    using enum ErrorPolicy::Action;
+    const bool removable = drive.cdrom || drive.interface == DriveOptions::Interface::Floppy;
+    if (removable && (drive.errors.read != Report || (drive.errors.write != Report && drive.errors.write != NoSpace)))
+      refuse("-drive file={}: rerror=, werror=: a drive whose medium can be taken out only reports", drive.image.path);
   }
 
   // "c", "order=dc,menu=on"
@@ -562,6 +571,7 @@ class RunReader {
       if (drive.image.path.empty()) refuse("-device {}: the drive '{}' has no image", text, id);
       drive.interface = DriveOptions::Interface::Virtio;
       if (auto serial = properties.take("serial")) drive.serial = *std::move(serial);
+      drive.device_id = properties.take("id").value_or("");
     } else if (properties.head == "ich9-ahci" || properties.head == "ahci") {
       // QEMU names the bus of a controller without an id after no one, so that no drive can ask for it.
       ahci_ids_.push_back(properties.take("id").value_or(""));
@@ -626,6 +636,7 @@ class RunReader {
         refuse("-device {}: this place has a drive already", text);
     }
     drive.cdrom = cdrom;
+    drive.device_id = properties.take("id").value_or("");
     drive.image.read_only |= cdrom;
     if (auto serial = properties.take("serial")) drive.serial = *std::move(serial);
   }

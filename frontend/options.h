@@ -48,6 +48,7 @@ struct DriveOptions {
   unsigned controller = 0;  // AHCI
   bool cdrom = false;
   std::string id = {}, serial = {};
+  std::string device_id = {};  // of a -device that names the drive
   ImageOptions image;  // an empty path: no medium
   ErrorPolicy errors = {};
 };

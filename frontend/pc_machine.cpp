@@ -83,16 +83,22 @@ std::unique_ptr<Boot> read_images(const RunOptions& options, PhysicalMap& map) {
   }
 }
 
-// A CD-ROM drive without a disc.
-class EmptyDrive final : public BlockDevice {
- public:
-  uint64_t bytes() const override { return 0; }
-  bool read_only() const override { return true; }
-  void submit(std::unique_ptr<BlockRequest> request) override {
-    request->error = ENOMEDIUM;
-    request->done(*request);
+// QEMU's names of drives that have no id; `disks` counts virtio ones before it.
+std::string drive_name(const DriveOptions& drive, unsigned disks) {
+  if (!drive.id.empty()) return drive.id;
+  const char* const kind = drive.cdrom ? "cd" : "hd";
+  using enum DriveOptions::Interface;
+  switch (drive.interface) {
+    case Floppy:
+      return fmt::format("floppy{}", drive.index);
+    case Virtio:
+      return fmt::format("virtio{}", disks);
+    case Ahci:
+      return fmt::format("ahci{}-{}{}", drive.controller, kind, drive.index);
+    default:
+      return fmt::format("ide{}-{}{}", drive.index / 2, kind, drive.index % 2);
   }
-};
+}
 
 std::unique_ptr<NetworkBackend> make_network(const NetworkOptions& options, EventQueue& events) {
   if (const auto* tap = std::get_if<TapNetworkOptions>(&options.kind)) return std::make_unique<TapNetwork>(*tap, events);
@@ -134,6 +140,7 @@ int64_t rtc_time(bool local) {
 PcMachine::PcMachine(const RunOptions& options)
     : options_(options),
       machine_(make_machine(options)),
+      media_([this](const ImageOptions& image) { return open_medium(image); }),
       boot_(read_images(options, machine_->map())),
       flush_timer_(machine_->clock(), [this] { flush(); }) {
   open_trace();
@@ -191,25 +198,51 @@ void PcMachine::open_networks() {
   }
 }
 
+// What can be taken out reports its errors: a request that is kept would be one of a medium that is gone.
+MediaDrives::Medium PcMachine::open_medium(const ImageOptions& image) {
+  constexpr ErrorPolicy kReport{.read = ErrorPolicy::Action::Report, .write = ErrorPolicy::Action::Report};
+  auto device = std::make_unique<ImageDevice>(open_image(image), machine_->events(), kReport);
+  const std::string_view format = device->format();
+  return {.device = std::move(device), .format = format};
+}
+
 void PcMachine::open_drives() {
-  for (const DriveOptions& drive : options_.drives) {
-    if (drive.image.path.empty()) {
-      drives_.push_back(std::make_unique<EmptyDrive>());
-      continue;
-    }
+  unsigned virtio_disks = 0;
+  for (const DriveOptions& options : options_.drives) {
+    MediaDrives::Drive drive{.name = drive_name(options, virtio_disks),
+                             .id = options.device_id,
+                             .image = options.image,
+                             .format = {},
+                             .cdrom = options.cdrom};
+    if (options.interface == DriveOptions::Interface::Virtio) virtio_disks++;
     try {
-      auto made = std::make_unique<ImageDevice>(open_image(drive.image), machine_->events(), drive.errors);
-      made->set_stop_listener([this, &drive](const BlockRequest& request) { drive_stopped(drive, request); });
-      images_.push_back(made.get());
-      drives_.push_back(std::move(made));
+      if (options.cdrom || options.interface == DriveOptions::Interface::Floppy) {
+        MediaDrives::Medium medium;
+        if (!drive.image.path.empty()) medium = open_medium(drive.image);
+        auto made = std::make_unique<RemovableDevice>(std::move(medium.device), machine_->events());
+        made->set_tray_listener([this, name = drive.name, id = drive.id](bool open) {
+          if (actions_.event) actions_.event("DEVICE_TRAY_MOVED", {{"device", name}, {"id", id}, {"tray-open", open}});
+        });
+        drive.format = medium.format;
+        drive.removable = made.get();
+        drives_.push_back(std::move(made));
+      } else {
+        auto made = std::make_unique<ImageDevice>(open_image(drive.image), machine_->events(), options.errors);
+        made->set_stop_listener([this, drive](const BlockRequest& request) { drive_stopped(drive, request); });
+        drive.format = made->format();
+        images_.push_back(made.get());
+        drives_.push_back(std::move(made));
+      }
     } catch (const std::runtime_error& error) {
       throw UserError(error.what());
     }
+    media_.add(std::move(drive));
   }
+  actions_.drives = &media_;
 }
 
 // Other requests may fail before the pause ends; the first one tells.
-void PcMachine::drive_stopped(const DriveOptions& drive, const BlockRequest& request) {
+void PcMachine::drive_stopped(const MediaDrives::Drive& drive, const BlockRequest& request) {
   if (std::exchange(actions_.io_error, true)) return;
   const bool reads = request.kind == BlockRequest::Kind::Read;
   fmt::print(stderr, "penumbra: {}: a {} failed ({}); the machine is paused, the monitor's cont tries again\n", drive.image.path,
@@ -218,7 +251,7 @@ void PcMachine::drive_stopped(const DriveOptions& drive, const BlockRequest& req
   machine_->pause();
   if (!actions_.event) return;
   actions_.event("BLOCK_IO_ERROR",
-                 {{"device", drive.id},
+                 {{"device", drive.name},
                   {"operation", reads ? "read" : "write"},
                   {"action", "stop"},
                   {"nospace", request.error == ENOSPC},

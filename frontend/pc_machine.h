@@ -14,6 +14,7 @@
 #include "frontend/boot.h"
 #include "frontend/display.h"
 #include "frontend/key_typer.h"
+#include "frontend/media_drives.h"
 #include "frontend/monitor.h"
 #include "frontend/options.h"
 #include "frontend/output.h"
@@ -65,7 +66,8 @@ class PcMachine : private EventListener {
 
   void open_trace();
   void open_drives();
-  void drive_stopped(const DriveOptions& drive, const BlockRequest& request);
+  MediaDrives::Medium open_medium(const ImageOptions& image);
+  void drive_stopped(const MediaDrives::Drive& drive, const BlockRequest& request);
   void open_networks();
   void make_board();
   void make_engine();
@@ -88,7 +90,8 @@ class PcMachine : private EventListener {
   Output* standard_output_ = nullptr;                       // one of them
   std::unique_ptr<Machine> machine_;
   std::vector<std::unique_ptr<BlockDevice>> drives_;  // of options_.drives
-  std::vector<ImageDevice*> images_;                  // in drives_
+  std::vector<ImageDevice*> images_;                  // in drives_, of those whose medium stays
+  MediaDrives media_;
   std::vector<std::unique_ptr<NetworkBackend>> networks_;  // of options_.networks
   std::vector<PacketDump*> packet_dumps_;                  // in networks_
   std::unique_ptr<Boot> boot_;

@@ -7,6 +7,7 @@
 
 #include "devices/virtio_balloon.h"
 #include "frontend/key_typer.h"
+#include "frontend/media_drives.h"
 #include "frontend/screen.h"
 
 namespace penumbra {
@@ -28,7 +29,7 @@ constexpr const char* kGeneric = "GenericError";
 constexpr const char* kCommands[] = {"qmp_capabilities", "query-version", "query-commands",  "query-status",
                                      "query-name",       "stop",          "cont",            "system_reset",
                                      "system_powerdown", "quit",          "screendump",      "send-key",      "human-monitor-command",
-                                     "balloon",          "query-balloon"};
+                                     "balloon",          "query-balloon", "eject",           "blockdev-change-medium", "query-block"};
 
 // The version of QEMU whose commands these are.
 Json version() { return {{"qemu", {{"major", 7}, {"minor", 2}, {"micro", 0}}}, {"package", "penumbra"}}; }
@@ -38,6 +39,21 @@ std::string text_of(const Json& arguments, const char* name) {
   if (!arguments[name].is_string())
     throw QmpError(kGeneric, std::string("Invalid parameter type for '") + name + "', expected: string");
   return arguments[name].get<std::string>();
+}
+
+// What goes wrong in it, as an answer.
+template <class Action>
+Json tried(Action action) {
+  try {
+    action();
+  } catch (const QmpError&) {
+    throw;
+  } catch (const MediaDrives::NotFound& missing) {
+    throw QmpError("DeviceNotFound", missing.what());
+  } catch (const std::runtime_error& refused) {
+    throw QmpError(kGeneric, refused.what());
+  }
+  return Json::object();
 }
 
 }  // namespace
@@ -126,16 +142,23 @@ Json QmpSession::execute(const std::string& command, const Json& arguments) {
     return {{"running", running}, {"singlestep", false}, {"status", running ? "running" : actions_.io_error ? "io-error" : "paused"}};
   }
   if (command == "human-monitor-command") return monitor_.execute(text_of(arguments, "command-line"));
+  if (command == "query-block") return actions_.drives->description();
+  if (command == "eject" || command == "blockdev-change-medium") {
+    const std::string drive = text_of(arguments, arguments.contains("id") ? "id" : "device");
+    const Json force = arguments.value("force", Json(false));
+    if (!force.is_boolean()) throw QmpError(kGeneric, "Invalid parameter type for 'force', expected: boolean");
+    const auto text_or_none = [&arguments](const char* name) {
+      return arguments.contains(name) ? text_of(arguments, name) : std::string();
+    };
+    const std::string format = text_or_none("format"), mode = text_or_none("read-only-mode");
+    return tried([&] {
+      if (command == "eject") return actions_.drives->eject(drive, force.get<bool>());
+      actions_.drives->change(drive, {.path = text_of(arguments, "filename"), .format = format, .mode = mode}, force.get<bool>());
+    });
+  }
   if (command == "screendump") {
     if (!actions_.screen) throw QmpError(kGeneric, "There is no console to take a screendump from");
-    try {
-      write_image(actions_.screen->image(), text_of(arguments, "filename"));
-    } catch (const QmpError&) {
-      throw;
-    } catch (const std::runtime_error& refused) {
-      throw QmpError(kGeneric, refused.what());
-    }
-    return Json::object();
+    return tried([&] { write_image(actions_.screen->image(), text_of(arguments, "filename")); });
   }
   if (command == "balloon" || command == "query-balloon") {
     if (!actions_.balloon) throw QmpError("DeviceNotActive", "No balloon device has been activated");

@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 
 namespace penumbra {
 
@@ -14,7 +15,8 @@ class DiskImage {
  public:
   virtual ~DiskImage() = default;
 
-  virtual uint64_t bytes() const = 0;  // a multiple of 512
+  virtual std::string_view format() const = 0;  // QEMU's name
+  virtual uint64_t bytes() const = 0;           // a multiple of 512
   virtual bool read_only() const = 0;
   virtual bool discards() const = 0;
   // How many threads may be in the functions below at a time.

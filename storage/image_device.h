@@ -40,6 +40,7 @@ class ImageDevice final : public BlockDevice {
   // Ends the threads; requests that have not ended by then never will. Before the queue is destroyed.
   void stop();
 
+  std::string_view format() const { return image_->format(); }
   uint64_t bytes() const override { return image_->bytes(); }
   bool read_only() const override { return image_->read_only(); }
   bool discards() const override { return image_->discards(); }

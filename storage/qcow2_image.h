@@ -30,6 +30,7 @@ class Qcow2Image final : public DiskImage {
              std::unique_ptr<DiskImage> backing);
   ~Qcow2Image() override;
 
+  std::string_view format() const override { return "qcow2"; }
   uint64_t bytes() const override { return header_.bytes; }
   bool read_only() const override { return read_only_; }
   bool discards() const override { return discards_; }

@@ -13,6 +13,7 @@ class RawImage final : public DiskImage {
   // time.
   RawImage(ImageFile file, const ImageOptions& options, bool guessed);
 
+  std::string_view format() const override { return "raw"; }
   uint64_t bytes() const override { return bytes_; }
   bool read_only() const override { return read_only_; }
   bool discards() const override { return discards_; }

@@ -13,6 +13,7 @@ class SnapshotImage final : public DiskImage {
  public:
   explicit SnapshotImage(std::unique_ptr<DiskImage> below);
 
+  std::string_view format() const override { return below_->format(); }
   uint64_t bytes() const override { return below_->bytes(); }
   bool read_only() const override { return false; }
   bool discards() const override { return true; }

@@ -27,9 +27,7 @@ class IdeTest : public testing::Test {
     io_.add(0x170, 8, ide_, 0x08);
     io_.add(0x376, 1, ide_, 0x11);
     ide_.attach(0, 0, std::make_unique<AtaDisk>("disk", disk_, AtaDrive::Cable::FirstParallel, "serial"));
-    ide_.attach(1, 0, std::make_unique<AtapiCdrom>("cdrom", disc_, AtaDrive::Cable::FirstParallel, [this](bool load) {
-                  ejects_ += load ? "load " : "eject ";
-                }));
+    ide_.attach(1, 0, std::make_unique<AtapiCdrom>("cdrom", disc_, AtaDrive::Cable::FirstParallel));
     ide_.config().write(0x20, 4, kBusMaster);
     ide_.config().write(0x04, 2, 5);
     for (size_t i = 0; i < disk_.contents.size(); i++)
@@ -102,7 +100,6 @@ class IdeTest : public testing::Test {
   PhysicalMap map_{uint64_t{4} << 20};
   TestLine irq14_, irq15_;
   MemoryDisk disk_{4096 * 512}, disc_{100 * 2048};
-  std::string ejects_;
   IdePiix3 ide_{map_, io_, irq14_.input(), irq15_.input()};
 };
 
@@ -457,6 +454,37 @@ TEST_F(IdeTest, MediumThatChanges) {
   EXPECT_EQ(inb(kSecondary + 1) >> 4, 2);
 }
 
+// MMC-3, 6.6: media events and the tray's state.
+TEST_F(IdeTest, TrayAndEjectRequestsAreTold) {
+  const auto event = [this] { return packet_data({0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8}); };
+  disc_.is_asked_for = true;
+  EXPECT_EQ(event(), (std::vector<uint8_t>{0, 6, 4, 0x10, 1, 2, 0, 0})) << "a person wants it";
+  EXPECT_EQ(event(), (std::vector<uint8_t>{0, 6, 4, 0x10, 0, 2, 0, 0}));
+  const auto contents = std::exchange(disc_.contents, {});
+  disc_.is_open = true;
+  disc_.medium++;
+  EXPECT_EQ(event(), (std::vector<uint8_t>{0, 6, 4, 0x10, 3, 1, 0, 0})) << "gone, the tray open";
+  disc_.contents = contents;
+  disc_.is_open = false;
+  disc_.medium++;
+  EXPECT_EQ(event(), (std::vector<uint8_t>{0, 6, 4, 0x10, 2, 2, 0, 0})) << "a new one";
+}
+
+// A read of several blocks, of which one was the old disc's.
+TEST_F(IdeTest, ReadEndsWhereTheDiscWasChanged) {
+  packet({0x28, 0, 0, 0, 0, 0, 0, 0, 80});
+  size_t sectors = 0;
+  for (; inb(kSecondary + 7) & kDrq; sectors++) {
+    if (sectors == 1) disc_.medium++;
+    read_data(2048, kSecondary);
+  }
+  EXPECT_EQ(sectors, 64u) << "as many as were read at a time";
+  EXPECT_EQ(inb(kSecondary + 7) & kErr, kErr);
+  EXPECT_EQ(inb(kSecondary + 1) >> 4, 2) << "not ready";
+  packet({0x00});
+  EXPECT_EQ(inb(kSecondary + 1) >> 4, 6) << "unit attention";
+}
+
 TEST_F(IdeTest, LockedTrayStaysShut) {
   packet({0x1e, 0, 0, 0, 1});
   packet({0x1b, 0, 0, 0, 2});
@@ -464,7 +492,7 @@ TEST_F(IdeTest, LockedTrayStaysShut) {
   packet({0x1e, 0, 0, 0, 0});
   packet({0x1b, 0, 0, 0, 2});
   packet({0x1b, 0, 0, 0, 3});
-  EXPECT_EQ(ejects_, "eject load ");
+  EXPECT_EQ(disc_.trays, "open close ");
 }
 
 TEST_F(IdeTest, SavedTransferGoesOn) {

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <deque>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -22,11 +23,22 @@ class MemoryDisk : public BlockDevice {
   int next_error = 0;  // of one request
   unsigned flushes = 0, discards_seen = 0;
   unsigned medium = 0;
+  bool is_open = false, is_locked = false, is_asked_for = false;
+  std::string trays;  // what became of the tray
 
   uint64_t bytes() const override { return contents.size(); }
   bool read_only() const override { return is_read_only; }
   bool discards() const override { return can_discard; }
   unsigned generation() const override { return medium; }
+
+  void move_tray(bool open) override {
+    trays += open ? "open " : "close ";
+    is_open = open;
+  }
+  bool tray_open() const override { return is_open; }
+  void lock_tray(bool locked) override { is_locked = locked; }
+  bool tray_locked() const override { return is_locked; }
+  bool take_eject_request() override { return std::exchange(is_asked_for, false); }
 
   void submit(std::unique_ptr<BlockRequest> request) override {
     if (holds) {

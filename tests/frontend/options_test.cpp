@@ -375,6 +375,14 @@ TEST(Options, VirtioDisks) {
   expect_named(run_refusal({"-drive", "file=a,if=virtio,media=cdrom"}), "CD-ROM");
 }
 
+TEST(Options, DrivesWhoseMediumComesOutReportTheirErrors) {
+  for (const char* drive : {"file=A,if=floppy,werror=stop", "file=A,media=cdrom,rerror=stop", "file=A,if=floppy,rerror=ignore"})
+    expect_named(run_refusal({"-drive", drive}), "only reports");
+  expect_named(run_refusal({"-drive", "file=A,if=none,id=d,rerror=stop", "-device", "ide-cd,drive=d"}), "only reports");
+  EXPECT_EQ(run({"-drive", "file=A,if=floppy,werror=report"}).drives.size(), 1u);
+  EXPECT_EQ(run({"-drive", "file=A,if=none,id=d,media=cdrom", "-device", "ide-cd,drive=d,id=cd"}).drives[0].device_id, "cd");
+}
+
 TEST(Options, AhciControllersAndTheirDrives) {
   using enum DriveOptions::Interface;
   const RunOptions options = run({"-drive", "if=none,id=a,file=a.img", "-drive", "if=none,id=b,file=b.iso,media=cdrom", "-drive",

@@ -260,6 +260,7 @@ TEST_F(ImageTest, FlushWaitsForWhatWasSubmittedBefore) {
 class FailingImage : public DiskImage {
  public:
   explicit FailingImage(std::atomic<int>& error) : error_(error) {}
+  std::string_view format() const override { return "raw"; }
   uint64_t bytes() const override { return size_t{1} << 20; }
   bool read_only() const override { return false; }
   bool discards() const override { return true; }
