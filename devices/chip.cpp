@@ -30,4 +30,11 @@ uint64_t bounded(const DeviceState& state, const char* name, uint64_t limit) {
   return value;
 }
 
+std::string saved_bytes(const DeviceState& state, const char* name, size_t least, size_t most) {
+  auto bytes = from_hex(state.at(name).get<std::string>());
+  if (!bytes || bytes->size() < least || bytes->size() > most)
+    throw std::invalid_argument("saved state: " + std::string(name) + " is damaged");
+  return *std::move(bytes);
+}
+
 }  // namespace penumbra

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "core/device.h"
+#include "devices/hex.h"
 
 namespace penumbra {
 
@@ -27,6 +29,9 @@ void require_version(const DeviceState& state, int version, std::string_view chi
 // Member `name` of a saved state, for untrusted archives: throws std::invalid_argument when it is above
 // `limit`, and what nlohmann::json throws when it is missing or no number.
 uint64_t bounded(const DeviceState& state, const char* name, uint64_t limit);
+
+// Bytes that were saved with to_hex(): throws as bounded() does, unless there are `least` to `most`.
+std::string saved_bytes(const DeviceState& state, const char* name, size_t least, size_t most);
 
 constexpr uint8_t bit(unsigned number) {
   return static_cast<uint8_t>(1u << (number & 7));

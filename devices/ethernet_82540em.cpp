@@ -227,28 +227,6 @@ bool is_broadcast(std::span<const std::byte> frame) {
   return std::ranges::all_of(frame.first(kAddressBytes), [](std::byte byte) { return byte == std::byte{0xff}; });
 }
 
-std::string to_hex(std::span<const std::byte> bytes) {
-  static constexpr char kDigits[] = "0123456789abcdef";
-  std::string text;
-  for (const std::byte byte : bytes) {
-    text += kDigits[static_cast<unsigned>(byte) >> 4];
-    text += kDigits[static_cast<unsigned>(byte) & 15];
-  }
-  return text;
-}
-
-std::vector<std::byte> from_hex(const std::string& text, size_t limit) {
-  std::vector<std::byte> bytes;
-  for (size_t i = 0; i < text.size(); i += 2) {
-    uint8_t value = 0;
-    const char* digits = text.data() + i;
-    if (bytes.size() == limit || std::from_chars(digits, text.data() + std::min(i + 2, text.size()), value, 16).ptr != digits + 2)
-      throw std::invalid_argument("saved 82540EM: no bytes of a packet");
-    bytes.push_back(std::byte{value});
-  }
-  return bytes;
-}
-
 // 3.6: the sum from `start` to and with `end` (0: the packet's end) goes to `offset`; nothing if that is not in the packet.
 void insert_checksum(std::span<std::byte> packet, size_t start, size_t offset, size_t end, bool never_zero) {
   const size_t stop = end == 0 || end >= packet.size() ? packet.size() : end + 1;
@@ -946,6 +924,10 @@ void Ethernet82540em::load(const DeviceState& state) {
                    .ipv4 = saved.at("ipv4").get<bool>()};
   }
   const DeviceState& sent = state.at("outgoing");
+  const auto to_bytes = [](const std::string& text) {
+    const auto bytes = std::as_bytes(std::span(text));
+    return std::vector<std::byte>(bytes.begin(), bytes.end());
+  };
   Outgoing outgoing{.started = sent.at("started").get<bool>(),
                     .segmented = sent.at("segmented").get<bool>(),
                     .insert_ip = sent.at("insert_ip").get<bool>(),
@@ -954,8 +936,8 @@ void Ethernet82540em::load(const DeviceState& state) {
                     .segments = static_cast<uint16_t>(bounded(sent, "segments", 0xffff)),
                     .payload_bytes = static_cast<size_t>(bounded(sent, "payload_bytes", kMostPayload)),
                     .tag = {},
-                    .bytes = from_hex(sent.at("bytes").get<std::string>(), 0xffff),
-                    .header = from_hex(sent.at("header").get<std::string>(), 0xff)};
+                    .bytes = to_bytes(saved_bytes(sent, "bytes", 0, 0xffff)),
+                    .header = to_bytes(saved_bytes(sent, "header", 0, 0xff))};
   if (!sent.at("tag").is_null()) outgoing.tag = static_cast<uint16_t>(bounded(sent, "tag", 0xffff));
   // A packet of segments has a length to cut it at, and no more than that waits.
   const bool cut = offloads[1].segment_bytes != 0 && outgoing.bytes.size() <= offloads[1].segment_bytes;

@@ -201,6 +201,7 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
     // Behind a debug console, which is at E9h as a rule.
     io.place(io.add_window(PcTestdev::kLatchPorts, *testdev_, PcTestdev::kByteLatch), 0xe8);
   }
+  add_flashes(map, std::move(options.flashes));
   attach_drives(options);
   add_network_cards(clock, io, map, options);
   for (size_t i = 0; i < options.ahci.size(); i++) add_ahci(io, map, "ahci_ich9_" + std::to_string(i), options.ahci[i]);
@@ -262,6 +263,23 @@ void PcBoard::send_msi(PhysicalMap& map, uint64_t address, uint32_t data) {
   constexpr uint64_t kInterrupts = 0xfee;
   if (address >> 20 == kInterrupts) return local_apic_.receive(ApicMessage::from_msi(address, data));
   if (map.is_ram(PhysAddr{address}, sizeof data)) map.write_bytes(PhysAddr{address}, std::as_bytes(std::span(&data, 1)));
+}
+
+void PcBoard::add_low_firmware(PhysicalMap& map, std::span<const std::byte> image) {
+  constexpr uint64_t kLowCopy = 128 * kKib;
+  const uint64_t low = std::min<uint64_t>(kLowCopy, image.size());
+  map.add_rom(PhysAddr{kMib - low}, image.last(low));
+}
+
+void PcBoard::add_flashes(PhysicalMap& map, std::vector<PcBoardOptions::Flash> flashes) {
+  if (!flashes.empty()) add_low_firmware(map, flashes[0].contents);
+  uint64_t start = uint64_t{1} << 32;
+  for (PcBoardOptions::Flash& flash : flashes) {
+    start -= flash.contents.size();
+    flashes_.push_back(std::make_unique<Flash28F128J3>("flash_" + std::to_string(flashes_.size()), map, PhysAddr{start},
+                                                       flash.contents, std::move(flash.store)));
+    chips_.push_back(flashes_.back().get());
+  }
 }
 
 void PcBoard::add_vga(VirtualClock& clock, IoBus& io, PhysicalMap& map, std::span<const std::byte> rom) {

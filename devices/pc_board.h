@@ -25,6 +25,7 @@
 #include "devices/dma_8237.h"
 #include "devices/ethernet_82540em.h"
 #include "devices/fdc_82077aa.h"
+#include "devices/flash_28f128j3.h"
 #include "devices/fw_cfg.h"
 #include "devices/host_bridge_440fx.h"
 #include "devices/hpet.h"
@@ -107,6 +108,12 @@ struct PcBoardOptions {
   std::optional<uint32_t> boot_fail_wait;  // milliseconds until a reset when nothing boots; all ones: never
   ByteSink parallel_out;                   // empty: no parallel port
   bool testdev = false;                    // QEMU's pc-testdev
+  // Firmware in flash chips: the first ends at 4 GiB, the other below it. None: the firmware is a ROM.
+  struct Flash {
+    std::vector<std::byte> contents;  // whole blocks
+    Flash28F128J3::Store store;       // empty: write-protected
+  };
+  std::vector<Flash> flashes;
   SmbiosOptions smbios;
   int64_t start_time = 0;  // Unix seconds when the clock reads 0
   uint64_t apic_timer_hz = 1'000'000'000;  // what CPUID says of it, if anything
@@ -146,6 +153,9 @@ class PcBoard final : public Board {
   Ps2Mouse& mouse() { return ps2_mouse_; }
   // Null when there is none.
   VgaStd* vga() { return vga_.get(); }
+
+  // The end of a firmware image, where the first megabyte has it.
+  static void add_low_firmware(PhysicalMap& map, std::span<const std::byte> image);
 
   // All of them, each with a name of its own.
   std::span<Device* const> chips() const { return chips_; }
@@ -195,6 +205,7 @@ class PcBoard final : public Board {
   VirtioPci& add_virtio(IoBus& io, PhysicalMap& map, std::string name, std::unique_ptr<VirtioDevice> device,
                         std::optional<unsigned> place = {});
   void send_msi(PhysicalMap& map, uint64_t address, uint32_t data);
+  void add_flashes(PhysicalMap& map, std::vector<PcBoardOptions::Flash> flashes);
   void add_vga(VirtualClock& clock, IoBus& io, PhysicalMap& map, std::span<const std::byte> rom);
   void attach_drives(const PcBoardOptions& options);
   void add_ahci(IoBus& io, PhysicalMap& map, const std::string& name, const PcBoardOptions::AhciController& controller);
@@ -242,6 +253,7 @@ class PcBoard final : public Board {
   std::vector<std::unique_ptr<DebugConsole>> debug_consoles_;
   std::unique_ptr<DebugExit> debug_exit_;
   std::unique_ptr<PcTestdev> testdev_;
+  std::vector<std::unique_ptr<Flash28F128J3>> flashes_;
   std::vector<Device*> chips_;
 };
 

@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <bit>
-#include <charconv>
 #include <cstring>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 
@@ -49,23 +47,6 @@ constexpr uint32_t spread(unsigned planes) {
     if (planes >> plane & 1) mask |= 0xffu << 8 * plane;
   }
   return mask;
-}
-// The palette as one value of a saved state, not 768.
-std::string to_hex(std::span<const uint8_t> bytes) {
-  std::string text;
-  for (const uint8_t byte : bytes) {
-    for (const int digit : {byte >> 4, byte & 15}) text += "0123456789abcdef"[digit];
-  }
-  return text;
-}
-
-void from_hex(std::string_view text, std::span<uint8_t> bytes) {
-  bool good = text.size() == 2 * bytes.size();
-  for (size_t i = 0; good && i < bytes.size(); ++i) {
-    const char* const digits = text.data() + 2 * i;
-    good = std::from_chars(digits, digits + 2, bytes[i], 16).ptr == digits + 2;
-  }
-  if (!good) throw std::invalid_argument("vga_std: saved state: the palette is damaged");
 }
 
 constexpr uint32_t in_all_planes(uint8_t value) { return value * 0x0101'0101u; }
@@ -546,7 +527,7 @@ void VgaStd::load(const DeviceState& state) {
   state.at("crtc").get_to(loaded.crtc);
   state.at("attribute").get_to(loaded.attribute);
   state.at("palette_address_source").get_to(loaded.palette_address_source);
-  from_hex(state.at("dac").get<std::string>(), loaded.dac);
+  std::ranges::copy(saved_bytes(state, "dac", loaded.dac.size(), loaded.dac.size()), loaded.dac.begin());
   loaded.pel_mask = static_cast<uint8_t>(bounded(state, "pel_mask", 0xff));
   state.at("dispi").get_to(loaded.dispi);
   for (unsigned i = 0; i < R::kSequencers; ++i) loaded.sequencer[i] &= kSequencerBits[i];

@@ -1,6 +1,5 @@
-// Firmware images: mapped to end at 4 GiB, with the last 128 KiB below 1 MiB too, as chip sets decode them.
-#include <algorithm>
-
+// Firmware images: mapped to end at 4 GiB, with their last part below 1 MiB too, as chip sets decode them.
+#include "devices/pc_board.h"
 #include "frontend/boot_format.h"
 #include "frontend/host_file.h"
 
@@ -8,8 +7,7 @@ namespace penumbra {
 
 namespace {
 
-constexpr uint64_t kUnit = 64 * 1024, kLargest = uint64_t{16} << 20, kLowCopy = 128 * 1024;
-constexpr uint64_t kFourGib = uint64_t{1} << 32, kOneMib = uint64_t{1} << 20;
+constexpr uint64_t kUnit = 64 * 1024, kLargest = uint64_t{16} << 20, kFourGib = uint64_t{1} << 32;
 
 }  // namespace
 
@@ -17,9 +15,8 @@ std::unique_ptr<Boot> make_bios_boot(const std::string& path, PhysicalMap& map) 
   const std::vector<std::byte> image = read_host_file(path, kLargest, "a firmware image");
   if (image.size() % kUnit != 0)
     refuse_image(path, fmt::format("has {} bytes; a firmware image is a multiple of 64 KiB", image.size()));
-  const size_t low = std::min<size_t>(image.size(), kLowCopy);
   map.add_rom(PhysAddr{kFourGib - image.size()}, image);
-  map.add_rom(PhysAddr{kOneMib - low}, std::span(image).last(low));
+  PcBoard::add_low_firmware(map, image);
   return std::make_unique<FirmwareBoot>();
 }
 

@@ -14,7 +14,7 @@ namespace {
 constexpr const char* kSeaBios = "/usr/share/seabios/bios-256k.bin";
 
 std::unique_ptr<Boot> make_kernel_boot(const BootRequest& request, const PhysicalMap& map) {
-  const bool firmware = !request.bios.empty();
+  const bool firmware = request.flash || !request.bios.empty();
   KernelFiles files;
   files.path = request.kernel;
   files.image = read_host_file(request.kernel, map.ram_below_4g(), "RAM");
@@ -33,6 +33,7 @@ std::unique_ptr<Boot> make_boot(const BootRequest& request, PhysicalMap& map) {
   if (request.kernel.empty()) {
     if (!request.initrds.empty()) throw std::runtime_error("-initrd needs -kernel");
     if (!request.append.empty()) throw std::runtime_error("-append needs -kernel");
+    if (request.flash) return std::make_unique<FirmwareBoot>();
     return make_bios_boot(request.bios.empty() ? kSeaBios : request.bios, map);
   }
   if (!request.bios.empty()) make_bios_boot(request.bios, map);

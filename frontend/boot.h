@@ -18,7 +18,8 @@ struct BootRequest {
   // a doubled comma is one.
   std::vector<std::string> initrds;
   std::string append;
-  std::string bios;  // path; empty: none
+  std::string bios;    // path; empty: none
+  bool flash = false;  // firmware is in the board's flash chips
 };
 
 class Boot {

@@ -14,7 +14,7 @@
 
 namespace penumbra {
 
-// The vCPU's reset leaves it at the reset vector, which is in a ROM.
+// The vCPU's reset leaves it at the reset vector, which is in a ROM or a flash chip.
 class FirmwareBoot : public Boot {
  public:
   bool through_firmware() const override { return true; }

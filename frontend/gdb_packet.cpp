@@ -10,13 +10,6 @@ constexpr char kEscape = '}';
 constexpr uint8_t kEscapeBit = 0x20;
 constexpr uint8_t kInterruptByte = 3;
 
-int digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
-
 }  // namespace
 
 void GdbPacketReader::start() {
@@ -64,11 +57,11 @@ void GdbPacketReader::feed(std::span<const uint8_t> bytes, const Sink& sink) {
         state_ = State::Body;
         break;
       case State::Checksum1:
-        announced_ = static_cast<uint8_t>(digit(c) << 4);
+        announced_ = static_cast<uint8_t>(hex_digit(c) << 4);
         state_ = State::Checksum2;
         break;
       case State::Checksum2:
-        announced_ = static_cast<uint8_t>(announced_ | digit(c));
+        announced_ = static_cast<uint8_t>(announced_ | hex_digit(c));
         state_ = State::Idle;
         sink(announced_ == sum_ && !too_long_ ? Event::Packet : Event::Corrupt, body_);
         break;
@@ -96,34 +89,6 @@ std::string gdb_frame(std::string_view body) {
   frame += '#';
   frame += to_hex(std::span(&sum, 1));
   return frame;
-}
-
-std::string to_hex(std::span<const uint8_t> bytes) {
-  static constexpr char kDigits[] = "0123456789abcdef";
-  std::string text;
-  text.reserve(bytes.size() * 2);
-  for (const uint8_t byte : bytes) {
-    text += kDigits[byte >> 4];
-    text += kDigits[byte & 15];
-  }
-  return text;
-}
-
-std::string to_hex(std::string_view bytes) {
-  // SAFETY: char and uint8_t alias anything.
-  return to_hex(std::span(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()));
-}
-
-std::optional<std::string> from_hex(std::string_view text) {
-  if (text.size() % 2 != 0) return std::nullopt;
-  std::string bytes;
-  bytes.reserve(text.size() / 2);
-  for (size_t i = 0; i < text.size(); i += 2) {
-    const int high = digit(text[i]), low = digit(text[i + 1]);
-    if (high < 0 || low < 0) return std::nullopt;
-    bytes += static_cast<char>(high << 4 | low);
-  }
-  return bytes;
 }
 
 std::optional<uint64_t> take_hex(std::string_view& text) {

@@ -8,6 +8,8 @@
 #include <string>
 #include <string_view>
 
+#include "devices/hex.h"
+
 namespace penumbra {
 
 // What a packet may hold, before escapes. Told to gdb in qSupported.
@@ -39,10 +41,6 @@ class GdbPacketReader {
 std::string gdb_frame(std::string_view body);
 
 // --- the numbers in packets
-std::string to_hex(std::span<const uint8_t> bytes);
-std::string to_hex(std::string_view bytes);
-// Nothing unless all of it is pairs of hexadecimal digits.
-std::optional<std::string> from_hex(std::string_view text);
 // Takes a hexadecimal number off the front.
 std::optional<uint64_t> take_hex(std::string_view& text);
 // Takes this prefix off the front, if it is there.

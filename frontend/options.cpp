@@ -32,7 +32,7 @@ CharacterTarget file_target(std::string_view option, std::string_view path) {
 struct RunWords {
   std::string memory, processors, rtc, display, vga, monitor, qmp, debug_console, topics, switches, mmu, gdb, triple_fault, perf_symbols;
   std::string boot, uuid, machine, accelerator;
-  std::vector<std::string> parallels, smbios;
+  std::vector<std::string> parallels, smbios, pflashes;
   std::vector<std::string> serials, devices, chardevs, drives, cdroms, disks[4], floppies[2], nics, netdevs, objects;
   bool snapshot = false;
   bool no_reboot = false, nographic = false, gdb_here = false, singlestep = false, perf_map = false;
@@ -176,29 +176,53 @@ class RunReader {
       add_drive(options, {.index = kCdromIndex, .cdrom = true, .image = {.path = path, .read_only = true}}, "-cdrom");
     }
     for (const std::string& drive : words.drives) read_drive(options, drive);
+    for (const std::string& path : words.pflashes) {
+      using enum DriveOptions::Interface;
+      const unsigned unit = free_index(options, Flash, kMostFlashes, "-pflash " + path + ": there are two flash chips");
+      const ImageOptions image{.path = path, .format = ImageOptions::Format::Raw};
+      add_drive(options, {.interface = Flash, .index = unit, .image = image}, "-pflash " + path);
+    }
+    check_flashes(options);
     for (DriveOptions& drive : options.drives) drive.image.snapshot |= words.snapshot && !drive.cdrom;
   }
 
   static void add_drive(RunOptions& options, DriveOptions drive, std::string_view option) {
     for (const DriveOptions& other : options.drives) {
-      const bool has_place =
-          drive.interface == DriveOptions::Interface::Ide || drive.interface == DriveOptions::Interface::Floppy;
-      if (drive.interface == other.interface && drive.index == other.index && has_place)
-        refuse("{}: {} drive {} is there already", option,
-               drive.interface == DriveOptions::Interface::Ide ? "IDE" : "floppy", drive.index);
+      using enum DriveOptions::Interface;
+      const char* const place = drive.interface == Ide      ? "IDE drive"
+                                : drive.interface == Floppy ? "floppy drive"
+                                : drive.interface == Flash  ? "flash chip"
+                                                            : nullptr;
+      if (place && drive.interface == other.interface && drive.index == other.index)
+        refuse("{}: {} {} is there already", option, place, drive.index);
       if (!drive.id.empty() && drive.id == other.id) refuse("{}: the id '{}' is taken", option, drive.id);
     }
     options.drives.push_back(std::move(drive));
   }
 
-  static unsigned free_ide_index(const RunOptions& options) {
-    for (unsigned index = 0; index < 4; ++index) {
-      if (std::ranges::none_of(options.drives, [index](const DriveOptions& drive) {
-            return drive.interface == DriveOptions::Interface::Ide && drive.index == index;
+  static unsigned free_index(const RunOptions& options, DriveOptions::Interface interface, unsigned count,
+                             const std::string& why_none) {
+    for (unsigned index = 0; index < count; ++index) {
+      if (std::ranges::none_of(options.drives, [=](const DriveOptions& drive) {
+            return drive.interface == interface && drive.index == index;
           }))
         return index;
     }
-    refuse("-drive: an IDE controller has four drives");
+    refuse("{}", why_none);
+  }
+
+  static unsigned free_ide_index(const RunOptions& options) {
+    return free_index(options, DriveOptions::Interface::Ide, 4, "-drive: an IDE controller has four drives");
+  }
+
+  static void check_flashes(const RunOptions& options) {
+    const auto has = [&options](unsigned unit) {
+      return std::ranges::any_of(options.drives, [unit](const DriveOptions& drive) {
+        return drive.interface == DriveOptions::Interface::Flash && drive.index == unit;
+      });
+    };
+    if (has(1) && !has(0)) refuse("-drive if=pflash,unit=1: there is no unit=0, which has the firmware");
+    if (has(0) && !options.bios.empty()) refuse("-bios {}: the firmware is in flash (if=pflash)", options.bios);
   }
 
   static void read_drive(RunOptions& options, const std::string& text) {
@@ -212,8 +236,10 @@ class RunReader {
       drive.interface = DriveOptions::Interface::Virtio;
     } else if (interface == "floppy") {
       drive.interface = DriveOptions::Interface::Floppy;
+    } else if (interface == "pflash") {
+      drive.interface = DriveOptions::Interface::Flash;
     } else if (interface != "ide") {
-      refuse("-drive {}: if={}: not one of ide, floppy, virtio, none", text, interface);
+      refuse("-drive {}: if={}: not one of ide, floppy, virtio, pflash, none", text, interface);
     }
     const bool floppy = drive.interface == DriveOptions::Interface::Floppy;
     const std::string media = properties.take("media").value_or("disk");
@@ -255,8 +281,16 @@ class RunReader {
       drive.index = index ? *index : unit.value_or(0);
       if (drive.index >= Fdc82077aa::kDrives) refuse("-drive {}: a floppy controller has two drives", text);
     }
+    const auto place = index ? index : unit;
+    if (drive.interface == DriveOptions::Interface::Flash) {
+      const std::string full = "-drive " + text + ": there are two flash chips";
+      drive.index = place ? *place : free_index(options, DriveOptions::Interface::Flash, kMostFlashes, full);
+      if (drive.index >= kMostFlashes) refuse("{}", full);
+    }
     if (drive.interface == DriveOptions::Interface::Ide) {
-      drive.index = index ? *index : bus || unit ? bus.value_or(0) * 2 + unit.value_or(0) : free_ide_index(options);
+      drive.index = index         ? *index
+                    : bus || unit ? bus.value_or(0) * 2 + unit.value_or(0)
+                                  : free_ide_index(options);
     }
     add_drive(options, std::move(drive), "-drive " + text);
   }
@@ -341,7 +375,7 @@ class RunReader {
       }
     };
     if (properties.head == "type=0") {
-      SmbiosOptions::Firmware& firmware = options.firmware ? *options.firmware : options.firmware.emplace();
+      SmbiosOptions::Firmware& firmware = options.firmware ? *options.firmware : options.firmware.emplace(SmbiosOptions::Firmware{});
       take("vendor", firmware.vendor);
       take("version", firmware.version);
       take("date", firmware.date);
@@ -749,7 +783,7 @@ Command parse_run(std::span<const char* const> arguments) {
   word("append", options.append, "the kernel's command line");
   word("bios", options.bios, "ROM image that ends at 4 GiB; starts at the reset vector (without -kernel: SeaBIOS)");
   list("drive", words.drives,
-       "file=IMAGE,if=ide|floppy|virtio|none,index=N,media=disk|cdrom,format=raw|qcow2,cache=MODE,readonly=on,snapshot=on,discard=unmap,serial=S,werror=enospc|report|ignore|stop,rerror=report|ignore|stop");
+       "file=IMAGE,if=ide|floppy|virtio|pflash|none,index=N,media=disk|cdrom,format=raw|qcow2,cache=MODE,readonly=on,snapshot=on,discard=unmap,serial=S,werror=enospc|report|ignore|stop,rerror=report|ignore|stop");
   for (unsigned i = 0; i < 4; ++i) {
     const std::string name = std::string("hd") + static_cast<char>('a' + i);
     list(name, words.disks[i], "disk image, IDE drive " + std::to_string(i));
@@ -767,6 +801,7 @@ Command parse_run(std::span<const char* const> arguments) {
   app.add_flag("--nographic", words.nographic, "no window; there is none yet, so nothing changes");
   list("serial", words.serials, "stdio, file:PATH, null or chardev:ID; first COM1, up to COM4 (stdio)");
   list("parallel", words.parallels, "what a printer gets: file:PATH, stdio, null, chardev:ID or none (none)");
+  list("pflash", words.pflashes, "flash chip with firmware, then one with its variables: -drive if=pflash,format=raw,file=IMAGE");
   list("smbios", words.smbios,
        "type=1,manufacturer=,product=,version=,serial=,sku=,family=,uuid=; types 0, 2, 3, 4, 11, 17 with QEMU's names");
   word("uuid", words.uuid, "of the machine, for SMBIOS and fw_cfg");

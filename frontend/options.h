@@ -42,9 +42,9 @@ struct DisplayOptions {
 };
 
 struct DriveOptions {
-  enum class Interface : uint8_t { Ide, Ahci, Virtio, Floppy, None };
+  enum class Interface : uint8_t { Ide, Ahci, Virtio, Floppy, Flash, None };
   Interface interface = Interface::Ide;
-  unsigned index = 0;       // IDE: 2 * channel + number; AHCI: port; floppy: 0 is A
+  unsigned index = 0;       // IDE: 2 * channel + number; AHCI: port; floppy: 0 is A; flash: 0 has the reset vector
   unsigned controller = 0;  // AHCI
   bool cdrom = false;
   std::string id = {}, serial = {};
@@ -52,6 +52,9 @@ struct DriveOptions {
   ImageOptions image;  // an empty path: no medium
   ErrorPolicy errors = {};
 };
+
+// Flash chips of the board.
+constexpr unsigned kMostFlashes = 2;
 
 struct RunOptions {
   uint64_t ram_bytes = uint64_t{512} << 20;

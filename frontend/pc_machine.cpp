@@ -76,7 +76,10 @@ std::unique_ptr<Boot> read_images(const RunOptions& options, PhysicalMap& map) {
     return make_boot({.kernel = options.kernel,
                       .initrds = modules(options.initrds),
                       .append = options.append,
-                      .bios = options.bios},
+                      .bios = options.bios,
+                      .flash = std::ranges::any_of(options.drives, [](const DriveOptions& drive) {
+                        return drive.interface == DriveOptions::Interface::Flash;
+                      })},
                      map);
   } catch (const std::runtime_error& error) {
     throw UserError(error.what());
@@ -209,6 +212,10 @@ MediaDrives::Medium PcMachine::open_medium(const ImageOptions& image) {
 void PcMachine::open_drives() {
   unsigned virtio_disks = 0;
   for (const DriveOptions& options : options_.drives) {
+    if (options.interface == DriveOptions::Interface::Flash) {
+      drives_.push_back(nullptr);  // open_flashes() opens it
+      continue;
+    }
     MediaDrives::Drive drive{.name = drive_name(options, virtio_disks),
                              .id = options.device_id,
                              .image = options.image,
@@ -239,6 +246,38 @@ void PcMachine::open_drives() {
     media_.add(std::move(drive));
   }
   actions_.drives = &media_;
+}
+
+// A chip is read as a whole, and what is programmed goes to the image at once.
+std::vector<PcBoardOptions::Flash> PcMachine::open_flashes() {
+  constexpr uint64_t kMostBytes = uint64_t{8} << 20;  // as QEMU's pc machine has room for
+  std::vector<PcBoardOptions::Flash> flashes(kMostFlashes);
+  uint64_t total = 0;
+  for (const DriveOptions& drive : options_.drives) {
+    if (drive.interface != DriveOptions::Interface::Flash) continue;
+    const std::string& path = drive.image.path;
+    try {
+      const std::shared_ptr<DiskImage> image = open_image(drive.image);
+      total += image->bytes();
+      if (image->bytes() == 0 || image->bytes() % Flash28F128J3::kBlockBytes != 0 || total > kMostBytes)
+        throw std::runtime_error(fmt::format("{}: has {} bytes; flash images are multiples of {} bytes, and {} MiB in all at most",
+                                             path, image->bytes(), Flash28F128J3::kBlockBytes, kMostBytes >> 20));
+      PcBoardOptions::Flash& flash = flashes[drive.index];
+      flash.contents.resize(image->bytes());
+      if (const int error = image->read(0, flash.contents))
+        throw std::runtime_error(fmt::format("{}: {}", path, std::strerror(error)));
+      if (image->read_only()) continue;
+      flash.store = [image, path](uint64_t offset, std::span<const std::byte> bytes) {
+        const int error = image->write(offset, bytes);
+        if (error) fmt::print(stderr, "penumbra: {}: {}\n", path, std::strerror(error));
+        return error == 0;
+      };
+    } catch (const std::runtime_error& error) {
+      throw UserError(error.what());
+    }
+  }
+  std::erase_if(flashes, [](const PcBoardOptions::Flash& flash) { return flash.contents.empty(); });
+  return flashes;
 }
 
 // Other requests may fail before the pause ends; the first one tells.
@@ -298,6 +337,7 @@ void PcMachine::make_board() {
   board.testdev = options_.testdev;
   board.virtio_keyboard = options_.virtio_keyboard;
   board.virtio_tablet = options_.virtio_tablet;
+  board.flashes = open_flashes();
   if (options_.parallel) board.parallel_out = sink(*options_.parallel);
   board.vga = options_.vga;
   if (options_.vga && access(kVgaBios, F_OK) == 0) board.vga_rom = read_host_file(kVgaBios, kVgaBiosLimit, "a VGA BIOS");
@@ -320,6 +360,7 @@ void PcMachine::make_board() {
       case DriveOptions::Interface::Floppy:
         board.floppies[drive.index] = drives_[i].get();
         break;
+      case DriveOptions::Interface::Flash:
       case DriveOptions::Interface::None:
         break;
     }

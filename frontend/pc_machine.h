@@ -68,6 +68,7 @@ class PcMachine : private EventListener {
   void open_drives();
   MediaDrives::Medium open_medium(const ImageOptions& image);
   void drive_stopped(const MediaDrives::Drive& drive, const BlockRequest& request);
+  std::vector<PcBoardOptions::Flash> open_flashes();
   void open_networks();
   void make_board();
   void make_engine();

@@ -66,6 +66,8 @@ class PhysicalMap {
   // On the board, and seen at once; throw when they overlap another one on the board.
   RegionId add_rom(PhysAddr start, std::span<const std::byte> image);
   RegionId add_mmio(PhysAddr start, uint64_t size, MmioHandler& handler, std::string name);
+  // A chip's memory that reads as ROM does; writes are the chip's, and without direct reads, reads are, too.
+  RegionId add_flash(PhysAddr start, std::span<const std::byte> contents, MmioHandler& handler, std::string name);
   void add_hole(PhysAddr start, uint64_t size);
   // Nowhere until place().
   RegionId add_pci_mmio(uint64_t size, MmioHandler& handler, std::string name);
@@ -75,7 +77,7 @@ class PhysicalMap {
   // Throws std::runtime_error when the host refuses the memory, or there were kDeviceRamLimit bytes before.
   static constexpr uint64_t kDeviceRamLimit = uint64_t{64} << 20;
   RegionId add_pci_ram(uint64_t size, std::atomic<bool>& written, std::string name);
-  std::span<std::byte> device_ram(RegionId region);
+  std::span<std::byte> device_ram(RegionId region);  // and of add_flash()
   // Clears `written` of a region of add_pci_ram(); the next write sets it again.
   void watch_writes(RegionId region);
   // Told which frames must not be written directly any more.
@@ -85,8 +87,9 @@ class PhysicalMap {
   // RAM at its own address, in front of what else is there. Hidden until show().
   RegionId add_shadow(PhysAddr start, uint64_t size);
 
-  // Both at any time. A region that would leave the physical address space is nowhere.
+  // At any time. A region that would leave the physical address space is nowhere.
   void place(RegionId region, std::optional<PhysAddr> start);
+  void set_direct_reads(RegionId flash, bool direct);
   void show(RegionId region, Visibility visibility);
 
   // Called after a change of what is seen: TLBs are stale. `code`: so is what was translated from memory that the page
@@ -104,8 +107,8 @@ class PhysicalMap {
   struct Page {
     PageKind kind = PageKind::Unclaimed;
     HostPtr host = nullptr;          // start of the page's bytes: Ram and Rom only
-    MmioHandler* handler = nullptr;  // Mmio only
-    uint64_t region_offset = 0;      // offset of the page in its MMIO region
+    MmioHandler* handler = nullptr;  // Mmio, and Rom whose writes a chip takes
+    uint64_t region_offset = 0;      // offset of the page in the handler's region
     PageFrame frame;                 // after the A20 gate; key for the page tracker
     std::atomic<bool>* written = nullptr;  // a chip's memory: who writes, or lets others write directly, sets it
   };
@@ -127,12 +130,13 @@ class PhysicalMap {
   struct Region {
     Layer layer = Layer::Board;
     uint64_t start = 0, bytes = 0;
-    HostPtr host = nullptr;          // ROM: a copy of the image; RAM
-    MmioHandler* handler = nullptr;  // MMIO
+    HostPtr host = nullptr;          // ROM, flash: a copy of the image; RAM
+    MmioHandler* handler = nullptr;  // MMIO, flash
     std::string name;
     Visibility visibility = Visibility::ReadOnly;
     bool placed = true;
     bool owns_host = false;
+    bool direct_reads = true;
     std::atomic<bool>* written = nullptr;  // a chip's memory
   };
   // What is seen from `start` up to `end`; nothing, if both pointers are null.

@@ -96,6 +96,13 @@ PhysicalMap::RegionId PhysicalMap::add_rom(PhysAddr start, std::span<const std::
   return add_image({.start = start.value, .bytes = image.size(), .name = "rom", .owns_host = true}, image);
 }
 
+PhysicalMap::RegionId PhysicalMap::add_flash(PhysAddr start, std::span<const std::byte> contents, MmioHandler& handler,
+                                             std::string name) {
+  return add_image(
+      {.start = start.value, .bytes = contents.size(), .handler = &handler, .name = std::move(name), .owns_host = true},
+      contents);
+}
+
 PhysicalMap::RegionId PhysicalMap::add_pci_rom(std::span<const std::byte> image) {
   return add_image({.layer = Layer::Pci, .bytes = image.size(), .name = "rom", .placed = false, .owns_host = true}, image);
 }
@@ -105,7 +112,8 @@ PhysicalMap::RegionId PhysicalMap::add_image(Region region, std::span<const std:
                       -1, 0);
   if (memory == MAP_FAILED) throw std::runtime_error("the host refuses memory for a ROM image");
   std::memcpy(memory, image.data(), image.size());
-  mprotect(memory, image.size(), PROT_READ);
+  // Flash is programmed through device_ram().
+  if (!region.handler) mprotect(memory, image.size(), PROT_READ);
   region.host = static_cast<HostPtr>(memory);
   try {
     return add(std::move(region));
@@ -183,6 +191,13 @@ void PhysicalMap::place(RegionId id, std::optional<PhysAddr> start) {
   changed();
 }
 
+void PhysicalMap::set_direct_reads(RegionId id, bool direct) {
+  Region& region = regions_.at(id.index);
+  if (region.direct_reads == direct) return;
+  region.direct_reads = direct;
+  changed();
+}
+
 void PhysicalMap::show(RegionId id, Visibility visibility) {
   Region& region = regions_.at(id.index);
   if (region.visibility == visibility) return;
@@ -217,7 +232,7 @@ void PhysicalMap::compute_ranges() {
     const uint64_t offset = start - seen->start;
     ranges_.push_back({.start = start,
                        .end = end,
-                       .host = seen->host ? seen->host + offset : nullptr,
+                       .host = seen->host && seen->direct_reads ? seen->host + offset : nullptr,
                        .handler = seen->handler,
                        .region_offset = offset,
                        .writable = seen->visibility == Visibility::Writable,

@@ -159,6 +159,15 @@ class BadInput(unittest.TestCase):
         rom = self.file("rom", b"")
         self.refused("-bios", rom, "-nographic", naming=rom)
 
+    def test_flash_images_that_no_chip_can_have(self):
+        vars = self.file("vars.fd", bytes(4096))
+        for bad in (self.path / "absent.fd", self.path, self.file("empty.fd", b""), self.file("odd.fd", bytes(65536 + 512)),
+                    self.file("large.fd", bytes(9 << 20))):
+            with self.subTest(bad):
+                self.refused("-pflash", bad, "-nographic", naming=bad)
+                self.refused("-pflash", vars, "-pflash", bad, "-nographic", naming=bad)
+        self.refused("-drive", f"if=pflash,unit=1,file={vars}", "-nographic", naming="unit=0")
+
     def test_missing_image(self):
         image = self.path / "absent.img"
         self.refused("-hda", image, "-nographic", naming=image)

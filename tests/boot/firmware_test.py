@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import tempfile
 import unittest
@@ -11,6 +12,7 @@ import monitor
 
 MEMTEST = "/usr/lib/memtest86+/memtest86+{}.iso"
 OVMF = "/usr/share/ovmf/OVMF.fd"
+OVMF_CODE, OVMF_VARS = (pathlib.Path(f"/usr/share/OVMF/OVMF_{part}_4M.fd") for part in ("CODE", "VARS"))
 SEABIOS = ("-bios", "/usr/share/seabios/bios-256k.bin")
 LONG = bool(os.environ.get("PENUMBRA_LONG"))
 GRUB = "/usr/lib/grub-rescue/grub-rescue-cdrom.iso"
@@ -77,6 +79,49 @@ class Ovmf(Firmware):
             terminal.expect(r"Shell> ", 60)
             terminal.send("ver\r")
             terminal.expect("EDK II", 30)
+
+
+@unittest.skipUnless(OVMF_CODE.exists(), "Debian's package ovmf is not there")
+class OvmfInFlash(unittest.TestCase):
+    """Its code in a chip that is write-protected, its variables in one that is not."""
+
+    VARIABLE = "Penumbra -guid 01234567-89ab-cdef-0123-456789abcdef"
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.vars = pathlib.Path(folder.name) / "vars.fd"
+        self.vars.write_bytes(OVMF_VARS.read_bytes())
+
+    def shell(self, lines):
+        """What the shell prints for each of the lines; then the machine is switched off."""
+        command = machine.command_line(
+            *("-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={OVMF_CODE}"),
+            *("-drive", f"if=pflash,format=raw,unit=1,file={self.vars}", "-m", "256M", "-nographic", "-nic", "none"),
+        )
+        answers = []
+        with machine.Terminal(command) as terminal:
+            terminal.expect("UEFI Interactive Shell", 120)
+            terminal.expect("Shell> ", 60)
+            for line in lines:
+                terminal.send(line + "\r")
+                answer = terminal.expect("Shell> ", 60)[0]
+                answers.append(re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", answer))
+            terminal.send("reset -s\r")
+            self.assertEqual(terminal.wait(60), 0)
+        return answers
+
+    def test_variables_and_boot_order_are_there_in_the_next_run(self):
+        code = OVMF_CODE.read_bytes()
+        lines = [f"setvar {self.VARIABLE}", "bcfg boot dump"]
+        variable, order, *_ = self.shell([*lines, f"setvar {self.VARIABLE} -nv -bs -rt =0x50656E21", "bcfg boot mv 1 0"])
+        self.assertNotIn("21 6E 65 50", variable)
+        before = re.findall("Desc +- (.*)", order)
+        self.assertIn("EFI Internal Shell", before)
+        variable, order = self.shell(lines)
+        self.assertIn("21 6E 65 50", variable)
+        self.assertEqual(re.findall("Desc +- (.*)", order), [before[1], before[0], *before[2:]])
+        self.assertEqual(OVMF_CODE.read_bytes(), code)
 
 
 def installer(arch):

@@ -206,6 +206,22 @@ TEST(Options, ParallelPort) {
   expect_named(run_refusal({"-parallel", "null", "-parallel", "file:G"}), "file:G");
 }
 
+TEST(Options, Flash) {
+  const auto drives = run({"-drive", "if=pflash,unit=1,file=V", "-drive", "if=pflash,readonly=on,format=raw,file=C"}).drives;
+  EXPECT_EQ(drives[0].index, 1u);
+  EXPECT_EQ(drives[1].index, 0u);
+  EXPECT_TRUE(drives[1].image.read_only);
+  const auto short_forms = run({"-pflash", "a,b", "-pflash", "c"}).drives;
+  EXPECT_EQ(short_forms[0].image.path, "a,b");
+  EXPECT_EQ(short_forms[0].image.format, ImageOptions::Format::Raw);
+  EXPECT_EQ(short_forms[1].index, 1u);
+  expect_named(run_refusal({"-drive", "if=pflash,unit=1,file=V"}), "unit=0");
+  expect_named(run_refusal({"-drive", "if=pflash,unit=0,file=V", "-drive", "if=pflash,unit=0,file=W"}), "file=W");
+  expect_named(run_refusal({"-drive", "if=pflash,unit=2,file=V"}), "unit=2");
+  expect_named(run_refusal({"-pflash", "A", "-pflash", "B", "-pflash", "C"}), "-pflash C");
+  expect_named(run_refusal({"-pflash", "F", "-bios", "B"}), "-bios");
+}
+
 TEST(Options, BootMenuAndTimes) {
   const RunOptions options = run({"-boot", "order=dc,menu=on,splash-time=1500,reboot-timeout=-1,strict=on"});
   EXPECT_EQ(options.boot_order, "dc");
