@@ -21,6 +21,7 @@ void DebugUnit::set_breakpoints(std::vector<LinearAddr> addresses) {
   for (const LinearAddr address : breakpoints_) {
     if (!std::ranges::binary_search(addresses, address)) listener_->breakpoint_added(address);
   }
+  if (!std::ranges::includes(breakpoints_, addresses)) listener_->breakpoints_removed();
 }
 
 void DebugUnit::set_watchpoints(std::vector<Watchpoint> watchpoints) {
@@ -46,8 +47,11 @@ void DebugUnit::registers_changed() {
   seen_ = state_.dr;
   const bool had_data = guest_data_;
   guest_instructions_ = guest_data_ = guest_ports_ = false;
-  bool moved = false;
+  bool moved = false, removed = false;
   for (unsigned i = 0; i < 4; ++i) {
+    const bool was_instruction = (seen[7] >> i * 2 & 3) != 0 && (seen[7] >> (16 + i * 4) & 3) == 0;
+    const bool is_instruction = enabled(i) && condition(i) == Condition::Instruction;
+    if (was_instruction && !(is_instruction && seen[i] == state_.dr[i])) removed = true;
     if (!enabled(i)) continue;
     switch (condition(i)) {
       case Condition::Instruction:
@@ -66,6 +70,7 @@ void DebugUnit::registers_changed() {
         break;
     }
   }
+  if (removed && listener_) listener_->breakpoints_removed();
   if (guest_data_ != had_data || (guest_data_ && (moved || seen[7] != state_.dr[7]))) watch_pages();
 }
 

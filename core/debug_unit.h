@@ -4,7 +4,7 @@
 // Execution breakpoints are linear addresses. The translator ends a block before each of them, so that the vCPU comes
 // to Vcpu::check_breakpoint() there. Pages with watched data have no TLB entry, so that every access to them comes to
 // note_access(); whoever made it looks at attention::kDebug when the instruction is done. Without breakpoints and
-// watchpoints none of this costs anything.
+// watchpoints none of this costs anything, and nothing of it is left when they are gone.
 #pragma once
 
 #include <array>
@@ -18,11 +18,13 @@
 
 namespace penumbra {
 
-// Told of execution breakpoints that were not there before: blocks that run across them must go.
+// Told of execution breakpoints that were not there before: blocks that run across them must go. And that some are gone:
+// blocks that end before them would go on.
 class BreakpointListener {
  public:
   virtual ~BreakpointListener() = default;
   virtual void breakpoint_added(LinearAddr address) = 0;
+  virtual void breakpoints_removed() = 0;
 };
 
 struct Watchpoint {

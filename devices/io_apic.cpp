@@ -1,5 +1,6 @@
 #include "devices/io_apic.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace penumbra {
@@ -67,6 +68,12 @@ void IoApic::end_of_interrupt(uint8_t vector) {
     entry &= ~kRemoteIrr;
     deliver_level(input);
   }
+}
+
+bool IoApic::routes_nmi() const {
+  return std::ranges::any_of(entries_, [](uint64_t entry) {
+    return !(entry & kMasked) && (entry >> kDeliveryShift & 7) == ApicMessage::kNmi;
+  });
 }
 
 // --- Registers

@@ -24,6 +24,8 @@ class IoApic : public Device, public MmioHandler {
   void set_input(unsigned input, bool asserted);
   // A local APIC ended a level-triggered interrupt.
   void end_of_interrupt(uint8_t vector);
+  // Whether some input arrives as an NMI.
+  bool routes_nmi() const;
 
   uint64_t mmio_read(uint64_t offset, unsigned size) override;
   void mmio_write(uint64_t offset, unsigned size, uint64_t value) override;

@@ -138,6 +138,11 @@ bool LocalApic::takes_external() const {
   return !(entry & kMasked) && (entry & kDeliveryBits) >> 8 == ApicMessage::kExtInt;
 }
 
+bool LocalApic::routes_nmi() const {
+  const uint32_t entry = lvt_[kLint0];
+  return enabled() && !(entry & kMasked) && (entry & kDeliveryBits) >> 8 == ApicMessage::kNmi;
+}
+
 bool LocalApic::pending() const {
   return deliverable() >= 0 || (lint0_ && takes_external());
 }

@@ -37,6 +37,8 @@ class LocalApic : public Device, public MmioHandler, public InterruptSource, pub
   bool is_destination(const ApicMessage& message) const;
   void set_lint0(bool level);  // the 8259A's INT
   void set_lint1(bool level);  // NMI
+  // Whether the 8259A's interrupts arrive as NMIs.
+  bool routes_nmi() const;
 
   // InterruptSource
   bool pending() const override;

@@ -33,6 +33,13 @@ std::optional<Range> take_range(std::string_view& text) {
   return Range{*address, *length};
 }
 
+// Whether a thread number of gdb's is the vCPU's: 1, or 0 and -1, any and all. "p1.1" is not asked for ("multiprocess").
+bool names_the_vcpu(std::string_view text) {
+  if (text == "-1") return true;
+  const auto number = take_hex(text);
+  return number && text.empty() && *number <= 1;
+}
+
 }  // namespace
 
 GdbSession::GdbSession(Machine& machine, Monitor& monitor, Options options)
@@ -175,7 +182,7 @@ void GdbSession::act(std::string_view text) {
     text.remove_prefix(whole.size());
     std::string_view action = whole.substr(0, whole.find(':'));
     const std::string_view thread = whole.substr(action.size());
-    if (!thread.empty() && thread != ":1" && thread != ":01" && thread != ":-1" && thread != ":0") continue;
+    if (!thread.empty() && !names_the_vcpu(thread.substr(1))) continue;
     if (action.empty()) break;
     switch (action[0]) {
       case 'c':
@@ -379,8 +386,10 @@ void GdbSession::query(std::string_view text) {
   if (take(text, "Xfer:features:read:target.xml:")) return transfer(text, registers_->description());
   if (take(text, "Xfer:threads:read::")) return transfer(text, thread_list());
   if (take(text, "Rcmd,")) return command(text);
-  if (take(text, "ThreadExtraInfo,"))
+  if (take(text, "ThreadExtraInfo,")) {
+    if (!names_the_vcpu(text)) return error(kRefused);
     return reply(to_hex(vcpu_.state().halted ? "CPU 0 [halted]" : "CPU 0 [running]"));
+  }
   if (take(text, "Search:memory:")) return search(text);
   if (take(text, "CRC:")) return checksum(text);
   if (text == "fThreadInfo") return reply("m01");
@@ -440,9 +449,12 @@ void GdbSession::packet(std::string_view body) {
       return resume_at(address == std::string_view::npos ? std::string_view{} : rest.substr(address + 1),
                        command == 'S');
     }
-    case 'H':
+    case 'H':  // then the kind of command that it is for
+      if (rest.empty()) return error(kBadRequest);
+      rest.remove_prefix(1);
+      return names_the_vcpu(rest) ? ok() : error(kRefused);
     case 'T':
-      return ok();
+      return names_the_vcpu(rest) ? ok() : error(kRefused);
     case 'D':
       ok();
       return detach();

@@ -515,9 +515,8 @@ bool PcMachine::finish_output() {
 
 void PcMachine::idle() {
   flush();
-  // No chip of the machine makes NMIs or resets by itself, so that this halt has no end. It is how kernels
-  // without ACPI power off.
-  if (machine_->vcpu().state().rflags & flag::kIf) return;
+  // Nothing makes an NMI or a reset by itself, so that this halt has no end. It is how kernels without ACPI power off.
+  if (machine_->vcpu().state().rflags & flag::kIf || board_->routes_nmi()) return;
   show_output();
   fmt::print(stderr, "penumbra: the guest halted for good (HLT with interrupts off)\n");
   machine_->request_exit(0);

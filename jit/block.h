@@ -179,6 +179,7 @@ struct Block {
   bool dead = false;
   bool windows = false;       // memory operands through the shadow windows
   uint16_t live_begin = 0, live_end = 0;  // bytes that are read when the block runs: they may change
+  bool cut = false;           // ends before a breakpoint: without it, more instructions might follow
   bool crosses_page = false;  // the only instruction continues on the page at `second_page`
   PageFrame second_frame;
   Block* next_in_bucket = nullptr;

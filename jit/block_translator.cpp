@@ -45,7 +45,8 @@ void BlockTranslator::decode(std::span<const uint8_t> code) {
     if (offset > 0 && environment_.debug && environment_.debug->has_breakpoints()) {
       BlockKey here = key_;
       here.rip = rip;
-      if (environment_.debug->ends_block_before(here.linear())) break;
+      block_->cut = environment_.debug->ends_block_before(here.linear());
+      if (block_->cut) break;
     }
     GuestInstruction& insn = instructions_.emplace_back();
     const Decoder::Status status = decoder.decode(code.subspan(offset), rip, insn);

@@ -401,6 +401,15 @@ void Translator::breakpoint_added(LinearAddr address) {
   }
 }
 
+// Blocks that breakpoints have cut, so that the code becomes what it was before them. Those of breakpoints that are left are cut
+// again.
+void Translator::breakpoints_removed() {
+  if (!std::exchange(cut_blocks_, false)) return;
+  for (Block* block : blocks_) {
+    if (block->cut && !block->dead) kill_block(*block);
+  }
+}
+
 void Translator::pages_unmapped(LinearAddr first, uint64_t bytes) {
   for (unsigned space = 0; space < SoftTlb::kSpaces; ++space) {
     for_each_jump_cache(space, [=](JumpCache& cache) { cache.forget_pages(first.value >> kPageShift, bytes >> kPageShift); });

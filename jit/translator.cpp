@@ -419,6 +419,7 @@ Result<Block*> Translator::translate_block(const BlockKey& key, KeptDeltas likel
   Block& block = *block_translator_.translate(key, code, crosses, cache_.next_address(), arena_, windows,
                                                hot_.patched_bytes(key, crosses ? nullptr : memory));
   block.second_frame = second_frame;
+  cut_blocks_ = cut_blocks_ || block.cut;
   const std::span<const std::byte> host_code = block_translator_.host_code();
   cache_.append(host_code);
   blocks_.push_back(&block);

@@ -138,6 +138,7 @@ class Translator final : public Engine,
   void mode_changed() override;
   // BreakpointListener
   void breakpoint_added(LinearAddr address) override;
+  void breakpoints_removed() override;
 
   void enter_guest();
   void follow_gs(bool on);
@@ -198,6 +199,7 @@ class Translator final : public Engine,
   Arena arena_;                 // of blocks_
   std::vector<Block*> blocks_;  // by rising host address
   mutable Block* last_looked_up_ = nullptr;  // by block_at()
+  bool cut_blocks_ = false;                  // some of blocks_ end before a breakpoint
   std::vector<Block*> buckets_;
   // What find_block() found, by a hash of the key; in the host's nearer caches, unlike buckets and blocks.
   struct alignas(64) FoundBlock {

@@ -180,6 +180,46 @@ class Program:
         self.assertEqual(re.findall(r"0x(\w\w)\b", re.sub(r"(?m)^.*?:", "", text)), "00 00 00 00 00 00 00 a0 00 c0".split())
         self.end(gdb)
 
+    def statistics(self, meet=None):
+        """What running the program took: rows of --stats. `meet` takes a gdb that is at the program's beginning."""
+        path = self.folder / f"stats{len(list(self.folder.iterdir()))}"
+        options = () if meet is None else ("-S", "-gdb", f"unix:{path},arch={self.arch}")
+        terminal = self.terminal = self.start("--mmu", "tlb", "--stats", *options)
+        if meet:
+            gdb = self.connect(terminal, path)
+            meet(gdb)
+            gdb.run("delete")
+            self.assertIn('reason="exited"', gdb.resume("continue"))
+        self.assertEqual(terminal.wait(30), 33, terminal.text)
+        return {name.strip(): int(value) for name, value in re.findall(r"(?m)^  (\S.*?) {2,}(\d+)\r?$", terminal.text)}
+
+    def test_breakpoints_cost_nothing_when_absent(self):
+        # An event of the host's (gdb comes, output is written) may stop the guest where no block begins: the fewest blocks count.
+        alone, attached = (
+            min((self.statistics(meet) for _ in range(5)), key=lambda rows: rows["blocks translated"]) for meet in (None, lambda gdb: None)
+        )
+        self.assertGreater(alone["blocks translated"], 50)
+        # gdb is there, and nothing else: the same code is made, and it asks for C++ as often, but for gdb's comings and goings.
+        made = ("blocks translated", "guest instructions translated", "guest bytes translated", "host bytes emitted",
+                "callouts: memory operands", "instructions run in callout form", "fills")
+        self.assertEqual({name: attached[name] for name in made}, {name: alone[name] for name in made})
+        for name in ("block lookups", "jumps chained", "inline TLB misses"):
+            self.assertLess(abs(attached[name] - alone[name]), 10, name)
+
+        # Breakpoints in a loop and on the way into it, and a watchpoint: once they are gone the loop's thousand rounds are as they were.
+        def meet(gdb):
+            gdb.run("hbreak sum")
+            self.assertIn('reason="breakpoint-hit"', gdb.resume("continue"))
+            for line in ("// one line", "total = result;"):
+                gdb.run(f"break debugged.c:{line_of(line)}")
+            gdb.run("watch result")
+            for _ in range(3):
+                self.assertIn("reason=", gdb.resume("continue"))
+
+        met = self.statistics(meet)
+        for name in ("block lookups", "jumps chained", "inline TLB misses", "callouts: memory operands", "instructions run in callout form"):
+            self.assertLess(abs(met[name] - alone[name]), 300, name)
+
     def test_without_gdb_nothing_waits(self):
         terminal = self.start("-gdb", f"tcp::{free_port()}")
         self.assertEqual(terminal.wait(30), 33, terminal.text)

@@ -62,6 +62,16 @@ class Debugged:
         self.assertNotEqual(physical, linear)
         self.assertIn(f" {code:#010x}\n", gdb.run(f"monitor xp/wx {physical:#x}"))
         self.assertIn(f" {code:#010x}\n", gdb.run(f"monitor x/wx {linear:#x}"))
+        # gdb's own commands by physical address, both ways.
+        byte = gdb.value(f"*(unsigned char*){linear:#x}")
+        gdb.run("maintenance packet Qqemu.PhyMemMode:1")
+        self.assertIn('"1"', gdb.run("maintenance packet qqemu.PhyMemMode"))
+        self.assertEqual(gdb.value(f"*(unsigned int*){physical:#x}"), code)
+        gdb.run(f"set *(unsigned char*){physical:#x} = {byte ^ 0xff:#x}")
+        gdb.run("maintenance packet Qqemu.PhyMemMode:0")
+        self.assertEqual(gdb.value(f"*(unsigned char*){linear:#x}"), byte ^ 0xff)
+        gdb.run(f"set *(unsigned char*){linear:#x} = {byte:#x}")
+        self.assertIn(f" {code:#010x}\n", gdb.run(f"monitor xp/wx {physical:#x}"))
 
         # One instruction at a time, then over calls.
         gdb.resume("stepi")
@@ -88,9 +98,61 @@ class Debugged:
         terminal.expect(re.escape(machine.PROMPT), machine.BOOT_SECONDS)
         stop = gdb.interrupt()
         self.assertIn('signal-name="SIGINT"', stop)
-        self.assertIn("CPU", gdb.run("info threads"))
+        self.assert_one_thread(gdb)
         gdb.run("detach")
         self.assertEqual(terminal.shell("echo $((6*7))"), "42")
+
+    def assert_one_thread(self, gdb):
+        """The vCPU."""
+        self.assertRegex(gdb.run("info threads"), r"\A.*\n\* 1 +Thread 1 \S*.*CPU 0.*\n\Z")
+        self.assertIn("Switching to thread 1", gdb.run("thread 1"))
+        self.assertRegex(gdb.run("thread apply all print/x $pc"), rf"= {gdb.value('$pc'):#x}\n\Z")
+        with self.assertRaisesRegex(AssertionError, "Unknown thread 2"):
+            gdb.run("thread 2")
+
+    def test_a_session_on_the_running_kernel(self):
+        """Break in a function by symbol, its arguments, steps, a variable watched, on and to the end of a function."""
+        terminal = self.boot()
+        terminal.expect(re.escape(machine.PROMPT), machine.BOOT_SECONDS)
+        gdb = self.attach()
+        self.assert_one_thread(gdb)
+        ticks = self.tick_variable(gdb)
+
+        def opens(name):
+            """Up to the call that opens /tmp/NAME."""
+            gdb.start("continue")
+            gdb._until(r"^\*running", 20)
+            terminal.send(f"cat /tmp/{name}\r")
+            gdb._until(r"^\*stopped,reason=.breakpoint-hit", 30)
+            for _ in range(50):
+                if f'"/tmp/{name}"' in gdb.run(f"x/s {self.argument(gdb, 1):#x}"):
+                    return
+                gdb.resume("continue")
+            self.fail("the breakpoint did not see the file being opened")
+
+        gdb.run("break do_sys_openat2")
+        opens("one")
+        self.assertEqual(gdb.value("$pc"), gdb.value("&do_sys_openat2"))
+        self.assertEqual(self.argument(gdb, 0) & 0xFFFFFFFF, 0xFFFFFF9C)  # AT_FDCWD
+        for _ in range(5):
+            before = gdb.value("$pc")
+            gdb.resume("stepi")
+            self.assertNotEqual(gdb.value("$pc"), before)
+        gdb.run(f"watch {ticks}")
+        before = gdb.value(ticks)
+        self.assertIn('reason="watchpoint-trigger"', gdb.resume("continue"))
+        self.assertGreater(gdb.value(ticks), before)
+        gdb.run("delete 2")
+        opens("two")
+        caller, stack = self.return_address(gdb), gdb.value("$sp")
+        gdb.resume("finish")
+        self.assertEqual(gdb.value("$pc"), caller)
+        self.assertGreater(gdb.value("$sp"), stack)
+        gdb.run("delete")
+        gdb.run("detach")
+        terminal.expect("cat: can't open '/tmp/two': No such file or directory", 30)
+        terminal.send("echo $((6*7))\r")
+        terminal.expect("(?m)^42$", 30)
 
     def test_watchpoints(self):
         terminal = self.boot()
@@ -148,6 +210,21 @@ class Debugged:
             self.assertIn('reason="breakpoint-hit"', gdb.resume("continue"))
             self.assertEqual(gdb.value("$pc"), gdb.value("&start_kernel"))
             gdb.run("monitor system_reset")
+
+    def test_breakpoints_survive_the_guests_own_reboot(self):
+        terminal = self.boot(reboot=True)
+        terminal.expect(re.escape(machine.PROMPT), machine.BOOT_SECONDS)
+        gdb = self.attach()
+        gdb.run("hbreak start_kernel")
+        gdb.run("break do_sys_openat2 if 0")  # is there all the time, and met often
+        gdb.start("continue")
+        gdb._until(r"^\*running", 20)
+        terminal.send("reboot -f\r")
+        gdb._until(r"^\*stopped,reason=.breakpoint-hit", 60)
+        self.assertEqual(gdb.value("$pc"), gdb.value("&start_kernel"))
+        gdb.run("delete")
+        gdb.run("detach")
+        terminal.expect(re.escape(machine.PROMPT), machine.BOOT_SECONDS)
 
     def test_registers_and_monitor_commands(self):
         terminal = self.boot()
@@ -391,6 +468,30 @@ class Protocol(unittest.TestCase):
     def test_unknown_packets_have_an_empty_answer(self):
         for body in (b"vMustReplyEmpty", b"y", b"qNonsense", b"QNonsense", b"Z9,0,1", b"!"):
             self.assertEqual(self.packets.ask(body), b"", body)
+
+    def test_the_vcpu_is_a_thread(self):
+        for body, answer in (
+            (b"qC", b"QC01"),
+            (b"qfThreadInfo", b"m01"),
+            (b"qsThreadInfo", b"l"),
+            *((kind + thread, b"OK") for kind in (b"Hg", b"Hc") for thread in (b"1", b"01", b"0", b"-1")),
+            *((kind + thread, b"E16") for kind in (b"Hg", b"Hc") for thread in (b"2", b"ff", b"x", b"1x", b"")),
+            *((b"T" + thread, b"OK") for thread in (b"1", b"01")),
+            *((b"T" + thread, b"E16") for thread in (b"2", b"10", b"", b"x")),
+            (b"qThreadExtraInfo,1", b"CPU 0 [running]".hex().encode()),
+            (b"qThreadExtraInfo,2", b"E16"),
+            (b"vCont?", b"vCont;c;C;s;S;t;r"),
+            (b"vCont;s:2", b"E01"),
+            (b"vCont;s:2;c:3", b"E01"),
+        ):
+            self.assertEqual(self.packets.ask(body), answer, body)
+        whole = self.packets.ask(b"qXfer:threads:read::0,1000")
+        self.assertEqual(re.findall(rb'<thread id="(\w+)"', whole), [b"1"])
+        # The action for another thread is not for this one, which steps.
+        for thread in (b"1", b"01", b"-1"):
+            before = self.program_counter()
+            self.assertEqual(self.packets.ask(b"vCont;t:2;s:" + thread + b";c:2"), b"T05thread:01;")
+            self.assertNotEqual(self.program_counter(), before)
 
     def test_nonsense_is_an_error(self):
         for body in (b"m", b"mzz,1", b"m0", b"M0,2:00", b"Mx", b"X0,5:abc", b"p", b"pffff", b"P0=1", b"P0", b"Gxx",

@@ -88,9 +88,9 @@ static void images(void) {
   write_cr4(cr4);
 }
 
+static uint8_t state[512] __attribute__((aligned(16)));
 static void exceptions(void) {
   say("-- exceptions, CPL %d\n", (unsigned long)cpl);
-  static uint8_t state[512] __attribute__((aligned(16)));
 #define F(name, text)                                                             \
   do {                                                                            \
     memset((void*)DATA, 0, 0x100);                                                \
@@ -129,6 +129,23 @@ static void exceptions(void) {
   F("FBSTP", "mov dword ptr [esi], 123456789; fild dword ptr [esi]; fbstp [esi]");
 }
 
+// Addresses wrap at 4 GiB, element by element.
+static void gathers(void) {
+  say("-- gathers, CPL %d\n", (unsigned long)cpl);
+  const unsigned long cr4 = read_cr4();
+  write_cr4(cr4 | CR4_OSXSAVE);
+  PRIVILEGED("xsetbv" ::"c"(0), "a"(7), "d"(0));
+#define GATHER(name, text)                                                                                                    \
+  F(name, "mov dword ptr [esi + 0x44], 0x11223344; mov dword ptr [esi + 0x48], 0x55667788; vpcmpeqd xmm2, xmm2, xmm2;" text    \
+    "; vmovdqu [esi], xmm0")
+  GATHER("base and index", "lea eax, [esi + 0x50]; vmovd xmm1, eax; vpbroadcastd xmm1, xmm1; mov ebx, -0xc; vpgatherdd xmm0, [ebx + xmm1], xmm2");
+  GATHER("scaled index", "mov eax, 0x20000000; vmovd xmm1, eax; vpbroadcastd xmm1, xmm1; vpgatherdd xmm0, [esi + xmm1 * 8 + 0x44], xmm2");
+  GATHER("negative index", "mov eax, -0x100; vmovd xmm1, eax; vpbroadcastd xmm1, xmm1; vgatherdps xmm0, [esi + xmm1 + 0x144], xmm2");
+  GATHER("index of 64 bits", "mov eax, 0x44; mov edx, 0x12345678; vmovd xmm1, eax; vpinsrd xmm1, xmm1, edx, 1; vpbroadcastq xmm1, xmm1; vpgatherqq xmm0, [esi + xmm1], xmm2");
+  GATHER("elements of 64 bits", "mov eax, 0x20000008; vmovd xmm1, eax; vpbroadcastd xmm1, xmm1; vgatherdpd xmm0, [esi + xmm1 * 8 + 4], xmm2");
+  write_cr4(cr4);
+}
+
 #ifndef NATIVE
 // Real-mode layouts: in virtual-8086 mode.
 static void narrow_images(void) {
@@ -164,6 +181,7 @@ void guest_main(void) {
   for (cpl = FIRST_CPL; cpl <= 3; cpl += 3) {
     images();
     exceptions();
+    gathers();
   }
 #ifndef NATIVE
   narrow_images();

@@ -150,6 +150,54 @@ static void x87_exceptions(void) {
   F("FXRSTOR with an exception", "fxsave [rsi]; mov word ptr [rsi], 0x37b; mov byte ptr [rsi + 2], 4; fxrstor [rsi]; nop; fwait", "");
 }
 
+// All 64 bits of their results: the processor's own algorithms, which the manual bounds to one unit in the last place.
+static void transcendentals(void) {
+  say("-- x87 transcendental instructions, CPL %d\n", (unsigned long)cpl);
+#define T(name, text) \
+  set_constants();    \
+  F(name, text, "u")
+#define OPERANDS(name, op)                                                                                                 \
+  T(name " of 1", "fld1;" op);                                                                                             \
+  T(name " of -0", "fldz; fchs;" op);                                                                                      \
+  T(name " of 1/3", "fld1; fdiv qword ptr [rsi + 0x148];" op);                                                             \
+  T(name " of -1/3", "fld1; fdiv qword ptr [rsi + 0x148]; fchs;" op);                                                      \
+  T(name " of 3", "fld qword ptr [rsi + 0x148];" op);                                                                      \
+  T(name " of pi", "fldpi;" op);                                                                                           \
+  T(name " of 70000", "fild dword ptr [rsi + 0x150];" op);                                                                 \
+  T(name " of a denormal", "fld qword ptr [rsi + 0x120];" op);                                                             \
+  T(name " of the largest", "fld qword ptr [rsi + 0x110];" op);                                                            \
+  T(name " of infinity", "fld qword ptr [rsi + 0x138];" op);                                                               \
+  T(name " of a QNaN", "fld qword ptr [rsi + 0x130];" op);                                                                 \
+  T(name " of 1/3, rounded up", "mov word ptr [rsi], 0xb7f; fldcw [rsi]; fld1; fdiv qword ptr [rsi + 0x148];" op);          \
+  T(name " of 1/3, single precision", "fld1; fdiv qword ptr [rsi + 0x148]; mov word ptr [rsi], 0x7f; fldcw [rsi];" op)
+  OPERANDS("FSIN", "fsin");
+  OPERANDS("FCOS", "fcos");
+  OPERANDS("FSINCOS", "fsincos");
+  OPERANDS("FPTAN", "fptan");
+  OPERANDS("F2XM1", "f2xm1");
+  OPERANDS("FPATAN, 1 and that,", "fld1; fxch; fpatan");
+  OPERANDS("FPATAN, that and 3,", "fld qword ptr [rsi + 0x148]; fpatan");
+  OPERANDS("FYL2X, 3 times,", "fld qword ptr [rsi + 0x148]; fxch; fyl2x");
+  OPERANDS("FYL2XP1, 3 times,", "fld qword ptr [rsi + 0x148]; fxch; fyl2xp1");
+  OPERANDS("FSQRT", "fsqrt");
+  OPERANDS("FXTRACT", "fxtract");
+  OPERANDS("FPREM by 3", "fld qword ptr [rsi + 0x148]; fxch; fprem");
+  OPERANDS("FPREM1 by 3", "fld qword ptr [rsi + 0x148]; fxch; fprem1");
+  // Out of range: C2, and the operand stays.
+  T("FSIN of 2^63", "mov dword ptr [rsi], 63; fild dword ptr [rsi]; fld1; fscale; fstp st(1); fsin");
+  T("FSIN of 2^62", "mov dword ptr [rsi], 62; fild dword ptr [rsi]; fld1; fscale; fstp st(1); fsin");
+  T("FPTAN of 2^63", "mov dword ptr [rsi], 63; fild dword ptr [rsi]; fld1; fscale; fstp st(1); fptan");
+#define ROUNDED(name, op)                                                      \
+  T(name ", to nearest", op);                                                  \
+  T(name ", up", "mov word ptr [rsi], 0xb7f; fldcw [rsi];" op);                \
+  T(name ", down", "mov word ptr [rsi], 0x77f; fldcw [rsi];" op)
+  ROUNDED("FLDPI", "fldpi");
+  ROUNDED("FLDL2E", "fldl2e");
+  ROUNDED("FLDL2T", "fldl2t");
+  ROUNDED("FLDLG2", "fldlg2");
+  ROUNDED("FLDLN2", "fldln2");
+}
+
 static void sse_exceptions(void) {
   say("-- SSE exceptions, CPL %d\n", (unsigned long)cpl);
   // Masked, unmasked, unmasked without OSXMMEXCPT.
@@ -212,6 +260,20 @@ static void sse_exceptions(void) {
     .di = 0x4000000 + (cpl ? USER_ALIAS : 0));
   F("VPGATHERDD, one element beyond memory", "vpcmpeqd xmm2, xmm2, xmm2; vpxor xmm1, xmm1, xmm1; vpinsrd xmm1, xmm1, eax, 2;"
     "vpxor xmm0, xmm0, xmm0; vpgatherdd xmm0, [rsi + xmm1 + 0x100], xmm2", "x", .ax = 0x20000000);
+  // Addresses of 32 bits wrap, element by element; an index of 64 bits counts with its lower half.
+#define INDEX(value) "mov rax, " value "; vmovq xmm1, rax; vpbroadcastq ymm1, xmm1; vpcmpeqd ymm2, ymm2, ymm2;"
+  set_constants();
+  F("VPGATHERDD, 32-bit addresses, base and index wrap", "lea eax, [rsi + 0x110]; vmovd xmm1, eax; vpbroadcastd xmm1, xmm1; vpcmpeqd xmm2, xmm2, xmm2;"
+    "mov ebx, -0xc; vpgatherdd xmm0, [ebx + xmm1], xmm2", "x");
+  F("VPGATHERDD, 32-bit addresses, the scaled index wraps", INDEX("0x2000000020000000") "vpgatherdd xmm0, [esi + xmm1 * 8 + 0x104], xmm2", "x");
+  F("VPGATHERDD, 32-bit addresses, the displacement wraps", INDEX("0x0000020400000204") "vpgatherdd xmm0, [esi + xmm1 - 0x100], xmm2", "x");
+  F("VPGATHERDD, 32-bit addresses, base of 64 bits", INDEX("0x0000010400000104") "mov rbx, 0x1234567800000000; or rbx, rsi; vpgatherdd xmm0, [ebx + xmm1], xmm2", "x");
+  F("VPGATHERQD, 32-bit addresses", INDEX("0x1234567800000104") "vpgatherqd xmm0, [esi + xmm1], xmm2", "x");
+  F("VGATHERDPD, 32-bit addresses", INDEX("0x2000002820000028") "vgatherdpd xmm0, [esi + xmm1 * 8], xmm2", "x");
+  F("VGATHERQPD, 32-bit addresses", INDEX("0xffffffff20000028") "vgatherqpd xmm0, [esi + xmm1 * 8], xmm2", "x");
+  F("VPGATHERQQ, 32-bit addresses, sum beyond 4 GiB", INDEX("0xffffffff00000140") "vpgatherqq xmm0, [esi + xmm1], xmm2", "x");
+  F("VPGATHERDD, 64-bit addresses, negative index", INDEX("0xffffff00ffffff00") "vpgatherdd xmm0, [rsi + xmm1 + 0x204], xmm2", "x");
+  F("VPGATHERDD, 64-bit addresses do not wrap", INDEX("0x2000000020000000") "vpgatherdd xmm0, [rsi + xmm1 * 8 + 0x104], xmm2", "");
   write_cr4(cr4);
   set_constants();
 #define MX(name, value, text) F(name, "mov dword ptr [rsi], " #value "; ldmxcsr [rsi]; movupd xmm0, [rsi + 0x100];" text, "x")
@@ -483,6 +545,7 @@ void guest_main(void) {
   if (!(features >> 28 & 1)) say("no AVX\n");
   for (cpl = FIRST_CPL; cpl <= 3; cpl += 3) {
     x87_exceptions();
+    transcendentals();
     sse_exceptions();
     if (FIRST_CPL == 0) controls();
     images();

@@ -442,6 +442,20 @@ static void tasks(void) {
     say("DR6: %x\n", caught.dr6);
   }
 
+  say("-- NMI through a task gate\n");
+  volatile uint32_t* const command = (volatile uint32_t*)0xfee00300;  // the local APIC's: an NMI to itself
+  for (unsigned cpl = 0; cpl <= 3; cpl += 3) {
+    const unsigned access = cpl ? 0xe9 : 0x89;
+    default_gates();
+    FRESH(in_task);
+    RUN("mov dword ptr [ebx], 0x4400; 1: jmp 1b", .bx = (unsigned long)command);
+    *command = 0x4400;  // blocked until the IRETD with which the check begins
+    set_gate(NMI, 0, 0x85, OTHER_TASK, 0);
+    TASK("taken", "nop; str ebp", .cpl = cpl);
+    default_gates();
+    RUN("nop");
+  }
+
   say("-- task switches that fail\n");
   struct {
     const char* name;

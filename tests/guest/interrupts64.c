@@ -1,5 +1,5 @@
 // Interrupts and what keeps them away: STI, MOV SS, POPF, IRET, HLT; their order against traps and faults. A timer interrupt is
-// pending before each check begins.
+// pending before each check begins. NMIs, and what blocks and unblocks them.
 #include "runtime/guest.h"
 
 enum { PIC = 0x20, PIT = 0x40, TIMER = 0x30 };
@@ -120,6 +120,126 @@ static void halt_and_repeat(void) {
   say("REP STOSB: %s\n", in_loop || caught.state.cx == 0x2222 || caught.state.cx == 0 ? "consistent" : "not consistent");
 }
 
+// --- NMI: the local APIC sends them to itself, and gets them from lines.
+
+extern uint64_t page_pml4[512];
+#define APIC (1ul << 39)  // where the APICs' registers are mapped
+#define IO_APIC (APIC + 0x1000)
+enum { SPURIOUS = 0xf0, COMMAND = 0x300, LINT0 = 0x350, NMI_TO_0 = 0x4400, NMI_MODE = 0x400, MASKED = 0x10000, TIMER_INPUT = 2 };
+
+static void map_apics(void) {
+  uint64_t* const tables = (uint64_t*)FREE_PAGES;
+  memset(tables, 0, 0x3000);
+  page_pml4[1] = FREE_PAGES | 3;
+  tables[0] = (FREE_PAGES + 0x1000) | 3;
+  tables[512] = (FREE_PAGES + 0x2000) | 3;
+  tables[1024] = 0xfee00000 | 0x13;
+  tables[1025] = 0xfec00000 | 0x13;
+}
+static volatile uint32_t* apic(unsigned offset) {
+  return (volatile uint32_t*)(APIC + offset);
+}
+static void set_timer_input(uint32_t value) {
+  for (unsigned half = 0; half < 2; ++half) {
+    *(volatile uint32_t*)IO_APIC = 0x10 + TIMER_INPUT * 2 + 1 - half;
+    *(volatile uint32_t*)(IO_APIC + 0x10) = half ? value : 0;
+  }
+}
+
+#define SEND "mov dword ptr [rbx], 0x4400;"
+static void take_nmi(void) {
+  RUN(SEND "1: jmp 1b", .bx = APIC + COMMAND);
+}
+// The handler of the last NMI has not executed IRET, so that this one waits; the IRETQ with which a check begins unblocks it.
+static void make_nmi_pending(void) {
+  take_nmi();
+  *apic(COMMAND) = NMI_TO_0;
+}
+#define PENDING_NMI(name, text, ...) \
+  make_nmi_pending();                \
+  CHECK(name, text, __VA_ARGS__)
+
+// A handler of NMIs sends itself another one, and goes on with `body`: was there a second one, and where did it come?
+#define IN_HANDLER(name, body)                                                                                             \
+  set_gate(NMI, (unsigned long)CODE("inc ecx; cmp ecx, 1; jne 8f;" SEND body "nop; nop; int 0x81;"                          \
+                                    "8: mov rax, [rsp]; mov rdx, [rsp + 16]; lea rbp, [rip + 7b]; sub rax, rbp"),          \
+           GATE_INTERRUPT, KCODE, 0);                                                                                      \
+  RUN("xor ecx, ecx;" SEND "1: jmp 1b", .bx = APIC + COMMAND);                                                              \
+  say("%s: %s", name, caught.state.cx == 1 ? "blocked" : "taken");                                                         \
+  if (caught.state.cx == 2) say(" +%x flags=%x", caught.state.ax, caught.state.dx & ~(unsigned long)FL_ARITHMETIC);       \
+  say("\n");                                                                                                               \
+  forget_nmis()
+
+static void forget_nmis(void) {
+  default_gates();
+  RUN("nop; nop");
+  RUN("nop; nop");
+}
+
+#define IRETQ_TO_7(flags) "mov rax, rsp; push 0x10; push rax; push " flags "; push 8; lea rax, [rip + 7f]; push rax; iretq; 7:"
+
+static void non_maskable(void) {
+  say("-- NMI\n");
+  map_apics();
+  take_nmi();
+  say("while an endless loop runs: ");
+  report("fh");
+  PENDING_NMI("IF clear", "nop; nop", .show = "fh");
+  PENDING_NMI("IF set", "nop; nop", .flags = FL_IF, .show = "fh");
+  PENDING_NMI("TF", "nop; nop", .flags = FL_TF, .show = "f6");
+  PENDING_NMI("CPL 3", "nop; nop", .cpl = 3, .show = "fhS");
+  PENDING_NMI("32-bit code", "nop; nop", .cs = KCODE32, .show = "fhS");
+  PENDING_NMI("before HLT", "hlt", .show = "f");
+  PENDING_NMI("before a page fault", "mov eax, [0x20000000]");
+  make_nmi_pending();
+  make_pending();
+  CHECK("NMI and a pending interrupt", "nop; nop", .flags = FL_IF, .show = "f");
+  CHECK("then the interrupt", "nop; nop", .flags = FL_IF, .show = "f");
+  make_nmi_pending();
+  *apic(COMMAND) = NMI_TO_0;
+  CHECK("two become one", "nop; nop");
+  CHECK("which is over", "nop; nop");
+  RUN("mov dword ptr [rbx], 0x4400; nop; nop", .bx = APIC + COMMAND, .flags = FL_TF);
+  say("after an instruction with TF: vector %x %s\n", caught.vector, caught.state.ip == STUB(DB) ? "before #DB's handler" : "elsewhere");
+  make_nmi_pending();
+  set_gate(NMI, STUB(NMI), 0x0e, KCODE, 1);
+  CHECK("gate not present", "nop; nop");
+  forget_nmis();
+
+  say("-- NMI in the handler of an NMI\n");
+  IN_HANDLER("nothing", "7:");
+  IN_HANDLER("IRETQ", IRETQ_TO_7("2"));
+  IN_HANDLER("IRETQ that sets TF", IRETQ_TO_7("0x102"));
+  IN_HANDLER("IRETD", "sub rsp, 20; lea rax, [rip + 7f]; mov [rsp], eax; mov dword ptr [rsp + 4], 8; mov dword ptr [rsp + 8], 2;"
+             "lea eax, [rsp + 20]; mov [rsp + 12], eax; mov dword ptr [rsp + 16], 0x10; iretd; 7:");
+  IN_HANDLER("IRETQ to CPL 3", "push 0x23; lea rax, [rsp - 0x100]; bts rax, 30; push rax; push 2; push 0x2b; lea rax, [rip + 7f];"
+             "bts rax, 30; push rax; iretq; 7:");
+  IN_HANDLER("far RET", "push 8; lea rax, [rip + 7f]; push rax; retfq; 7:");
+  IN_HANDLER("POPF", "push 2; popfq; 7:");
+  IN_HANDLER("STI", "sti; 7: nop; cli;");
+  set_gate(BP, (unsigned long)CODE("iretq"), GATE_INTERRUPT, KCODE, 0);
+  IN_HANDLER("the IRETQ of an exception's handler", "int3; 7:");
+  set_gate(GP, (unsigned long)CODE("nop; nop"), GATE_INTERRUPT, KCODE, 0);
+  IN_HANDLER("IRETQ that raises #GP", "push 0x10; push rsp; push 2; push 0; lea rax, [rip + 7f]; push rax; iretq; 7:");
+
+  say("-- lines that end in NMIs, IF clear\n");
+  const uint32_t lint0 = *apic(LINT0);
+  *apic(SPURIOUS) = 0x1ff;  // enabled by software: else all entries are masked
+  *apic(LINT0) = NMI_MODE;
+  start_timer(20000);
+  CHECK("8259A, HLT", "hlt; nop", .show = "f");
+  start_timer(20000);
+  CHECK("8259A, endless loop", "1: jmp 1b", .show = "f");
+  *apic(LINT0) = lint0;
+  set_timer_input(NMI_MODE);
+  start_timer(20000);
+  CHECK("I/O APIC, HLT", "hlt; nop", .show = "f");
+  start_timer(20000);
+  CHECK("I/O APIC, endless loop, CPL 3", "1: jmp 1b", .cpl = 3, .show = "f");
+  set_timer_input(MASKED);
+  forget_nmis();
+}
+
 void guest_main(void) {
   default_gates();
   write_msr(0xc0000081, 0x0018000800000000);                   // STAR: SYSCALL to 08, SYSRET to 18 + 16
@@ -131,5 +251,6 @@ void guest_main(void) {
   shadows();
   traps();
   halt_and_repeat();
+  non_maskable();
   finish();
 }

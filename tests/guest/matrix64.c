@@ -142,7 +142,7 @@ static void put_controls(bool nxe) {
     write_cr4(cr4 | (control & 2 ? CR4_SMEP : 0) | (control & 4 ? CR4_SMAP : 0));
     for (enum access access = READ; access <= IMPLICIT_WRITE; ++access) {
       put_access(access, 0, 0, control, nxe);
-      if (control & 4) put_access(access, 0, FL_AC, control, nxe);
+      put_access(access, 0, FL_AC, control, nxe);
       put_access(access, 3, 0, control, nxe);
     }
     write_cr4(cr4);

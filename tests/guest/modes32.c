@@ -133,6 +133,10 @@ static void real_exceptions(void) {
   REAL("far JMP, 32 bits, to EIP beyond FFFF", ".byte 0x66, 0xea, 0x20, 0x01, 1, 0, 0x00, 0x10");
   REAL("near JMP, 32 bits, beyond FFFF", ".byte 0x66, 0xe9, 0x00, 0x00, 0x01, 0x00");
   REAL("near CALL, 32 bits", ".byte 0x66, 0xe8, 0, 0, 0, 0; pop eax");
+  RUN("mov dword ptr [ebx], 0x4400; 1: jmp 1b", .bx = 0xfee00300);  // the local APIC sends an NMI to itself
+  *(volatile uint32_t*)0xfee00300 = 0x4400;                         // blocked until the IRET that begins the check
+  REAL("NMI", "nop; nop");
+  REAL("NMI that is over", "nop; nop");
   REAL("jump that wraps", "mov word ptr cs:[3], 0x81cd; .byte 0xe9, 0xf9, 0xfe");
 
   say("-- limits of real mode\n");

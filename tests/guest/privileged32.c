@@ -128,6 +128,8 @@ static void privileged(void) {
   BOTH("CLAC", "clac", .show = "f");
   BOTH("STAC", "stac", .show = "f");
   BOTH("MONITOR", "xor ecx, ecx; xor edx, edx; mov eax, esi; monitor");
+  BOTH("MWAIT", "jmp 1f; 1: mwait", .flags = iopl << 12 | (cpl ? 0 : FL_TF));
+  BOTH("MWAIT with reserved hints", "mov ecx, 2; xor eax, eax; mwait");
   BOTH("SWAPGS", ".byte 0x0f, 0x01, 0xf8");
   BOTH("RDFSBASE", ".byte 0xf3, 0x0f, 0xae, 0xc0");
   BOTH("SYSEXIT", "sysexit");

@@ -217,9 +217,13 @@ static void privileged(void) {
   BOTH("MONITOR", "xor ecx, ecx; xor edx, edx; mov rax, rsi; monitor");
   BOTH("MONITOR with a hint in RCX", "mov ecx, 1; xor edx, edx; mov rax, rsi; monitor");
   BOTH("MONITOR of nowhere", "xor ecx, ecx; xor edx, edx; mov eax, 0x20000000; monitor");
+  BOTH("MWAIT", "jmp 1f; 1: mwait", .flags = cpl ? 0 : FL_TF);
+  BOTH("MWAIT with reserved hints", "mov ecx, 2; xor eax, eax; mwait");
   BOTH("INVPCID", "mov eax, 2; mov qword ptr [rsi], 0; mov qword ptr [rsi + 8], 0; .byte 0x66, 0x0f, 0x38, 0x82, 0x06");
   BOTH("SYSRET", "lea rcx, [rip + 1f]; bts rcx, 30; mov r11d, 0x3002; sysretq; 1: nop", .show = "Sf");
   BOTH("SYSCALL", "syscall", .flags = FL_TF * 0 + FL_IOPL, .show = "Sf");
+  BOTH("SYSENTER", "sysenter", .show = "S");
+  BOTH("SYSEXIT", ".byte 0x0f, 0x35", .show = "S");
   BOTH("VMCALL", "vmcall");
   BOTH("VMXOFF", "vmxoff");
   BOTH("GETSEC", "getsec");

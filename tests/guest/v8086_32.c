@@ -194,6 +194,28 @@ static void frames(void) {
   report_v8086();
 }
 
+// The IRETD that enters virtual-8086 mode unblocks a pending NMI, whatever IOPL, IF and CR4.VME are.
+static void non_maskable(void) {
+  say("-- NMI\n");
+  volatile uint32_t* const command = (volatile uint32_t*)0xfee00300;  // the local APIC's: an NMI to itself
+  default_gates();
+  set_tss();
+  for (unsigned vector = 0; vector < 256; ++vector) redirect(vector, false);
+  for (unsigned vme = 0; vme < 2; ++vme) {
+    write_cr4((read_cr4() & ~(unsigned long)CR4_VME) | (vme ? CR4_VME : 0));
+    for (iopl = 0; iopl <= FL_IOPL; iopl += FL_IOPL) {
+      RUN("mov dword ptr [ebx], 0x4400; 1: jmp 1b", .bx = (unsigned long)command);
+      *command = 0x4400;
+      say("VME %d, IOPL %d, ", (unsigned long)vme, (unsigned long)(iopl >> 12));
+      V("pending", "nop; nop", .flags = FL_IF);
+      say("VME %d, IOPL %d, ", (unsigned long)vme, (unsigned long)(iopl >> 12));
+      V("over", "nop; nop");
+    }
+  }
+  write_cr4(read_cr4() & ~(unsigned long)CR4_VME);
+  iopl = 0;
+}
+
 static void io_bitmap(void) {
   say("-- I/O bitmap\n");
   default_gates();
@@ -314,6 +336,7 @@ void guest_main(void) {
   privileged();
   ordinary();
   frames();
+  non_maskable();
   io_bitmap();
   virtual_interrupts();
   to_and_fro();

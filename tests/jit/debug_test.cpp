@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "tests/jit/bare_guest.h"
 
@@ -30,11 +33,13 @@ struct Mode {
 
 class DebugTest : public testing::TestWithParam<Mode> {
  protected:
-  DebugTest() {
+  DebugTest() { make_guest(false); }
+  void make_guest(bool record_blocks) {
     jit::TranslatorOptions options;
     options.code_cache_bytes = 4 << 20;
     jit::apply_switches(options, GetParam().switches);
     options.mmu = GetParam().mmu;
+    options.record_blocks = record_blocks;
     guest_ = std::make_unique<BareGuest>(64, options);
     guest_->load(kProgram);
   }
@@ -199,15 +204,132 @@ TEST_P(DebugTest, WatchpointsBesideTheAccessAndGoneOnes) {
   EXPECT_TRUE(halted());
 }
 
+// What running the program costs, once everything is translated: calls into C++, and blocks with the size of their code.
+class BreakpointsCost : public DebugTest {
+ protected:
+  using Counters = std::vector<std::pair<std::string, uint64_t>>;
+  Counters counters_of_a_run() {
+    start();
+    start();
+    const Counters before = guest_->translator().statistics();
+    EXPECT_EQ(start().end, BareGuest::End::Halted);
+    Counters after = guest_->translator().statistics();
+    std::erase_if(after, [](const auto& row) { return row.first == "code cache bytes used"; });
+    for (auto& [name, value] : after) value -= std::ranges::find(before, name, &Counters::value_type::first)->second;
+    return after;
+  }
+  // In the order in which they were entered, the latest first: where, bytes, instructions, bytes of host code.
+  std::vector<std::string> blocks_of_a_run() {
+    start();
+    start();
+    state().recent_blocks.fill(0);
+    start();
+    std::vector<std::string> blocks;
+    for (const jit::Block* block : guest_->translator().recent_blocks()) {
+      blocks.push_back(std::to_string(block->key.rip - BareGuest::kCode) + ": " + std::to_string(block->guest_bytes) + ", " +
+                       std::to_string(block->guest_instructions) + ", " + std::to_string(block->host_bytes));
+    }
+    return blocks;
+  }
+  // Each instruction gets a breakpoint, all at once, which the program meets one after the other; `remove` takes them away.
+  void meet_breakpoints(void (*remove)(BreakpointsCost&)) {
+    std::vector<LinearAddr> all;
+    for (const uint64_t offset : {uint64_t{0}, kIncrement, kStore, kLoad, kDecrement, kBranch, kHalt}) all.push_back({BareGuest::kCode + offset});
+    debug().set_breakpoints(all);
+    start();
+    for (unsigned i = 0; i < 20; ++i) {
+      EXPECT_EQ(debug().take_stop().kind, DebugStop::Kind::Breakpoint);
+      step();
+      go_on();
+    }
+    debug().take_stop();
+    remove(*this);
+  }
+  void meet_watchpoint() {
+    debug().set_watchpoints({{.address = {kData}, .bytes = 4, .reads = true, .writes = true}});
+    start();
+    expect_watchpoint(kLoad, kData);
+    debug().set_watchpoints({});
+  }
+  static void remove_all(BreakpointsCost& test) { test.debug().set_breakpoints({}); }
+  static void remove_one_by_one(BreakpointsCost& test) {
+    for (const uint64_t offset : {kHalt, kIncrement, kStore, uint64_t{0}, kLoad, kDecrement}) {
+      std::vector<LinearAddr> left;
+      for (const uint64_t other : {uint64_t{0}, kIncrement, kStore, kLoad, kDecrement, kBranch, kHalt}) {
+        if (other > offset) left.push_back({BareGuest::kCode + other});
+      }
+      test.debug().set_breakpoints(left);
+      test.start();
+      test.debug().take_stop();
+    }
+    remove_all(test);
+  }
+  // The guest's own, by DR0 and DR7, which its handler would take away.
+  void meet_debug_registers() {
+    start();
+    state().rip = BareGuest::kCode;
+    state().dr[0] = BareGuest::kCode + kLoad;
+    state().dr[7] = 0x401;
+    debug().registers_changed();
+    go_on();
+    EXPECT_TRUE(guest_->vcpu().triple_fault());  // there is no handler
+    EXPECT_EQ(at(), kLoad);
+    state().dr[7] = 0x400;
+    debug().registers_changed();
+  }
+};
+
+TEST_P(BreakpointsCost, NothingOnceTheyAreGone) {
+  for (const bool record : {false, true}) {
+    make_guest(record);
+    const Counters counters = counters_of_a_run();
+    const std::vector<std::string> blocks = blocks_of_a_run();
+    if (record) {
+      EXPECT_GT(blocks.size(), 5u);
+      EXPECT_LT(blocks.size(), state().recent_blocks.size());
+    }
+    for (const auto& remove : {remove_all, remove_one_by_one}) {
+      meet_breakpoints(remove);
+      EXPECT_EQ(counters_of_a_run(), counters);
+      EXPECT_EQ(blocks_of_a_run(), blocks);
+    }
+    meet_watchpoint();
+    EXPECT_EQ(counters_of_a_run(), counters);
+    EXPECT_EQ(blocks_of_a_run(), blocks);
+    meet_debug_registers();
+    EXPECT_EQ(counters_of_a_run(), counters);
+    EXPECT_EQ(blocks_of_a_run(), blocks);
+  }
+}
+
+TEST_P(BreakpointsCost, NothingWhereTheyAreElsewhere) {
+  for (const bool record : {false, true}) {
+    make_guest(record);
+    const Counters counters = counters_of_a_run();
+    const std::vector<std::string> blocks = blocks_of_a_run();
+    debug().set_breakpoints({{BareGuest::kCode + 0x800}, {BareGuest::kCode - 1}});
+    debug().set_watchpoints({{.address = {kData + 0x2000}, .bytes = 8, .reads = true, .writes = true}});
+    EXPECT_EQ(blocks_of_a_run(), blocks);
+    // The dispatcher looks for breakpoints whenever it is asked; it is not asked more often.
+    EXPECT_EQ(counters_of_a_run(), counters);
+  }
+}
+
 using Mmu = jit::TranslatorOptions::Mmu;
-INSTANTIATE_TEST_SUITE_P(
-    Modes, DebugTest,
-    testing::Values(Mode{"default", ""}, Mode{"no_chain", "no-chain"}, Mode{"no_jump_cache", "no-jump-cache"},
-                    Mode{"callout_form", "no-soft-tlb"}, Mode{"one_instruction", "no-long-blocks"},
-                    Mode{"callouts_one_by_one", "no-soft-tlb,no-long-blocks"},
-                    Mode{"windows", "", Mmu::Windows},
-                    Mode{"nothing", "no-chain,no-jump-cache,no-flag-liveness,no-soft-tlb,no-long-blocks"}),
-    [](const auto& made) { return std::string(made.param.name); });
+constexpr Mode kModes[] = {
+    {"default", ""},
+    {"no_chain", "no-chain"},
+    {"no_jump_cache", "no-jump-cache"},
+    {"callout_form", "no-soft-tlb"},
+    {"one_instruction", "no-long-blocks"},
+    {"callouts_one_by_one", "no-soft-tlb,no-long-blocks"},
+    {"nothing", "no-chain,no-jump-cache,no-flag-liveness,no-soft-tlb,no-long-blocks"},
+};
+constexpr auto kName = [](const auto& made) { return std::string(made.param.name); };
+INSTANTIATE_TEST_SUITE_P(Modes, DebugTest, testing::ValuesIn(kModes), kName);
+INSTANTIATE_TEST_SUITE_P(Windows, DebugTest, testing::Values(Mode{"windows", "", Mmu::Windows}), kName);
+// Which blocks use the windows depends on what has faulted before.
+INSTANTIATE_TEST_SUITE_P(Modes, BreakpointsCost, testing::ValuesIn(kModes), kName);
 
 }  // namespace
 }  // namespace penumbra::test
