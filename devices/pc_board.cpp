@@ -8,6 +8,7 @@
 
 #include "devices/ata_disk.h"
 #include "devices/atapi_cdrom.h"
+#include "devices/virtio_9p.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
@@ -229,6 +230,10 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
     auto balloon = std::make_unique<VirtioBalloon>(map);
     balloon_ = balloon.get();
     add_virtio(io, map, "virtio_balloon", std::move(balloon));
+  }
+  for (size_t i = 0; i < options.shared_folders.size(); i++) {
+    const PcBoardOptions::SharedFolder& folder = options.shared_folders[i];
+    add_virtio(io, map, "virtio_9p_" + std::to_string(i), std::make_unique<Virtio9p>(map, *folder.server, folder.tag));
   }
   write_memory_sizes(map);
   add_floppies(io, options);

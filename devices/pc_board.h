@@ -25,6 +25,7 @@
 #include "devices/dma_8237.h"
 #include "devices/ethernet_82540em.h"
 #include "devices/fdc_82077aa.h"
+#include "devices/file_server.h"
 #include "devices/flash_28f128j3.h"
 #include "devices/fw_cfg.h"
 #include "devices/host_bridge_440fx.h"
@@ -93,6 +94,11 @@ struct PcBoardOptions {
     std::vector<std::byte> rom{};   // that boots from the network; empty: none
   };
   std::vector<NetworkCard> network_cards;
+  struct SharedFolder {
+    FileServer* server = nullptr;  // outlives the board's last access
+    std::string tag;
+  };
+  std::vector<SharedFolder> shared_folders;
   bool vga = true;
   std::vector<std::byte> vga_rom;  // empty: none
   bool serial_console = true;      // firmware talks to COM1, too

@@ -24,12 +24,6 @@ std::optional<Model> model_named(std::string_view name) {
   return std::nullopt;
 }
 
-bool on_off(const std::string& option, std::string_view key, const std::string& value) {
-  if (value == "on" || value == "yes" || value == "y") return true;
-  if (value != "off" && value != "no" && value != "n") refuse("{}: {}={}: neither on nor off", option, key, value);
-  return false;
-}
-
 template <class Range, class Value, class Member>
 bool has(const Range& range, const Value& value, Member member) {
   return std::ranges::find(range, value, member) != range.end();

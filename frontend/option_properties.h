@@ -24,6 +24,12 @@ template <class... Arguments>
   throw UserError(fmt::format(format, std::forward<Arguments>(arguments)...));
 }
 
+inline bool on_off(std::string_view option, std::string_view key, std::string_view value) {
+  if (value == "on" || value == "yes" || value == "y") return true;
+  if (value != "off" && value != "no" && value != "n") refuse("{}: {}={}: neither on nor off", option, key, value);
+  return false;
+}
+
 // "driver,key=value,key=value"; a comma within a value is written twice.
 struct Properties {
   std::string head;

@@ -14,6 +14,7 @@
 #include "devices/fdc_82077aa.h"
 #include "frontend/network_options.h"
 #include "frontend/option_properties.h"
+#include "frontend/share_options.h"
 #include "frontend/user_error.h"
 
 namespace penumbra {
@@ -33,7 +34,7 @@ struct RunWords {
   std::string memory, processors, rtc, display, vga, monitor, qmp, debug_console, topics, switches, mmu, gdb, triple_fault, perf_symbols;
   std::string boot, uuid, machine, accelerator;
   std::vector<std::string> parallels, smbios, pflashes;
-  std::vector<std::string> serials, devices, chardevs, drives, cdroms, disks[4], floppies[2], nics, netdevs, objects;
+  std::vector<std::string> serials, devices, chardevs, drives, cdroms, disks[4], floppies[2], nics, netdevs, objects, virtfs, fsdevs;
   bool snapshot = false;
   bool no_reboot = false, nographic = false, gdb_here = false, singlestep = false, perf_map = false;
 };
@@ -103,7 +104,10 @@ class RunReader {
     for (const std::string& netdev : words.netdevs) networks.add_netdev(netdev);
     for (const std::string& nic : words.nics) networks.add_nic(nic);
     if (words.netdevs.empty() && words.nics.empty()) networks.add_default_nic();
-    for (const std::string& device : words.devices) add_device(options, networks, device);
+    ShareReader shares(options.shares);
+    for (const std::string& folder : words.virtfs) shares.add_virtfs(folder);
+    for (const std::string& folder : words.fsdevs) shares.add_fsdev(folder);
+    for (const std::string& device : words.devices) add_device(options, networks, shares, device);
     for (const DriveOptions& drive : options.drives) check_errors(drive);
     for (const std::string& object : words.objects) networks.add_object(object);
     networks.finish();
@@ -131,11 +135,6 @@ class RunReader {
   }
 
   // --- drives
-
-  static bool on_off(std::string_view option, std::string_view key, std::string_view value) {
-    if (value != "on" && value != "off") refuse("{}: {}={}: neither on nor off", option, key, value);
-    return value == "on";
-  }
 
   static ImageOptions::Cache cache_mode(std::string_view option, std::string_view name) {
     using enum ImageOptions::Cache;
@@ -563,10 +562,10 @@ class RunReader {
     refuse("{} {}: not one of stdio, file:PATH, null, chardev:ID", option, text);
   }
 
-  void add_device(RunOptions& options, NetworkReader& networks, const std::string& text) {
+  void add_device(RunOptions& options, NetworkReader& networks, ShareReader& shares, const std::string& text) {
     Properties properties("-device", text);
-    if (networks.add_device(text, properties.head, properties)) {
-      // A network card.
+    if (networks.add_device(text, properties.head, properties) || shares.add_device(text, properties.head, properties)) {
+      // A network card or a shared folder.
     } else if (properties.head == "isa-debug-exit") {
       if (options.debug_exit) refuse("-device {}: one is enough", text);
       // QEMU's defaults.
@@ -615,7 +614,7 @@ class RunReader {
     } else {
       refuse("-device {}: unknown device (isa-debug-exit, isa-debugcon, virtio-blk-pci, virtio-rng-pci, virtio-balloon-pci, "
              "virtio-serial-pci, virtconsole, virtserialport, ich9-ahci, ide-hd, ide-cd, e1000, virtio-net-pci, "
-             "virtio-keyboard-pci, virtio-tablet-pci, pc-testdev)",
+             "virtio-keyboard-pci, virtio-tablet-pci, virtio-9p-pci, pc-testdev)",
              text);
     }
     properties.done();
@@ -812,7 +811,10 @@ Command parse_run(std::span<const char* const> arguments) {
        "isa-debug-exit,iobase=P,iosize=N; isa-debugcon,iobase=P,chardev=ID; virtio-blk-pci,drive=ID,serial=S; "
        "ich9-ahci,id=ID; ide-hd|ide-cd,drive=ID,bus=ide.N|AHCI.N,unit=N,serial=S; "
        "e1000|virtio-net-pci,netdev=ID,mac=M,romfile=F; virtio-rng-pci; virtio-keyboard-pci; virtio-tablet-pci; pc-testdev; "
-       "virtio-balloon-pci; virtio-serial-pci; virtconsole|virtserialport,chardev=ID,name=N");
+       "virtio-balloon-pci; virtio-serial-pci; virtconsole|virtserialport,chardev=ID,name=N; virtio-9p-pci,fsdev=ID,mount_tag=T");
+  list("virtfs", words.virtfs,
+       "local,path=DIR,mount_tag=T,security_model=none|passthrough|mapped-xattr,readonly=on: a folder for the guest to mount (9p)");
+  list("fsdev", words.fsdevs, "local,id=ID,path=DIR,security_model=M,readonly=on: the same for -device virtio-9p-pci");
   list("nic", words.nics, "user,model=e1000|virtio-net-pci and -netdev's: a card and its network; none (user)");
   list("netdev", words.netdevs,
        "user,id=ID,hostfwd=tcp::PORT-:PORT,restrict=on,net=A/N,host=A,dhcpstart=A,dns=A,hostname=H,tftp=DIR,bootfile=F,ipv6=off; "

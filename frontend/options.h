@@ -13,6 +13,7 @@
 #include "devices/smbios_tables.h"
 #include "frontend/gdb_endpoint.h"
 #include "frontend/network_options.h"
+#include "frontend/share_options.h"
 #include "jit/options.h"
 #include "storage/disk_image.h"
 #include "storage/image_device.h"
@@ -66,6 +67,7 @@ struct RunOptions {
   std::vector<NetworkOptions> networks;
   std::vector<NetworkCardOptions> network_cards;
   std::vector<PacketDumpOptions> packet_dumps;
+  std::vector<ShareOptions> shares;
   bool entropy = false;  // a virtio entropy device
   bool balloon = false;  // a virtio memory balloon
   struct VirtioPort {

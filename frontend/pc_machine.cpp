@@ -2,11 +2,13 @@
 
 #include <fmt/format.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <climits>
 #include <cstring>
 #include <ctime>
 #include <new>
@@ -150,6 +152,7 @@ PcMachine::PcMachine(const RunOptions& options)
   standard_output_ = &output({.kind = CharacterTarget::Kind::Stdio, .path = ""});
   open_drives();
   open_networks();
+  open_shares();
   make_board();
   make_engine();
   machine_->set_boot([this] {
@@ -174,6 +177,7 @@ PcMachine::~PcMachine() {
   outputs_.clear();
   drives_.clear();
   networks_.clear();
+  shares_.clear();
 }
 
 void PcMachine::open_networks() {
@@ -298,6 +302,23 @@ void PcMachine::drive_stopped(const MediaDrives::Drive& drive, const BlockReques
   actions_.event("STOP", nullptr);
 }
 
+void PcMachine::open_shares() {
+  if (options_.shares.empty()) return;
+  // Guests that open files without end must not keep the machine from what it needs itself.
+  rlimit files{};
+  getrlimit(RLIMIT_NOFILE, &files);
+  const auto most_open = static_cast<unsigned>(std::min<rlim_t>(files.rlim_cur / 2 / options_.shares.size(), INT_MAX));
+  for (const ShareOptions& share : options_.shares) {
+    try {
+      shares_.push_back(std::make_unique<FolderShare>(share.folder, most_open, machine_->events()));
+    } catch (const std::system_error&) {
+      throw;  // no thread: nothing that the option is about
+    } catch (const std::runtime_error& error) {
+      throw UserError(fmt::format("-virtfs, -fsdev: {}", error.what()));
+    }
+  }
+}
+
 std::unique_ptr<Display> PcMachine::make_display() {
   const DisplayOptions& display = options_.display;
   switch (display.kind) {
@@ -378,6 +399,8 @@ void PcMachine::make_board() {
       throw UserError(fmt::format("-device virtio-rng-pci: getrandom: {}", std::strerror(errno)));
     board.entropy = [](std::span<std::byte> to) { fill_with_entropy(to); };
   }
+  for (size_t i = 0; i < shares_.size(); ++i)
+    board.shared_folders.push_back({.server = shares_[i].get(), .tag = options_.shares[i].tag});
   board.balloon = options_.balloon;
   if (options_.virtio_serial) {
     std::vector<VirtioSerial::Port>& ports = board.virtio_ports.emplace();

@@ -23,6 +23,7 @@
 #include "jit/translator.h"
 #include "network/packet_dump.h"
 #include "network/slirp_network.h"
+#include "storage/folder_share.h"
 #include "storage/image_device.h"
 
 namespace penumbra {
@@ -70,6 +71,7 @@ class PcMachine : private EventListener {
   void drive_stopped(const MediaDrives::Drive& drive, const BlockRequest& request);
   std::vector<PcBoardOptions::Flash> open_flashes();
   void open_networks();
+  void open_shares();
   void make_board();
   void make_engine();
   Output& output(const CharacterTarget& target);
@@ -95,6 +97,7 @@ class PcMachine : private EventListener {
   MediaDrives media_;
   std::vector<std::unique_ptr<NetworkBackend>> networks_;  // of options_.networks
   std::vector<PacketDump*> packet_dumps_;                  // in networks_
+  std::vector<std::unique_ptr<FolderShare>> shares_;       // of options_.shares
   std::unique_ptr<Boot> boot_;
   Timer flush_timer_;
   PcBoard* board_ = nullptr;               // the machine's

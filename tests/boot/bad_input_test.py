@@ -44,6 +44,16 @@ class BadInput(unittest.TestCase):
     def kernel_refused(self, path):
         self.refused("-kernel", path, *KERNEL_OPTIONS, naming=path)
 
+    def test_shared_folder(self):
+        boot = ("-kernel", self.kernel, *KERNEL_OPTIONS)
+        share = "local,mount_tag=t,security_model=none,path="
+        for path in (self.path / "absent", self.file("plain", b"no folder")):
+            self.refused(*boot, "-virtfs", f"{share}{path}", naming=path)
+        self.refused(*boot, "-virtfs", f"local,path={self.path},security_model=none", naming="mount_tag=")
+        self.refused(*boot, "-virtfs", f"local,path={self.path},mount_tag=t", naming="security_model=")
+        self.refused(*boot, "-virtfs", "local,path=/proc,mount_tag=t,security_model=mapped", naming="extended attributes")
+        self.refused(*boot, "-device", "virtio-9p-pci,fsdev=none,mount_tag=t", naming="'none'")
+
     def test_missing_kernel(self):
         self.kernel_refused(self.path / "absent")
 

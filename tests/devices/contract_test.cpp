@@ -29,6 +29,12 @@ class Control : public MachineControl {
 
 constexpr Nanoseconds kMillisecond = 1'000'000;
 
+class MuteServer : public FileServer {
+ public:
+  void submit(std::vector<std::byte>, size_t, Answer done) override { done({}); }
+  void reset() override {}
+};
+
 // A board with every chip that it can have.
 struct Rig {
   TestClock time;
@@ -38,6 +44,7 @@ struct Rig {
   TestLine intr;
   MemoryDisk disk{64 * 512}, disc{40 * 2048}, virtio_disk{64 * 512}, ahci_disk{64 * 512}, floppy{1'474'560};
   MemoryNetwork network, second_network;
+  MuteServer folder;
   PcBoard board{control, time.clock(), io, map, intr.input(), options()};
 
   PcBoardOptions options() {
@@ -53,6 +60,7 @@ struct Rig {
                             {.model = PcBoardOptions::NetworkCard::Model::VirtioNet, .network = &second_network, .place = {}}};
     result.entropy = [](std::span<std::byte> to) { std::ranges::fill(to, std::byte{0x5a}); };
     result.balloon = true;
+    result.shared_folders = {{.server = &folder, .tag = "share"}};
     result.virtio_ports = {{{.number = 0, .console = true, .name = "console", .out = [](uint8_t) {}}}};
     for (ByteSink& sink : result.serial_out) sink = [](uint8_t) {};
     result.debug_consoles = {{.port = 0xe9, .sink = [](uint8_t) {}}, {.port = 0x402, .sink = [](uint8_t) {}}};

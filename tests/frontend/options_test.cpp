@@ -391,6 +391,42 @@ TEST(Options, VirtioDisks) {
   expect_named(run_refusal({"-drive", "file=a,if=virtio,media=cdrom"}), "CD-ROM");
 }
 
+TEST(Options, SharedFolders) {
+  using Security = SharedFolderOptions::Security;
+  const RunOptions options =
+      run({"-virtfs", "local,path=/a,mount_tag=first,security_model=mapped-xattr,id=x", "-virtfs",
+           "local,path=/b,,c,mount_tag=second,security_model=none,readonly", "-fsdev",
+           "local,id=f,path=/d,security_model=passthrough,readonly=on,multidevs=remap", "-device",
+           "virtio-9p-pci,fsdev=f,mount_tag=third,id=y"});
+  ASSERT_EQ(options.shares.size(), 3u);
+  EXPECT_EQ(options.shares[0].folder.path, "/a");
+  EXPECT_EQ(options.shares[0].tag, "first");
+  EXPECT_EQ(options.shares[0].folder.security, Security::Mapped);
+  EXPECT_FALSE(options.shares[0].folder.read_only);
+  EXPECT_EQ(options.shares[1].folder.path, "/b,c");
+  EXPECT_EQ(options.shares[1].folder.security, Security::None);
+  EXPECT_TRUE(options.shares[1].folder.read_only);
+  EXPECT_EQ(options.shares[2].tag, "third");
+  EXPECT_EQ(options.shares[2].folder.security, Security::Passthrough);
+  EXPECT_TRUE(options.shares[2].folder.read_only);
+}
+
+TEST(Options, SharedFoldersThatCannotBe) {
+  expect_named(run_refusal({"-virtfs", "local,path=/a,security_model=none"}), "mount_tag=");
+  expect_named(run_refusal({"-virtfs", "local,mount_tag=t,security_model=none"}), "path=");
+  expect_named(run_refusal({"-virtfs", "local,path=/a,mount_tag=t"}), "security_model=");
+  expect_named(run_refusal({"-virtfs", "local,path=/a,mount_tag=t,security_model=mapped-file"}), "mapped-file");
+  expect_named(run_refusal({"-virtfs", "proxy,path=/a,mount_tag=t,security_model=none"}), "local");
+  expect_named(run_refusal({"-virtfs", "local,path=/a,mount_tag=t,security_model=none,fmode=0600"}), "fmode");
+  expect_named(run_refusal({"-virtfs", "local,path=/a,mount_tag=,security_model=none"}), "mount_tag=");
+  expect_named(run_refusal({"-virtfs", "local,path=/a,mount_tag=123456789012345678901234567890123,security_model=none"}), "32");
+  expect_named(run_refusal({"-virtfs", "local,path=/a,mount_tag=t,security_model=none,readonly=maybe"}), "readonly=maybe");
+  expect_named(run_refusal({"-device", "virtio-9p-pci,fsdev=f,mount_tag=t"}), "'f'");
+  expect_named(run_refusal({"-fsdev", "local,id=f,path=/a,security_model=none", "-device", "virtio-9p-pci,fsdev=f"}), "mount_tag=");
+  const char* share = "local,path=/a,mount_tag=t,security_model=none";
+  expect_named(run_refusal({"-virtfs", share, "-virtfs", share}), "'t' is taken");
+}
+
 TEST(Options, DrivesWhoseMediumComesOutReportTheirErrors) {
   for (const char* drive : {"file=A,if=floppy,werror=stop", "file=A,media=cdrom,rerror=stop", "file=A,if=floppy,rerror=ignore"})
     expect_named(run_refusal({"-drive", drive}), "only reports");
