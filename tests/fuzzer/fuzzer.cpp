@@ -180,9 +180,13 @@ void Fuzzer::run_case() {
 std::string Fuzzer::compare(EngineMachine& engine) {
   engine_ = &engine;
   patience_ = kPatience;
-  const Outcome outcome = engine.run(case_.program, case_.cold_tlb);
+  Outcome outcome = engine.run(case_.program, case_.cold_tlb);
   patience_ = 0;
   engine_ = nullptr;
+  const bool damaged = options_.damaged_engine.empty() || options_.damaged_engine == engine.name();
+  if (!options_.damage.empty() && damaged && disassemble().find(options_.damage + ' ') != std::string::npos) {
+    outcome.state.gpr[kRbx] ^= 1;
+  }
   // The HLT at the end, and no other fault.
   const uint64_t at = native_outcome_.state.rip & (area::kBytes - 1);
   const bool halted = native_outcome_.vector == vector::kGp &&

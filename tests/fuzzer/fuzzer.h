@@ -24,6 +24,8 @@ struct Options {
   std::string only;   // a mnemonic
   std::string one;    // one case, as a failure names it
   std::string known;  // the file of cases that went wrong once
+  std::string damage;          // a mnemonic: engines are made to answer wrongly where the code holds it...
+  std::string damaged_engine;  // ... or only this one
   bool coverage = false;
   std::string check_coverage;  // the directory with the sources
 };
