@@ -4,6 +4,8 @@
 #include <array>
 #include <vector>
 
+#include "devices/mp_tables.h"
+
 namespace penumbra {
 
 namespace {
@@ -98,6 +100,19 @@ void route_interrupts(PcBoard& board) {
   }
 }
 
+std::vector<MpPciInterrupt> pci_interrupts(const PciBus& bus) {
+  std::vector<MpPciInterrupt> interrupts;
+  for (unsigned function = 0; function < PciBus::kFunctions; ++function) {
+    const PciFunction* chip = bus.at(static_cast<uint8_t>(function));
+    const uint8_t pin = chip ? chip->config().byte(PciConfig::kInterruptPin) : uint8_t{0};
+    if (pin == 0) continue;
+    interrupts.push_back({.device = static_cast<uint8_t>(function >> 3),
+                          .pin = static_cast<uint8_t>(pin - 1),
+                          .input = chip->config().byte(PciConfig::kInterruptLine)});
+  }
+  return interrupts;
+}
+
 }  // namespace
 
 void set_up_board(PcBoard& board, PhysicalMap& map) {
@@ -110,6 +125,11 @@ void set_up_board(PcBoard& board, PhysicalMap& map) {
   acpi.link(kTables);
   map.write_bytes(PhysAddr{kAcpiRootPointer}, std::as_bytes(std::span(acpi.rsdp)));
   map.write_bytes(PhysAddr{kTables}, std::as_bytes(std::span(acpi.tables)));
+
+  constexpr uint64_t kParagraph = 16;
+  const uint64_t place = (kTables + acpi.tables.size() + kParagraph - 1) / kParagraph * kParagraph;
+  const std::vector<uint8_t> mp = make_mp_tables(static_cast<uint32_t>(place), pci_interrupts(board.pci()));
+  map.write_bytes(PhysAddr{place}, std::as_bytes(std::span(mp)));
 }
 
 }  // namespace penumbra

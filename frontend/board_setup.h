@@ -1,5 +1,5 @@
 // What a kernel that is started without firmware finds done: PCI resources, interrupt routing, power
-// management, and ACPI tables in memory.
+// management, ACPI and MP tables in memory.
 #pragma once
 
 #include <cstdint>

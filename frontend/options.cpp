@@ -66,7 +66,7 @@ class RunReader {
     for (const std::string& parallel : words.parallels) {
       if (parallel != "none") options.parallel = target("-parallel", parallel);
     }
-    if (set_.contains("machine")) check_machine(words.machine);
+    if (set_.contains("machine")) check_machine(options, words.machine);
     if (set_.contains("accel")) check_accelerator(words.accelerator);
     if (set_.contains("uuid")) options.smbios.uuid = parse_uuid("-uuid", words.uuid);
     for (const std::string& smbios : words.smbios) read_smbios(options.smbios, smbios);
@@ -325,13 +325,15 @@ class RunReader {
     properties.done();
   }
 
-  // Only what is so anyway.
-  static void check_machine(const std::string& text) {
+  // But for graphics=off, which lets firmware talk to COM1, only what is so anyway.
+  static void check_machine(RunOptions& options, const std::string& text) {
     Properties properties("-machine", text);
     if (properties.head.empty()) properties.head = properties.take("type").value_or("pc");
     if (properties.head != "pc" && !properties.head.starts_with("pc-i440fx"))
       refuse("-machine {}: the machine is QEMU's pc", text);
     if (const auto accelerator = properties.take("accel")) check_accelerator(*accelerator);
+    if (const auto graphics = properties.take("graphics"))
+      options.serial_console |= !on_off("-machine " + text, "graphics", *graphics);
     properties.done();
   }
 

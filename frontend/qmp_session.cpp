@@ -180,7 +180,7 @@ Json QmpSession::execute(const std::string& command, const Json& arguments) {
       if (!code) throw QmpError(kGeneric, "Invalid parameter '" + data.dump() + "'");
       keys.push_back(*code);
     }
-    const Json hold = arguments.value("hold-time", Json(100));
+    const Json hold = arguments.value("hold-time", Json(100u));
     if (keys.empty() || !hold.is_number_unsigned() || hold.get<uint64_t>() > 60'000)
       throw QmpError(kGeneric, "Parameter 'keys' or 'hold-time' is invalid");
     constexpr Nanoseconds kMillisecond = 1'000'000;

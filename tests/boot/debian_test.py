@@ -10,6 +10,7 @@ import unittest
 
 import dmesg
 import machine
+import monitor
 
 DISK = machine.CACHE / "disks" / "debian-amd64.img"
 PARTITION = 1 << 20
@@ -69,8 +70,11 @@ class DebianDisk(unittest.TestCase):
         cls.image = pathlib.Path(folder.name) / "disk.img"
         subprocess.run(["cp", "--sparse=always", DISK, cls.image], check=True)
 
+    def drive(self, properties="", interface="ide"):
+        return ("-drive", f"file={self.image},format=raw,if={interface}{properties}")
+
     def boot(self, interface="ide", properties=""):
-        return Session(("-drive", f"file={self.image},format=raw,if={interface}{properties}"))
+        return Session(self.drive(properties, interface))
 
     def check_file_system(self):
         checked = subprocess.run(
@@ -95,6 +99,36 @@ class DebianDisk(unittest.TestCase):
             self.assertEqual(again, sums)
             self.assertEqual(session.power_off(), 0)
         self.check_file_system()
+
+    def test_power_button_shuts_down_cleanly(self):
+        path = self.image.with_name("qmp")
+        with Session((*self.drive(), "-qmp", f"unix:{path},server=on,wait=off")) as session:
+            self.assertIn("Power Button", session.run("cat /proc/bus/input/devices"))
+            session.run("dd if=/dev/urandom of=/root/random bs=1M count=16; systemctl is-system-running --wait", 90)
+            qmp = monitor.Qmp(path)
+            qmp("system_powerdown")
+            qmp.wait_event("POWERDOWN")
+            session.terminal.expect("reboot: Power down", 90)
+            self.assertEqual(session.terminal.wait(10), 0)
+            qmp.wait_event("SHUTDOWN")
+        self.check_file_system()
+
+    def test_virtio_keyboard_and_tablet(self):
+        """Linux' drivers have what was typed, and where the pointer was put."""
+        path = self.image.with_name("input-qmp")
+        drive = (*self.drive(",snapshot=on"), "-qmp", f"unix:{path},server=on,wait=off")
+        devices = ("-device", "virtio-keyboard-pci", "-device", "virtio-tablet-pci")
+        with Session((*drive, *devices), general_kernel=True) as session:
+            names = session.run("modprobe evdev; udevadm settle; grep -h . /sys/class/input/event*/device/name", 60)
+            self.assertRegex(names, "(?i)virtio.*keyboard")
+            self.assertRegex(names, "(?i)virtio.*tablet")
+            find = "basename $(dirname $(dirname $(grep -il 'virtio.*keyboard' /sys/class/input/event*/device/name)))"
+            session.run(f"timeout 60 dd if=/dev/input/$({find}) bs=24 count=4 of=/tmp/keys 2> /dev/null & sleep 1")
+            monitor.Qmp(path)("send-key", keys=[{"type": "qcode", "data": "z"}])
+            # Time, type, code, value: the key (44) down and up, each ended by a report.
+            shown = session.run("wait; od -A n -t u2 -v -w24 /tmp/keys", 90)
+            events = [line.split()[8:11] for line in shown.splitlines()[:4]]  # then the shell tells of the job
+            self.assertEqual(events, [["1", "44", "1"], ["0", "0", "0"], ["1", "44", "0"], ["0", "0", "0"]])
 
     def test_virtio_disk(self):
         with self.boot("virtio", ",snapshot=on") as session:

@@ -181,6 +181,31 @@ class Tables(unittest.TestCase):
             self.assertEqual((folder / "fourth").read_bytes(), b"to the fourth\r\n")
 
 
+class WithoutAcpi(unittest.TestCase):
+    """Linux finds the I/O APIC in the MP tables, the firmware's and those that are there without. The amd64 guest's kernel does not
+    know such tables."""
+
+    guest = "i686"
+
+    def boot(self, *options):
+        with tempfile.TemporaryDirectory() as folder:
+            folder = pathlib.Path(folder)
+            (folder / "script").write_text("#!/bin/sh\ndmesg | grep -E 'IOAPIC|MPTABLE'\ncat /proc/interrupts\n")
+            machine.build_initrd(self.guest, folder / "script", folder / "initrd.gz")
+            command = machine.linux(self.guest, folder / "initrd.gz", *options, append="console=ttyS0 acpi=off")
+            with machine.Terminal(command) as terminal:
+                terminal.expect("script ended", 120)
+            self.assertRegex(terminal.text, r"IOAPIC\[0\]: .*GSI 0-23")
+            self.assertRegex(terminal.text, r" 8: +\d+ +IO-APIC +8-edge +rtc0")
+            self.assertRegex(terminal.text, r"4: +\d+ +IO-APIC +4-edge +ttyS0")
+
+    def test_started_directly(self):
+        self.boot()
+
+    def test_started_by_seabios(self):
+        self.boot(*SEABIOS)
+
+
 class Parallel(unittest.TestCase):
     def test_what_the_bios_prints_is_in_the_file(self):
         with tempfile.TemporaryDirectory() as folder:

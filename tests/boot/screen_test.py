@@ -131,6 +131,9 @@ class Monitors(Screens):
         vmm.monitor.socket.sendall(b"quit\n")
         self.assertEqual(vmm.wait(), 0)
 
+    def test_qmp_takes_keys_without_a_hold_time(self):
+        self.assertEqual(self.vmm(*BARE).qmp("send-key", keys=[{"type": "qcode", "data": "ret"}]), {})
+
     def test_qmp(self):
         vmm = self.vmm(*BARE)
         self.assertIn("version", vmm.qmp.greeting["QMP"])

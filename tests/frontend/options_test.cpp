@@ -319,6 +319,8 @@ TEST(Options, Screen) {
   EXPECT_TRUE(run({}).serial_console) << "there is no window";
   EXPECT_FALSE(run({"-display", "none"}).serial_console);
   EXPECT_TRUE(run({"-display", "none", "-nographic"}).serial_console);
+  EXPECT_TRUE(run({"-display", "none", "-machine", "pc,graphics=off"}).serial_console);
+  EXPECT_FALSE(run({"-display", "none", "-machine", "pc,graphics=on"}).serial_console);
 }
 
 TEST(Options, Displays) {
