@@ -19,7 +19,7 @@ enum : uint8_t { kVectored = 0, kNmi = 1, kExternal = 3 };
 constexpr uint16_t kConforms = 0, kHighLevel = 0x0d;
 
 constexpr uint8_t kPciBusId = 0, kIsaBusId = 1, kIoApicId = 0, kEveryLocalApic = 0xff, kRevision = 4;
-constexpr size_t kFloatingBytes = 16, kHeaderBytes = 44;
+constexpr size_t kFloatingBytes = 16;
 
 class Table {
  public:

@@ -19,7 +19,6 @@ constexpr uint32_t kLongestBackingName = 1023;
 // A disk of that size needs an L1 table of 32 MiB with the usual clusters.
 constexpr uint64_t kMostBytes = uint64_t{1} << 51;
 constexpr uint64_t kMostL1Bytes = uint64_t{32} << 20;
-constexpr uint64_t kMostRefcountTableBytes = uint64_t{8} << 20;
 
 [[noreturn]] void refuse(const std::string& why) {
   throw std::runtime_error("is a damaged qcow2 image: " + why);
@@ -65,7 +64,7 @@ Qcow2Header Qcow2Header::read(const ImageFile& file) {
   header.refcount_table_clusters = u32(kRefcountTableClusters);
   if (header.refcount_table_offset & cluster_mask || header.refcount_table_offset == 0 ||
       header.refcount_table_clusters == 0 ||
-      uint64_t{header.refcount_table_clusters} << header.cluster_bits > kMostRefcountTableBytes)
+      uint64_t{header.refcount_table_clusters} << header.cluster_bits > Qcow2Header::kMostRefcountTableBytes)
     refuse("its reference count table");
   header.snapshots = u32(kSnapshots);
   header.snapshots_offset = u64(kSnapshotsOffset);

@@ -15,6 +15,7 @@ namespace penumbra {
 struct Qcow2Header {
   static constexpr uint64_t kDirty = 1, kCorrupt = 2;  // incompatible features that are known here
   static constexpr size_t kVersion2Bytes = 72, kVersion3Bytes = 104;
+  static constexpr uint64_t kMostRefcountTableBytes = uint64_t{8} << 20;
   // Offsets of fields that change
   static constexpr size_t kRefcountTableOffset = 48, kRefcountTableClusters = 56, kIncompatible = 72,
                           kAutoclear = 88;

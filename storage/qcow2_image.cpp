@@ -203,7 +203,7 @@ int Qcow2Image::read_backing(uint64_t offset, std::span<std::byte> to) {
 
 int Qcow2Image::read_compressed(const Mapping& mapping, uint64_t within, std::span<std::byte> to) {
   if (inflated_offset_ != mapping.offset) {
-    inflated_offset_ = 0;
+    inflated_offset_.reset();
     inflated_.resize(cluster_bytes());
     Bytes packed(mapping.bytes);
     if (const int error = file_.read(mapping.offset, packed)) return error;
@@ -454,6 +454,7 @@ int Qcow2Image::grow_count_table(uint64_t entries) {
   const uint64_t old_clusters = header_.refcount_table_clusters;
   // Room for twice as much, and for the blocks of the table itself.
   const uint64_t clusters = clusters_of((std::max(entries, count_table_.size() / 8 * 2) + 64) * 8);
+  if (clusters << header_.cluster_bits > Qcow2Header::kMostRefcountTableBytes) return EFBIG;
   const uint64_t first = end_;
   Bytes table = count_table_;
   table.resize(clusters << header_.cluster_bits);
@@ -518,7 +519,7 @@ int Qcow2Image::plan_count(Transaction& transaction, uint64_t cluster, uint64_t 
 // One reference less to what `mapping` takes; `freed` gets what nobody refers to any more.
 int Qcow2Image::plan_release(Transaction& transaction, const Mapping& mapping, std::vector<uint64_t>& freed) {
   const uint64_t last = (mapping.offset + mapping.bytes - 1) >> header_.cluster_bits;
-  if (mapping.kind == Kind::Compressed) inflated_offset_ = 0;
+  if (mapping.kind == Kind::Compressed) inflated_offset_.reset();
   for (uint64_t cluster = mapping.offset >> header_.cluster_bits; cluster <= last; cluster++) {
     uint64_t count;
     if (const int error = count_of(cluster, count)) return error;
@@ -586,6 +587,7 @@ void Qcow2Image::mend() {
     if (error)
       throw std::runtime_error("its reference counts cannot be mended: " + std::string(std::strerror(error)));
   };
+  if (end_ / counts_per_block() >= Qcow2Header::kMostRefcountTableBytes / 8) damaged("its file is too large to be counted");
   const std::vector<uint64_t> counts = count_everything();
   if (header_.snapshots == 0 && counts.size() > 0 && counts[0] != 1) damaged("its header is somebody's data");
   for (uint64_t cluster = 0; cluster < counts.size(); cluster++) {

@@ -110,7 +110,7 @@ class Qcow2Image final : public DiskImage {
   std::map<uint64_t, L2Table> l2_;          // by index in l1_; some of them
   std::map<uint64_t, Bytes> count_blocks_;  // by index in count_table_; those that were needed
   uint64_t uses_ = 0;
-  uint64_t inflated_offset_ = 0;  // of the compressed cluster that is in inflated_; 0: none
+  std::optional<uint64_t> inflated_offset_;  // of the compressed cluster that is in inflated_
   Bytes inflated_;
 
   // For writing only.

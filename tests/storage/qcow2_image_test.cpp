@@ -330,6 +330,27 @@ TEST_F(Qcow2Test, WhatCannotBeOpenedIsNamed) {
 }
 
 // Any image may come from a stranger.
+// Offset 0 once meant that no cluster was unpacked yet, and what was not there was read.
+TEST_F(Qcow2Test, CompressedClusterAtTheImagesBeginningIsAnError) {
+  make("-o cluster_size=64k", uint64_t{1} << 20);
+  ASSERT_EQ(open()->write(0, pattern(1, 512)), 0);
+  const Bytes image = file("disk.qcow2");
+  constexpr size_t kL1Offset = 40;
+  const uint64_t l1 = load_be(&image[kL1Offset], 8), l2 = load_be(&image[l1], 8) & ~(uint64_t{1} << 63);
+  Bytes compressed(8);
+  compressed[0] = std::byte{0x40};
+  put(l2, compressed);
+  Bytes sector(512);
+  EXPECT_NE(open()->read(0, sector), 0);
+}
+
+// The table that counts its clusters would be larger than one that can be opened; once it was made, of any size.
+TEST_F(Qcow2Test, AFileTooLargeToBeCountedTakesNoMoreData) {
+  make("-o cluster_size=512", uint64_t{1} << 20);
+  std::filesystem::resize_file(path_, uint64_t{1} << 43);
+  EXPECT_EQ(open()->write(0, pattern(1, 512)), EFBIG);
+}
+
 TEST_F(Qcow2Test, DamagedImagesAreHarmless) {
   make("-o cluster_size=512", 200'000);
   std::mt19937 random(8);

@@ -1,0 +1,49 @@
+// A machine that runs nothing, for what talks to one.
+#pragma once
+
+#include <memory>
+
+#include "core/machine.h"
+#include "devices/pc_board.h"
+#include "frontend/key_typer.h"
+#include "frontend/monitor.h"
+
+namespace penumbra {
+
+class StoppedMachine {
+ public:
+  StoppedMachine() {
+    machine.set_engine(std::make_unique<NoEngine>());
+    auto made = std::make_unique<PcBoard>(machine, machine.clock(), machine.io(), machine.map(), machine.interrupt_line(), board_options());
+    board_ = made.get();
+    machine.set_board(std::move(made));
+    actions.keys = &keys_.emplace(machine.clock(), [this](KeyCode code, bool down) { board_->key(code, down); });
+    actions.balloon = board_->balloon();
+    actions.press_power_button = [this] { board_->power_management().press_power_button(); };
+  }
+
+  Machine machine{[] {
+    MachineOptions options;
+    options.ram_bytes = uint64_t{2} << 20;
+    options.cpu = "base";
+    return options;
+  }()};
+  MonitorActions actions;  // without a screen, whose pictures would go to files of any name
+
+ private:
+  class NoEngine : public Engine {
+    void run() override {}
+    void step() override {}
+    void interrupt() override {}
+    void discard_translations() override {}
+  };
+  static PcBoardOptions board_options() {
+    PcBoardOptions options;
+    options.balloon = true;
+    return options;
+  }
+  PcBoard* board_ = nullptr;
+  std::optional<KeyTyper> keys_;
+};
+
+}  // namespace penumbra
