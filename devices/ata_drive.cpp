@@ -21,8 +21,11 @@ AtaDrive::AtaDrive(std::string name, BlockDevice& medium, Cable cable)
 
 void AtaDrive::identify_cable(AtaIdentify& id) const {
   switch (cable_) {
+    // An 80-conductor cable (T13/1532D volume 1, 8.15.43). Firmware looks for no drive 1 where drive 0 answers for it (bit 6).
+    case Cable::OnlyParallel:
+      return id.set(93, 0x604b);
     case Cable::FirstParallel:
-      return id.set(93, 0x604b);  // 80-conductor cable, both drives answered
+      return id.set(93, 0x603b);
     case Cable::SecondParallel:
       return id.set(93, 0x6b00);
     case Cable::Serial:  // ATA8-ACS, 7.16.7

@@ -30,7 +30,7 @@ class AtaDrive {
   static constexpr unsigned kSectorBytes = 512;
 
   // How the drive is connected: what it says of itself differs, and only a serial one has queued commands.
-  enum class Cable : uint8_t { FirstParallel, SecondParallel, Serial };
+  enum class Cable : uint8_t { OnlyParallel, FirstParallel, SecondParallel, Serial };
   AtaDrive(std::string name, BlockDevice& medium, Cable cable);
   virtual ~AtaDrive() = default;
   AtaDrive(const AtaDrive&) = delete;

@@ -208,6 +208,7 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
   for (size_t i = 0; i < options.ahci.size(); i++) add_ahci(io, map, "ahci_ich9_" + std::to_string(i), options.ahci[i]);
   for (size_t i = 0; i < options.virtio_disks.size(); i++) {
     const PcBoardOptions::VirtioDisk& disk = options.virtio_disks[i];
+    boots(disk.boot_index, PciBus::address(pci_.free_device(kFirstCard), 0), "scsi", "/disk@0,0");
     add_virtio(io, map, "virtio_blk_" + std::to_string(i), std::make_unique<VirtioBlk>(map, *disk.medium, disk.serial));
   }
   if (options.entropy) add_virtio(io, map, "virtio_rng", std::make_unique<VirtioRng>(map, std::move(options.entropy)));
@@ -238,6 +239,7 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
   write_memory_sizes(map);
   add_floppies(io, options);
   write_boot_order(options.boot_order);
+  list_boot_order(options.boot_strict);
   describe_machine(map, options);
 }
 
@@ -311,7 +313,9 @@ void PcBoard::add_ahci(IoBus& io, PhysicalMap& map, const std::string& name,
                                          [this, &map](uint64_t to, uint32_t data) { send_msi(map, to, data); });
   for (unsigned port = 0; port < AhciIch9::kPorts; port++) {
     const PcBoardOptions::AtaDrive& drive = controller.drives[port];
-    if (drive.medium) chip->attach(port, make_drive(drive, name + "." + std::to_string(port), AtaDrive::Cable::Serial));
+    if (!drive.medium) continue;
+    chip->attach(port, make_drive(drive, name + "." + std::to_string(port), AtaDrive::Cable::Serial));
+    boots(drive.boot_index, address, "pci8086,2922", "/drive@" + std::to_string(port) + "/disk@0");
   }
   pci_.add(address, *chip);
   chips_.push_back(chip.get());
@@ -324,9 +328,12 @@ void PcBoard::attach_drives(const PcBoardOptions& options) {
     for (unsigned number = 0; number < 2; number++) {
       const PcBoardOptions::AtaDrive& drive = options.ide[channel][number];
       if (!drive.medium) continue;
+      boots(drive.boot_index, kIde, "ide", "/drive@" + std::to_string(channel) + "/disk@" + std::to_string(number));
       ide_.attach(channel, number,
                   make_drive(drive, "ide" + std::to_string(channel) + "." + std::to_string(number),
-                             number == 0 ? AtaDrive::Cable::FirstParallel : AtaDrive::Cable::SecondParallel));
+                             number == 1                       ? AtaDrive::Cable::SecondParallel
+                             : options.ide[channel][1].medium ? AtaDrive::Cable::FirstParallel
+                                                              : AtaDrive::Cable::OnlyParallel));
       if (drive.cdrom) continue;
       // What firmware says of cylinders to programs that ask: the disk's own numbers (0) while they fit, else LBA's (1).
       const bool fits = AtaDisk::default_geometry(drive.medium->bytes()).cylinders <= 1024;
@@ -340,12 +347,13 @@ void PcBoard::add_network_cards(VirtualClock& clock, IoBus& io, PhysicalMap& map
   unsigned number = 0;
   for (const PcBoardOptions::NetworkCard& card : options.network_cards) {
     const std::string suffix = "_" + std::to_string(number++);
+    const uint8_t place = PciBus::address(card.place ? *card.place : pci_.free_device(kFirstCard), 0);
+    boots(card.boot_index, place, "ethernet", "/ethernet-phy@0");
     if (card.model == PcBoardOptions::NetworkCard::Model::VirtioNet) {
       add_virtio(io, map, "virtio_net" + suffix, std::make_unique<VirtioNet>(map, *card.network, card.address), card.place)
           .add_rom(map, card.rom);
       continue;
     }
-    const uint8_t place = PciBus::address(card.place ? *card.place : pci_.free_device(kFirstCard), 0);
     cards_.push_back(std::make_unique<Ethernet82540em>("ethernet_82540em" + suffix, map, io, clock,
                                                        pci_.interrupt_line(place), *card.network, card.address));
     cards_.back()->add_rom(map, card.rom);
@@ -357,6 +365,8 @@ void PcBoard::add_network_cards(VirtualClock& clock, IoBus& io, PhysicalMap& map
 void PcBoard::add_floppies(IoBus& io, const PcBoardOptions& options) {
   const auto& drives = options.floppies;
   if (!drives[0] && !drives[1]) return;
+  for (unsigned i = 0; i < drives.size(); i++)
+    boots(options.floppy_boot_index[i], kIsaBridge, "isa", "/fdc@03f0/floppy@" + std::to_string(i));
   floppy_ = std::make_unique<Fdc82077aa>(dma_1_, irq_line(kFloppyIrq), drives);
   dma_1_.set_listener([this] { floppy_->dma_ready(); });
   add(io, 0x3f0, Fdc82077aa::kPorts, *floppy_);
@@ -399,6 +409,32 @@ void PcBoard::write_boot_order(const std::string& letters) {
   constexpr uint8_t kNoFloppySignatureCheck = 0x01;
   rtc_.set_memory(kBootOrder, static_cast<uint8_t>(codes[1] << 4 | codes[0]));
   rtc_.set_memory(kBootOrderThird, static_cast<uint8_t>(codes[2] << 4 | kNoFloppySignatureCheck));
+}
+
+// What has a place in the boot order, by QEMU's names (Open Firmware's paths).
+void PcBoard::boots(std::optional<unsigned> index, uint8_t pci_address, std::string_view kind, std::string_view below) {
+  if (!index) return;
+  const unsigned device = pci_address >> 3, function = pci_address & 7;
+  char hex[2 + 1 + 1];
+  char* end = std::to_chars(hex, hex + 2, device, 16).ptr;
+  if (function) {
+    *end++ = ',';
+    *end++ = static_cast<char>('0' + function);
+  }
+  std::string path = "/pci@i0cf8/";
+  path.append(kind).append("@").append(hex, end).append(below);
+  boot_paths_.emplace_back(*index, std::move(path));
+}
+
+// QEMU's file "bootorder": a path a line; HALT: nothing else is tried.
+void PcBoard::list_boot_order(bool strict) {
+  std::ranges::stable_sort(boot_paths_, {}, [](const auto& entry) { return entry.first; });
+  if (boot_paths_.empty() && !strict) return;
+  std::string list = "/rom@genroms/linuxboot.bin\n";  // a kernel comes before them, when there is one
+  for (const auto& [index, path] : boot_paths_) list += path + '\n';
+  if (strict) list += "HALT\n";
+  list.back() = '\0';
+  fw_cfg_.add_file("bootorder", {list.begin(), list.end()});
 }
 
 // The fw_cfg items that don't depend on what is booted, as QEMU's pc machine has them.

@@ -59,6 +59,8 @@
 namespace penumbra {
 
 struct PcBoardOptions {
+  // A drive's or card's boot_index: firmware tries the lowest one first, then what has none.
+
   // COM1 to COM4: ports 3F8h, 2F8h, 3E8h, 2E8h, IRQ 4, 3, 4, 3. An empty one has no chip.
   ByteSink serial_out[4];
   struct DebugConsole {
@@ -72,6 +74,7 @@ struct PcBoardOptions {
     BlockDevice* medium = nullptr;  // null: no drive; else it outlives the board's last access
     bool cdrom = false;
     std::string serial;  // of a disk
+    std::optional<unsigned> boot_index{};
   };
   AtaDrive ide[2][2];  // by channel and number
   struct AhciController {
@@ -79,9 +82,11 @@ struct PcBoardOptions {
   };
   std::vector<AhciController> ahci;
   std::array<BlockDevice*, Fdc82077aa::kDrives> floppies{};  // as an ATA drive's; without any, there is no controller
+  std::array<std::optional<unsigned>, Fdc82077aa::kDrives> floppy_boot_index{};
   struct VirtioDisk {
     BlockDevice* medium = nullptr;  // as an ATA drive's
     std::string serial;
+    std::optional<unsigned> boot_index{};
   };
   std::vector<VirtioDisk> virtio_disks;
   bool virtio_keyboard = false, virtio_tablet = false;
@@ -92,6 +97,7 @@ struct PcBoardOptions {
     MacAddress address{};
     std::optional<unsigned> place;  // device number on the PCI bus; none: the first that is free
     std::vector<std::byte> rom{};   // that boots from the network; empty: none
+    std::optional<unsigned> boot_index{};
   };
   std::vector<NetworkCard> network_cards;
   struct SharedFolder {
@@ -109,6 +115,7 @@ struct PcBoardOptions {
   std::optional<std::vector<VirtioSerial::Port>> virtio_ports;
   // Firmware's choice of what to boot: QEMU's letters, a floppy, c hard disk, d CD-ROM, n network.
   std::string boot_order = "cad";
+  bool boot_strict = false;  // nothing but what has a boot_index
   bool boot_menu = false;
   std::optional<uint16_t> boot_menu_wait;  // milliseconds
   std::optional<uint32_t> boot_fail_wait;  // milliseconds until a reset when nothing boots; all ones: never
@@ -222,6 +229,8 @@ class PcBoard final : public Board {
   void add_floppies(IoBus& io, const PcBoardOptions& options);
   void write_memory_sizes(const PhysicalMap& map);
   void write_boot_order(const std::string& letters);
+  void boots(std::optional<unsigned> index, uint8_t pci_address, std::string_view kind, std::string_view below);
+  void list_boot_order(bool strict);
   void describe_machine(const PhysicalMap& map, const PcBoardOptions& options);
 
   MachineControl& control_;
@@ -264,6 +273,7 @@ class PcBoard final : public Board {
   std::unique_ptr<PcTestdev> testdev_;
   std::vector<std::unique_ptr<Flash28F128J3>> flashes_;
   std::vector<Device*> chips_;
+  std::vector<std::pair<unsigned, std::string>> boot_paths_;  // by boot_index
 };
 
 }  // namespace penumbra

@@ -204,6 +204,33 @@ void NetworkReader::add_nic(const std::string& text) {
   add_card(option, {.model = *model, .network = networks_.size() - 1, .place = {}, .rom_file = {}}, address);
 }
 
+// QEMU's hub, to which all of these are connected, here has one card and one network.
+void NetworkReader::add_net(const std::string& text) {
+  const std::string option = "-net " + text;
+  Properties properties("-net", text);
+  if (properties.head == "none") return properties.done();
+  if (properties.head != "nic") {
+    if (old_network_) refuse("{}: there is one network already (-netdev and -nic take more)", option);
+    add_network(option, properties);
+    old_network_ = networks_.size() - 1;
+    return properties.done();
+  }
+  const std::string name = properties.take("model").value_or("e1000");
+  const auto model = model_named(name);
+  if (!model) refuse("{}: unknown model '{}' ({})", option, name, kCards);
+  NetworkCardOptions card{.model = *model, .place = {}, .rom_file = {}};
+  if (const auto place = properties.take("addr")) card.place = parse_place(option, *place);
+  auto address = properties.take("macaddr");
+  const auto network = properties.take("netdev");
+  properties.done();
+  if (network) {
+    card.network = network_named(option, *network);
+    return add_card(option, card, std::move(address));
+  }
+  if (old_card_) refuse("{}: there is one card already (-device and -nic take more)", option);
+  old_card_ = OldCard{.option = option, .card = card, .address = std::move(address)};
+}
+
 bool NetworkReader::add_device(const std::string& text, const std::string& driver, Properties& properties) {
   const auto model = model_named(driver);
   if (!model) return false;
@@ -212,6 +239,7 @@ bool NetworkReader::add_device(const std::string& text, const std::string& drive
   if (const auto bus = properties.take("bus"); bus && *bus != "pci.0") refuse("{}: bus={}: only pci.0 is there", option, *bus);
   if (const auto place = properties.take("addr")) card.place = parse_place(option, *place);
   card.rom_file = properties.take("romfile");
+  card.boot_index = properties.take_boot_index();
   properties.take("id");  // nothing refers to cards
   add_card(option, card, properties.take("mac"));
   return true;
@@ -249,6 +277,12 @@ void NetworkReader::add_card(const std::string& option, NetworkCardOptions card,
 
 // QEMU's addresses: 52:54:00:12:34:56 and those behind it, but the ones that were chosen.
 void NetworkReader::finish() {
+  if (old_card_ && !old_network_) refuse("{}: there is no network for it, such as -net user", old_card_->option);
+  if (old_network_ && !old_card_) refuse("{}: there is no card for it, such as -net nic", networks_[*old_network_].option);
+  if (old_card_) {
+    old_card_->card.network = *old_network_;
+    add_card(old_card_->option, old_card_->card, old_card_->address);
+  }
   MacAddress next{0x52, 0x54, 0x00, 0x12, 0x34, 0x56};
   for (size_t i = 0; i < cards_.size(); ++i) {
     if (addressed_[i]) continue;

@@ -29,6 +29,7 @@ struct NetworkCardOptions {
   size_t network = 0;  // of RunOptions::networks
   MacAddress address{};
   std::optional<unsigned> place;  // device number on the PCI bus
+  std::optional<unsigned> boot_index{};
   std::optional<std::string> rom_file;  // none: the one of Debian's package, if it is there; empty: no ROM
 };
 
@@ -47,6 +48,8 @@ class NetworkReader {
 
   void add_netdev(const std::string& text);
   void add_nic(const std::string& text);
+  // The old spelling: "nic" and a network, which are connected.
+  void add_net(const std::string& text);
   // QEMU's, where nothing is said of networks.
   void add_default_nic() { add_nic("user"); }
   // Whether `driver` is a card; then `properties` are those of the -device option `text`.
@@ -64,6 +67,13 @@ class NetworkReader {
   std::vector<NetworkCardOptions>& cards_;
   std::vector<PacketDumpOptions>& dumps_;
   std::vector<bool> addressed_;  // cards whose address the user chose
+  struct OldCard {
+    std::string option;
+    NetworkCardOptions card;
+    std::optional<std::string> address;
+  };
+  std::optional<OldCard> old_card_;
+  std::optional<size_t> old_network_;  // in networks_
 };
 
 }  // namespace penumbra

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <optional>
@@ -77,6 +78,15 @@ struct Properties {
     const auto number = parse_number(*text);
     if (!number || *number > 0xffff) refuse("{}: {}={} is no port number", option_, key, *text);
     return static_cast<uint16_t>(*number);
+  }
+
+  // The place in the firmware's boot order.
+  std::optional<unsigned> take_boot_index() {
+    const auto text = take("bootindex");
+    if (!text || *text == "-1") return std::nullopt;
+    const auto number = parse_number(*text);
+    if (!number || *number > INT32_MAX) refuse("{}: bootindex={}: not a number from 0 on", option_, *text);
+    return static_cast<unsigned>(*number);
   }
 
   void done() const {

@@ -34,7 +34,7 @@ struct RunWords {
   std::string memory, processors, rtc, display, vga, monitor, qmp, debug_console, topics, switches, mmu, gdb, triple_fault, perf_symbols;
   std::string boot, uuid, machine, accelerator;
   std::vector<std::string> parallels, smbios, pflashes;
-  std::vector<std::string> serials, devices, chardevs, drives, cdroms, disks[4], floppies[2], nics, netdevs, objects, virtfs, fsdevs;
+  std::vector<std::string> serials, devices, chardevs, drives, cdroms, disks[4], floppies[2], nics, netdevs, nets, objects, virtfs, fsdevs;
   bool snapshot = false;
   bool no_reboot = false, nographic = false, gdb_here = false, singlestep = false, perf_map = false;
 };
@@ -103,7 +103,8 @@ class RunReader {
     NetworkReader networks(options.networks, options.network_cards, options.packet_dumps);
     for (const std::string& netdev : words.netdevs) networks.add_netdev(netdev);
     for (const std::string& nic : words.nics) networks.add_nic(nic);
-    if (words.netdevs.empty() && words.nics.empty()) networks.add_default_nic();
+    for (const std::string& net : words.nets) networks.add_net(net);
+    if (words.netdevs.empty() && words.nics.empty() && words.nets.empty()) networks.add_default_nic();
     ShareReader shares(options.shares);
     for (const std::string& folder : words.virtfs) shares.add_virtfs(folder);
     for (const std::string& folder : words.fsdevs) shares.add_fsdev(folder);
@@ -111,6 +112,7 @@ class RunReader {
     for (const DriveOptions& drive : options.drives) check_errors(drive);
     for (const std::string& object : words.objects) networks.add_object(object);
     networks.finish();
+    check_boot_indices(options);
     if (set_.contains("boot")) read_boot(options, words.boot);
     if (options.kernel.empty() && !options.initrds.empty()) refuse("-initrd needs -kernel");
     if (options.kernel.empty() && !options.append.empty()) refuse("-append needs -kernel");
@@ -321,8 +323,19 @@ class RunReader {
         refuse("-boot {}: reboot-timeout={}: not up to 65535 milliseconds, nor -1", text, *wait);
       options.boot_fail_wait = static_cast<uint32_t>(*number);
     }
-    if (const auto strict = properties.take("strict")) on_off("-boot " + text, "strict", *strict);
+    if (const auto strict = properties.take("strict")) options.boot_strict = on_off("-boot " + text, "strict", *strict);
     properties.done();
+  }
+
+  static void check_boot_indices(const RunOptions& options) {
+    std::vector<unsigned> taken;
+    const auto take = [&taken](const std::optional<unsigned>& index) {
+      if (!index) return;
+      if (std::ranges::find(taken, *index) != taken.end()) refuse("-device: bootindex={}: another device has it", *index);
+      taken.push_back(*index);
+    };
+    for (const DriveOptions& drive : options.drives) take(drive.boot_index);
+    for (const NetworkCardOptions& card : options.network_cards) take(card.boot_index);
   }
 
   // But for graphics=off, which lets firmware talk to COM1, only what is so anyway.
@@ -607,6 +620,9 @@ class RunReader {
       drive.interface = DriveOptions::Interface::Virtio;
       if (auto serial = properties.take("serial")) drive.serial = *std::move(serial);
       drive.device_id = properties.take("id").value_or("");
+      drive.boot_index = properties.take_boot_index();
+    } else if (properties.head == "floppy") {
+      connect_floppy(options, text, properties);
     } else if (properties.head == "ich9-ahci" || properties.head == "ahci") {
       // QEMU names the bus of a controller without an id after no one, so that no drive can ask for it.
       ahci_ids_.push_back(properties.take("id").value_or(""));
@@ -615,7 +631,7 @@ class RunReader {
       connect_drive(options, text, properties);
     } else {
       refuse("-device {}: unknown device (isa-debug-exit, isa-debugcon, virtio-blk-pci, virtio-rng-pci, virtio-balloon-pci, "
-             "virtio-serial-pci, virtconsole, virtserialport, ich9-ahci, ide-hd, ide-cd, e1000, virtio-net-pci, "
+             "virtio-serial-pci, virtconsole, virtserialport, ich9-ahci, ide-hd, ide-cd, floppy, e1000, virtio-net-pci, "
              "virtio-keyboard-pci, virtio-tablet-pci, virtio-9p-pci, pc-testdev)",
              text);
     }
@@ -672,8 +688,26 @@ class RunReader {
     }
     drive.cdrom = cdrom;
     drive.device_id = properties.take("id").value_or("");
+    drive.boot_index = properties.take_boot_index();
     drive.image.read_only |= cdrom;
     if (auto serial = properties.take("serial")) drive.serial = *std::move(serial);
+  }
+
+  static void connect_floppy(RunOptions& options, const std::string& text, Properties& properties) {
+    const std::string id = properties.need("drive");
+    const std::string unit = properties.take("unit").value_or("0");
+    DriveOptions& drive = unconnected_drive(options, text, id);
+    if (drive.cdrom) refuse("-device {}: the drive '{}' is a CD-ROM's", text, id);
+    if (unit != "0" && unit != "1") refuse("-device {}: unit={}: neither 0 nor 1", text, unit);
+    const unsigned index = unit == "1";
+    for (const DriveOptions& other : options.drives) {
+      if (other.interface == DriveOptions::Interface::Floppy && other.index == index)
+        refuse("-device {}: this place has a drive already", text);
+    }
+    drive.interface = DriveOptions::Interface::Floppy;
+    drive.index = index;
+    drive.device_id = properties.take("id").value_or("");
+    drive.boot_index = properties.take_boot_index();
   }
 
   // Consoles are given numbers from 0 on, other ports from 1 on, as by QEMU.
@@ -811,13 +845,14 @@ Command parse_run(std::span<const char* const> arguments) {
   list("chardev", words.chardevs, "file,id=ID,path=PATH; stdio,id=ID; null,id=ID");
   list("device", words.devices,
        "isa-debug-exit,iobase=P,iosize=N; isa-debugcon,iobase=P,chardev=ID; virtio-blk-pci,drive=ID,serial=S; "
-       "ich9-ahci,id=ID; ide-hd|ide-cd,drive=ID,bus=ide.N|AHCI.N,unit=N,serial=S; "
-       "e1000|virtio-net-pci,netdev=ID,mac=M,romfile=F; virtio-rng-pci; virtio-keyboard-pci; virtio-tablet-pci; pc-testdev; "
+       "ich9-ahci,id=ID; ide-hd|ide-cd,drive=ID,bus=ide.N|AHCI.N,unit=N,serial=S; floppy,drive=ID,unit=N; "
+       "e1000|virtio-net-pci,netdev=ID,mac=M,romfile=F; bootindex=N with these; virtio-rng-pci; virtio-keyboard-pci; virtio-tablet-pci; pc-testdev; "
        "virtio-balloon-pci; virtio-serial-pci; virtconsole|virtserialport,chardev=ID,name=N; virtio-9p-pci,fsdev=ID,mount_tag=T");
   list("virtfs", words.virtfs,
        "local,path=DIR,mount_tag=T,security_model=none|passthrough|mapped-xattr,readonly=on: a folder for the guest to mount (9p)");
   list("fsdev", words.fsdevs, "local,id=ID,path=DIR,security_model=M,readonly=on: the same for -device virtio-9p-pci");
   list("nic", words.nics, "user,model=e1000|virtio-net-pci and -netdev's: a card and its network; none (user)");
+  list("net", words.nets, "nic,model=M,macaddr=M and user|tap with -netdev's: the old spelling of one card and its network");
   list("netdev", words.netdevs,
        "user,id=ID,hostfwd=tcp::PORT-:PORT,restrict=on,net=A/N,host=A,dhcpstart=A,dns=A,hostname=H,tftp=DIR,bootfile=F,ipv6=off; "
        "tap,id=ID,ifname=I,fd=N,script=no");

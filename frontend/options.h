@@ -50,6 +50,7 @@ struct DriveOptions {
   bool cdrom = false;
   std::string id = {}, serial = {};
   std::string device_id = {};  // of a -device that names the drive
+  std::optional<unsigned> boot_index = {};
   ImageOptions image;  // an empty path: no medium
   ErrorPolicy errors = {};
 };
@@ -79,6 +80,7 @@ struct RunOptions {
   bool virtio_serial = false;  // a virtio console device
   std::vector<VirtioPort> virtio_ports;
   std::string boot_order = "cad";
+  bool boot_strict = false;
   bool boot_menu = false;
   std::optional<uint16_t> boot_menu_wait;  // milliseconds
   std::optional<uint32_t> boot_fail_wait;  // milliseconds; all ones: for ever

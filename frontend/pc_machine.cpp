@@ -351,6 +351,7 @@ void PcMachine::make_board() {
   board.start_time = rtc_time(options_.local_time);
   board.apic_timer_hz = machine_->cpu_model().crystal_hz();
   board.boot_order = options_.boot_order;
+  board.boot_strict = options_.boot_strict;
   board.boot_menu = options_.boot_menu;
   board.boot_menu_wait = options_.boot_menu_wait;
   board.boot_fail_wait = options_.boot_fail_wait;
@@ -367,7 +368,7 @@ void PcMachine::make_board() {
   for (size_t i = 0; i < options_.drives.size(); ++i) {
     const DriveOptions& drive = options_.drives[i];
     const std::string serial = drive.serial.empty() ? fmt::format("PD{:05}", i + 1) : drive.serial;
-    const PcBoardOptions::AtaDrive ata = {.medium = drives_[i].get(), .cdrom = drive.cdrom, .serial = serial};
+    const PcBoardOptions::AtaDrive ata = {.medium = drives_[i].get(), .cdrom = drive.cdrom, .serial = serial, .boot_index = drive.boot_index};
     switch (drive.interface) {
       case DriveOptions::Interface::Ide:
         board.ide[drive.index / 2][drive.index % 2] = ata;
@@ -376,10 +377,11 @@ void PcMachine::make_board() {
         board.ahci[drive.controller].drives[drive.index] = ata;
         break;
       case DriveOptions::Interface::Virtio:
-        board.virtio_disks.push_back({.medium = drives_[i].get(), .serial = serial});
+        board.virtio_disks.push_back({.medium = drives_[i].get(), .serial = serial, .boot_index = drive.boot_index});
         break;
       case DriveOptions::Interface::Floppy:
         board.floppies[drive.index] = drives_[i].get();
+        board.floppy_boot_index[drive.index] = drive.boot_index;
         break;
       case DriveOptions::Interface::Flash:
       case DriveOptions::Interface::None:
@@ -391,7 +393,8 @@ void PcMachine::make_board() {
                                    .network = networks_[card.network].get(),
                                    .address = card.address,
                                    .place = card.place,
-                                   .rom = network_rom(card)});
+                                   .rom = network_rom(card),
+                                   .boot_index = card.boot_index});
   }
   if (options_.entropy) {
     std::byte first;

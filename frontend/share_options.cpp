@@ -66,7 +66,7 @@ void ShareReader::add_fsdev(const std::string& text) {
 }
 
 bool ShareReader::add_device(const std::string& text, const std::string& driver, Properties& properties) {
-  if (driver != "virtio-9p-pci") return false;
+  if (driver != "virtio-9p-pci" && driver != "virtio-9p") return false;
   const std::string option = "-device " + text, id = properties.need("fsdev");
   std::string tag = properties.need("mount_tag");
   properties.take("id");  // nothing refers to it

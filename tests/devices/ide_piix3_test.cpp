@@ -26,8 +26,8 @@ class IdeTest : public testing::Test {
     io_.add(0x3f6, 1, ide_, 0x10);
     io_.add(0x170, 8, ide_, 0x08);
     io_.add(0x376, 1, ide_, 0x11);
-    ide_.attach(0, 0, std::make_unique<AtaDisk>("disk", disk_, AtaDrive::Cable::FirstParallel, "serial"));
-    ide_.attach(1, 0, std::make_unique<AtapiCdrom>("cdrom", disc_, AtaDrive::Cable::FirstParallel));
+    ide_.attach(0, 0, std::make_unique<AtaDisk>("disk", disk_, AtaDrive::Cable::OnlyParallel, "serial"));
+    ide_.attach(1, 0, std::make_unique<AtapiCdrom>("cdrom", disc_, AtaDrive::Cable::OnlyParallel));
     ide_.config().write(0x20, 4, kBusMaster);
     ide_.config().write(0x04, 2, 5);
     for (size_t i = 0; i < disk_.contents.size(); i++)
@@ -503,8 +503,8 @@ TEST_F(IdeTest, SavedTransferGoesOn) {
   disk.contents = disk_.contents;
   IoBus io;
   IdePiix3 other(map_, io, line.input(), line.input());
-  other.attach(0, 0, std::make_unique<AtaDisk>("disk", disk, AtaDrive::Cable::FirstParallel, "serial"));
-  other.attach(1, 0, std::make_unique<AtapiCdrom>("cdrom", disc, AtaDrive::Cable::FirstParallel));
+  other.attach(0, 0, std::make_unique<AtaDisk>("disk", disk, AtaDrive::Cable::OnlyParallel, "serial"));
+  other.attach(1, 0, std::make_unique<AtapiCdrom>("cdrom", disc, AtaDrive::Cable::OnlyParallel));
   other.load(ide_.save());
   EXPECT_EQ(other.save(), ide_.save());
   while (data.size() < 1024) {

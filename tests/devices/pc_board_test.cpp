@@ -8,6 +8,8 @@
 #include <string>
 
 #include "tests/devices/chip_fixture.h"
+#include "tests/devices/memory_network.h"
+#include "tests/devices/memory_disk.h"
 
 namespace penumbra {
 namespace {
@@ -53,23 +55,25 @@ class PcBoardTest : public testing::Test {
     outb(0x71, value);
   }
   // By the directory (QEMU, docs/specs/fw_cfg): entries of 64 bytes, integers big-endian.
-  std::string fw_cfg_file(const std::string& name) {
+  std::string fw_cfg_file(const std::string& name) { return fw_cfg_file(io_, name); }
+  static std::string fw_cfg_file(IoBus& io, const std::string& name) {
     constexpr uint16_t kDirectory = 0x19;
-    const auto big = [this](unsigned size) {
+    const auto byte = [&io] { return io.read(0x511, 1); };
+    const auto big = [&byte](unsigned size) {
       uint32_t value = 0;
-      for (unsigned i = 0; i < size; i++) value = value << 8 | inb(0x511);
+      for (unsigned i = 0; i < size; i++) value = value << 8 | byte();
       return value;
     };
-    io_.write(0x510, 2, kDirectory);
+    io.write(0x510, 2, kDirectory);
     for (uint32_t left = big(4); left > 0; left--) {
       const uint32_t bytes = big(4), key = big(2);
       big(2);
       std::string entry;
-      for (unsigned i = 0; i < 56; i++) entry += static_cast<char>(inb(0x511));
+      for (unsigned i = 0; i < 56; i++) entry += static_cast<char>(byte());
       if (entry.c_str() != name) continue;
-      io_.write(0x510, 2, key);
+      io.write(0x510, 2, key);
       std::string content;
-      for (uint32_t i = 0; i < bytes; i++) content += static_cast<char>(inb(0x511));
+      for (uint32_t i = 0; i < bytes; i++) content += static_cast<char>(byte());
       return content;
     }
     return {};
@@ -249,6 +253,57 @@ TEST_F(PcBoardTest, FwCfgTellsTheMemory) {
   std::string e820 = fw_cfg_file("etc/e820");
   EXPECT_EQ(e820, std::string("\0\0\0\0\0\0\0\0\0\0\0\x04\0\0\0\0\x01\0\0\0", 20))
       << "64 MiB of RAM, no more";
+}
+
+// A drive 0 that said that it answers for a drive 1 kept SeaBIOS from it.
+TEST_F(PcBoardTest, SecondDriveOfAChannelIsToldByTheFirst) {
+  for (const bool second : {false, true}) {
+    MemoryDisk disk{64 * 512}, other{64 * 512};
+    IoBus io;
+    PhysicalMap map{uint64_t{64} << 20};
+    PcBoardOptions options;
+    options.ide[0][0] = {.medium = &disk, .serial = "1"};
+    if (second) options.ide[0][1] = {.medium = &other, .serial = "2"};
+    const PcBoard board(control_, time_.clock(), io, map, intr_.input(), std::move(options));
+    io.write(0x1f6, 1, 0xa0);
+    io.write(0x1f7, 1, 0xec);
+    uint32_t reset_result = 0;
+    for (unsigned word = 0; word <= 93; word++) reset_result = io.read(0x1f0, 2);
+    EXPECT_EQ(reset_result & 0xdf41, second ? 0x4001u : 0x4041u) << "bit 6: drive 0 answers for drive 1";
+  }
+}
+
+// The names are those that QEMU 7.2 writes for the same devices at the same places.
+TEST_F(PcBoardTest, BootOrderNamesDevicesAsQemuDoes) {
+  EXPECT_EQ(fw_cfg_file("bootorder"), "") << "nothing was said";
+  MemoryDisk disk{64 * 512};
+  MemoryNetwork first, second;
+  IoBus io;
+  PhysicalMap map{uint64_t{64} << 20};
+  PcBoardOptions options;
+  using Model = PcBoardOptions::NetworkCard::Model;
+  options.ide[1][0] = {.medium = &disk, .cdrom = true, .serial = {}, .boot_index = 3};
+  options.ide[0][1] = {.medium = &disk, .serial = "1", .boot_index = 70};
+  options.ide[0][0] = {.medium = &disk, .serial = "2"};
+  options.network_cards = {{.network = &first, .place = {}, .boot_index = 1},
+                           {.model = Model::VirtioNet, .network = &second, .place = 0x1d, .boot_index = 9}};
+  options.ahci.resize(1);
+  options.ahci[0].drives[2] = {.medium = &disk, .serial = "3", .boot_index = 4};
+  options.virtio_disks = {{.medium = &disk, .serial = "4", .boot_index = 2}};
+  options.floppies[1] = &disk;
+  options.floppy_boot_index[1] = 0;
+  options.boot_strict = true;
+  const PcBoard board(control_, time_.clock(), io, map, intr_.input(), std::move(options));
+  const std::string list = fw_cfg_file(io, "bootorder");
+  EXPECT_EQ(list, std::string("/rom@genroms/linuxboot.bin\n"
+                              "/pci@i0cf8/isa@1/fdc@03f0/floppy@1\n"
+                              "/pci@i0cf8/ethernet@3/ethernet-phy@0\n"
+                              "/pci@i0cf8/scsi@5/disk@0,0\n"
+                              "/pci@i0cf8/ide@1,1/drive@1/disk@0\n"
+                              "/pci@i0cf8/pci8086,2922@4/drive@2/disk@0\n"
+                              "/pci@i0cf8/ethernet@1d/ethernet-phy@0\n"
+                              "/pci@i0cf8/ide@1,1/drive@0/disk@1\n"
+                              "HALT") + '\0');
 }
 
 constexpr Nanoseconds kMillisecond = 1'000'000;

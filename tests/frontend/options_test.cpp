@@ -556,6 +556,44 @@ TEST(Options, VirtioPortsHaveQemusNumbers) {
     expect_named(run_refusal({"-chardev", "null,id=c", "-device", "virtio-serial-pci", "-device", port}), "-device");
 }
 
+TEST(Options, OldNetIsACardAndANetwork) {
+  const RunOptions options = run({"-net", "nic,model=virtio,macaddr=52:54:00:00:00:07", "-net", "user,hostfwd=tcp::2222-:22"});
+  ASSERT_EQ(options.networks.size(), 1u);
+  ASSERT_EQ(options.network_cards.size(), 1u);
+  EXPECT_EQ(options.network_cards[0].model, PcBoardOptions::NetworkCard::Model::VirtioNet);
+  EXPECT_EQ(options.network_cards[0].address, (MacAddress{0x52, 0x54, 0, 0, 0, 7}));
+  EXPECT_EQ(run({"-net", "user", "-net", "nic"}).network_cards.size(), 1u) << "in any order";
+  EXPECT_TRUE(run({"-net", "none"}).network_cards.empty());
+  EXPECT_EQ(run({"-netdev", "user,id=n", "-net", "nic,netdev=n"}).network_cards.size(), 1u);
+  expect_named(run_refusal({"-net", "nic"}), "network");
+  expect_named(run_refusal({"-net", "user"}), "card");
+  expect_named(run_refusal({"-net", "nic", "-net", "nic", "-net", "user"}), "one card");
+  expect_named(run_refusal({"-net", "nic", "-net", "user", "-net", "tap"}), "one network");
+  expect_named(run_refusal({"-net", "nic,model=ne2k_pci", "-net", "user"}), "ne2k_pci");
+}
+
+TEST(Options, BootIndices) {
+  const RunOptions options =
+      run({"-drive", "if=none,id=a,file=a", "-drive", "if=none,id=b,file=b", "-drive", "if=none,id=c,file=c", "-drive",
+           "if=none,id=d,file=d,media=cdrom", "-device", "ide-hd,drive=a,bootindex=3", "-device",
+           "virtio-blk-pci,drive=b,bootindex=0", "-device", "floppy,drive=c,unit=1,bootindex=2", "-device",
+           "ide-cd,drive=d,bootindex=-1", "-netdev", "user,id=n", "-device", "e1000,netdev=n,bootindex=1", "-boot", "strict=on"});
+  EXPECT_EQ(options.drives[0].boot_index, 3u);
+  EXPECT_EQ(options.drives[1].boot_index, 0u);
+  EXPECT_EQ(options.drives[2].boot_index, 2u);
+  EXPECT_EQ(options.drives[2].interface, DriveOptions::Interface::Floppy);
+  EXPECT_EQ(options.drives[2].index, 1u);
+  EXPECT_EQ(options.drives[3].boot_index, std::nullopt);
+  EXPECT_EQ(options.network_cards[0].boot_index, 1u);
+  EXPECT_TRUE(options.boot_strict);
+  expect_named(run_refusal({"-drive", "if=none,id=a,file=a", "-device", "ide-hd,drive=a,bootindex=x"}), "bootindex=x");
+  expect_named(run_refusal({"-drive", "if=none,id=a,file=a", "-device", "ide-hd,drive=a,bootindex=1", "-netdev", "user,id=n",
+                            "-device", "e1000,netdev=n,bootindex=1"}),
+               "bootindex=1");
+  expect_named(run_refusal({"-fdb", "b", "-drive", "if=none,id=a,file=a", "-device", "floppy,drive=a,unit=1"}), "has a drive");
+  expect_named(run_refusal({"-drive", "if=none,id=a,file=a", "-device", "floppy,drive=a,unit=2"}), "unit=2");
+}
+
 TEST(Options, NetworksThatMakeNoSense) {
   const std::pair<std::vector<const char*>, const char*> cases[] = {
       {{"-nic", "user,model=ne2k_pci"}, "ne2k_pci"},
