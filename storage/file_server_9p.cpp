@@ -696,19 +696,27 @@ int FileServer9p::read_link(Reader& in, Writer& out) {
 
 // --- Names
 
-int FileServer9p::make_folder(Reader& in, Writer& out) {
-  const auto number = in.number<uint32_t>();
-  const std::string name = in.text();
-  const auto mode = in.number<uint32_t>(), group = in.number<uint32_t>();
-  if (in.failed()) return EPROTO;
+// `make` is given the folder and the owner.
+template <class Make>
+int FileServer9p::make_name(uint32_t number, const std::string& name, uint32_t group, Writer& out, Make make) {
   const Fid* const fid = find(number);
   if (!fid) return EBADF;
   if (const int error = refusal_to_write()) return error;
   if (const int error = refusal_of_name(name)) return error;
   const auto folder = folder_.reach(fid->path);
   if (!folder) return folder.error();
-  const int error = folder_.make_folder(*folder, name, mode, {.user = fid->user, .group = group});
+  const int error = make(*folder, SharedFolder::Owner{.user = fid->user, .group = group});
   return error ? error : put_new_qid(out, *folder, name);
+}
+
+int FileServer9p::make_folder(Reader& in, Writer& out) {
+  const auto number = in.number<uint32_t>();
+  const std::string name = in.text();
+  const auto mode = in.number<uint32_t>(), group = in.number<uint32_t>();
+  if (in.failed()) return EPROTO;
+  return make_name(number, name, group, out, [&](const Descriptor& folder, SharedFolder::Owner owner) {
+    return folder_.make_folder(folder, name, mode, owner);
+  });
 }
 
 int FileServer9p::make_link(Reader& in, Writer& out) {
@@ -716,14 +724,9 @@ int FileServer9p::make_link(Reader& in, Writer& out) {
   const std::string name = in.text(), link_target = in.text();
   const auto group = in.number<uint32_t>();
   if (in.failed()) return EPROTO;
-  const Fid* const fid = find(number);
-  if (!fid) return EBADF;
-  if (const int error = refusal_to_write()) return error;
-  if (const int error = refusal_of_name(name)) return error;
-  const auto folder = folder_.reach(fid->path);
-  if (!folder) return folder.error();
-  const int error = folder_.make_link(*folder, name, link_target, {.user = fid->user, .group = group});
-  return error ? error : put_new_qid(out, *folder, name);
+  return make_name(number, name, group, out, [&](const Descriptor& folder, SharedFolder::Owner owner) {
+    return folder_.make_link(folder, name, link_target, owner);
+  });
 }
 
 int FileServer9p::make_node(Reader& in, Writer& out) {
@@ -732,15 +735,9 @@ int FileServer9p::make_node(Reader& in, Writer& out) {
   const auto mode = in.number<uint32_t>(), major_number = in.number<uint32_t>(), minor_number = in.number<uint32_t>(),
              group = in.number<uint32_t>();
   if (in.failed()) return EPROTO;
-  const Fid* const fid = find(number);
-  if (!fid) return EBADF;
-  if (const int error = refusal_to_write()) return error;
-  if (const int error = refusal_of_name(name)) return error;
-  const auto folder = folder_.reach(fid->path);
-  if (!folder) return folder.error();
-  const int error = folder_.make_node(*folder, name, mode, makedev(major_number, minor_number),
-                                      {.user = fid->user, .group = group});
-  return error ? error : put_new_qid(out, *folder, name);
+  return make_name(number, name, group, out, [&](const Descriptor& folder, SharedFolder::Owner owner) {
+    return folder_.make_node(folder, name, mode, makedev(major_number, minor_number), owner);
+  });
 }
 
 int FileServer9p::link(Reader& in, Writer&) {

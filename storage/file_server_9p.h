@@ -62,6 +62,8 @@ class FileServer9p {
   int get_attributes(Reader& in, Writer& out);
   int set_attributes(Reader& in, Writer& out);
   int file_system(Reader& in, Writer& out);
+  template <class Make>
+  int make_name(uint32_t number, const std::string& name, uint32_t group, Writer& out, Make make);
   int make_folder(Reader& in, Writer& out);
   int make_link(Reader& in, Writer& out);
   int make_node(Reader& in, Writer& out);

@@ -1,13 +1,12 @@
 #include "storage/folder_share.h"
 
-#include <chrono>
 #include <csignal>
 #include <utility>
 
 namespace penumbra {
 
 FolderShare::FolderShare(const SharedFolderOptions& options, unsigned most_open, EventQueue& events)
-    : server_(options, most_open), events_(events) {
+    : server_(options, most_open), ended_(events, [](Message message) { message.done(message.bytes); }) {
   // Signals are for the threads that handle them.
   sigset_t all, before;
   sigfillset(&all);
@@ -21,6 +20,7 @@ FolderShare::~FolderShare() {
     const std::lock_guard lock(mutex_);
     stops_ = true;
   }
+  ended_.stop();
   condition_.notify_all();
   thread_.join();
 }
@@ -52,33 +52,9 @@ void FolderShare::work() {
     } else {
       server_.reset();
     }
-    lock.lock();
-    if (!message.done) continue;
-    ended_.push_back(std::move(message));
-    tell(lock);
-  }
-}
-
-// One event is enough for all that ended until it runs.
-void FolderShare::tell(std::unique_lock<std::mutex>& lock) {
-  if (told_) return;
-  told_ = true;
-  while (!stops_ && !events_.post([this] { finish(); })) {
-    // The queue is full of other events, which the vCPU is about to take.
-    lock.unlock();
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    if (message.done) ended_.push(std::move(message));
     lock.lock();
   }
-}
-
-void FolderShare::finish() {
-  std::vector<Message> ended;
-  {
-    const std::lock_guard lock(mutex_);
-    ended.swap(ended_);
-    told_ = false;
-  }
-  for (Message& message : ended) message.done(message.bytes);
 }
 
 }  // namespace penumbra

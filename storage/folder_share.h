@@ -9,6 +9,7 @@
 
 #include "core/event_queue.h"
 #include "devices/file_server.h"
+#include "storage/completions.h"
 #include "storage/file_server_9p.h"
 
 namespace penumbra {
@@ -30,16 +31,12 @@ class FolderShare final : public FileServer {
   };
   void enqueue(Message message);
   void work();
-  void tell(std::unique_lock<std::mutex>& lock);
-  void finish();
 
   FileServer9p server_;  // the thread's
-  EventQueue& events_;
+  Completions<Message> ended_;
   std::mutex mutex_;
   std::condition_variable condition_;
   std::deque<Message> waiting_;  // guarded by mutex_
-  std::vector<Message> ended_;   // guarded by mutex_
-  bool told_ = false;            // guarded by mutex_: an event for `ended_` is in the queue
   bool stops_ = false;           // guarded by mutex_
   std::thread thread_;
 };

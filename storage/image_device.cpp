@@ -1,14 +1,13 @@
 #include "storage/image_device.h"
 
 #include <cerrno>
-#include <chrono>
 #include <csignal>
 #include <utility>
 
 namespace penumbra {
 
 ImageDevice::ImageDevice(std::unique_ptr<DiskImage> image, EventQueue& events, ErrorPolicy policy)
-    : policy_(policy), image_(std::move(image)), events_(events) {
+    : policy_(policy), image_(std::move(image)), ended_(events, [this](Request request) { finish(std::move(request)); }) {
   // Signals are for the threads that handle them.
   sigset_t all, before;
   sigfillset(&all);
@@ -26,6 +25,7 @@ void ImageDevice::stop() {
     const std::lock_guard lock(mutex_);
     stops_ = true;
   }
+  ended_.stop();
   work_condition_.notify_all();
   idle_condition_.notify_all();
   for (std::thread& thread : threads_) thread.join();
@@ -75,6 +75,7 @@ void ImageDevice::work() {
     running_++;
     lock.unlock();
     request->error = run(*request);
+    ended_.push(std::move(request));
     lock.lock();
     running_--;
     if (flush) {
@@ -83,8 +84,6 @@ void ImageDevice::work() {
     } else if (running_ == 0) {
       idle_condition_.notify_all();
     }
-    ended_.push_back(std::move(request));
-    tell(lock);
   }
 }
 
@@ -105,35 +104,15 @@ int ImageDevice::run(BlockRequest& request) {
   return EINVAL;
 }
 
-// One event is enough for all that ended until it runs.
-void ImageDevice::tell(std::unique_lock<std::mutex>& lock) {
-  if (told_) return;
-  told_ = true;
-  while (!stops_ && !events_.post([this] { finish(); })) {
-    // The queue is full of other events, which the vCPU is about to take.
-    lock.unlock();
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    lock.lock();
+void ImageDevice::finish(Request request) {
+  if (request->error && keeps(*request)) {
+    kept_.push_back(std::move(request));
+    if (stop_listener_) stop_listener_(*kept_.back());
+    return;
   }
-}
-
-void ImageDevice::finish() {
-  std::vector<Request> ended;
-  {
-    const std::lock_guard lock(mutex_);
-    ended.swap(ended_);
-    told_ = false;
-  }
-  for (Request& request : ended) {
-    if (request->error && keeps(*request)) {
-      kept_.push_back(std::move(request));
-      if (stop_listener_) stop_listener_(*kept_.back());
-      continue;
-    }
-    const ErrorPolicy::Action action = request->kind == BlockRequest::Kind::Read ? policy_.read : policy_.write;
-    if (action == ErrorPolicy::Action::Ignore) request->error = 0;
-    request->done(*request);
-  }
+  const ErrorPolicy::Action action = request->kind == BlockRequest::Kind::Read ? policy_.read : policy_.write;
+  if (action == ErrorPolicy::Action::Ignore) request->error = 0;
+  request->done(*request);
 }
 
 bool ImageDevice::keeps(const BlockRequest& request) const {

@@ -11,6 +11,7 @@
 
 #include "core/event_queue.h"
 #include "devices/block_device.h"
+#include "storage/completions.h"
 #include "storage/disk_image.h"
 
 namespace penumbra {
@@ -51,8 +52,7 @@ class ImageDevice final : public BlockDevice {
   int refusal(const BlockRequest& request) const;
   void work();
   int run(BlockRequest& request);
-  void tell(std::unique_lock<std::mutex>& lock);
-  void finish();
+  void finish(Request request);
   bool keeps(const BlockRequest& request) const;
   void enqueue(Request request);
 
@@ -60,14 +60,12 @@ class ImageDevice final : public BlockDevice {
   StopListener stop_listener_;
   std::vector<Request> kept_;  // vCPU thread
   std::unique_ptr<DiskImage> image_;
-  EventQueue& events_;
+  Completions<Request> ended_;
   std::mutex mutex_;
   std::condition_variable work_condition_, idle_condition_;
   std::deque<Request> waiting_;  // guarded by mutex_
-  std::vector<Request> ended_;   // guarded by mutex_
   unsigned running_ = 0;         // guarded by mutex_
   bool flushing_ = false;        // guarded by mutex_: a Flush runs, or waits for what runs
-  bool told_ = false;            // guarded by mutex_: an event for `ended_` is in the queue
   bool stops_ = false;           // guarded by mutex_
   std::vector<std::thread> threads_;
 };
