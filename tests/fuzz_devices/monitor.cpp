@@ -27,7 +27,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const size_t end = std::min(text.find('\n', at), text.size());
     const std::string_view line = std::string_view(text).substr(at, end - at);
     monitor.execute(line);
-    Monitor::completions(line);
+    monitor.completions(line);
     at = end + 1;
   }
   return 0;

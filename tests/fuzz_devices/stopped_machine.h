@@ -2,10 +2,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
+#include <stdexcept>
 
 #include "core/machine.h"
 #include "devices/pc_board.h"
 #include "frontend/key_typer.h"
+#include "frontend/media_drives.h"
 #include "frontend/monitor.h"
 
 namespace penumbra {
@@ -19,6 +22,9 @@ class StoppedMachine {
     machine.set_board(std::move(made));
     actions.keys = &keys_.emplace(machine.clock(), [this](KeyCode code, bool down) { board_->key(code, down); });
     actions.balloon = board_->balloon();
+    drives_.add({.name = "disk", .id = {}, .image = {.path = "disk.img"}, .format = "raw"});
+    drives_.add({.name = "cd", .id = "id", .image = {}, .format = {}, .removable = &cdrom_, .cdrom = true});
+    actions.drives = &drives_;
     actions.press_power_button = [this] { board_->power_management().press_power_button(); };
   }
 
@@ -44,6 +50,9 @@ class StoppedMachine {
   }
   PcBoard* board_ = nullptr;
   std::optional<KeyTyper> keys_;
+  RemovableDevice cdrom_{nullptr, machine.events()};
+  // Without files, whose names would be any.
+  MediaDrives drives_{[](const ImageOptions& image) -> MediaDrives::Medium { throw std::runtime_error(image.path); }};
 };
 
 }  // namespace penumbra
