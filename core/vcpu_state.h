@@ -109,7 +109,8 @@ struct ModeBits {
     kOneInstruction = 1u << 16,  // block of one instruction (interrupt shadow, stepping)
     kCallout = 1u << 17,         // every memory operand through C++ (design 3.7)
     kAmd = 1u << 18,             // the CPU model calls itself AMD: see jit::Decoder for what that changes
-    kWindows = 1u << 19,         // the translator may use shadow windows (jit/hot_blocks.h)
+    kWindows = 1u << 19,         // through the shadow windows (jit/hot_blocks.h)
+    kShared = 1u << 20,          // the same at all linear addresses of its page (jit/block.h)
   };
   constexpr bool has(uint32_t bits) const { return (value & bits) == bits; }
   constexpr auto operator<=>(const ModeBits&) const = default;
@@ -166,6 +167,7 @@ struct alignas(64) VcpuState {
   std::array<uint64_t, 8> scratch{};
   uint64_t spilled_overflow = 0;  // OF while the flags are spilled: 0 or 1 in the low byte
   uint64_t site = 0;              // the callout or exit in progress
+  uint64_t code_page = 0;         // linear address of the page that a shared block runs on (jit/block.h)
   uint64_t found_addend = 0;      // result of jit::helper::tlb_miss
   uint64_t callout_linear = 0;         // where callout_buffer goes back to
   uint64_t guest_instructions = 0;  // where counted

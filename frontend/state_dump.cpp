@@ -185,23 +185,23 @@ std::string state_dump(const Vcpu& vcpu, PhysicalMap& map) {
 }
 
 std::string recent_blocks_dump(const jit::Translator& translator, PhysicalMap& map, bool all) {
-  const std::vector<const jit::Block*> blocks = translator.recent_blocks();
+  const std::vector<jit::Translator::RecentBlock> blocks = translator.recent_blocks();
   if (blocks.empty()) return {};
   std::string text = "blocks, the latest first";
   // Said, so that nobody takes the list for the path that was run.
   text += all ? ":\n" : " (without jumps from block to block; --on-triple-fault shows all):\n";
-  for (const jit::Block* block : blocks) {
-    text += fmt::format("  L:{:#x} P:{:#x} {} bits{}, {} instructions, {} bytes\n", block->key.linear().value,
+  for (const auto& [block, linear] : blocks) {
+    text += fmt::format("  L:{:#x} P:{:#x} {} bits{}, {} instructions, {} bytes\n", linear.value,
                         block->key.physical.value, code_bits(block->key.mode),
                         block->key.mode.has(ModeBits::kUser) ? ", user" : "", block->guest_instructions,
                         block->guest_bytes);
   }
-  const jit::Block& latest = *blocks.front();
+  const jit::Block& latest = *blocks.front().block;
   std::array<uint8_t, kPageSize> code;
   const std::span<uint8_t> bytes = std::span(code).first(latest.guest_bytes);
   if (!latest.crosses_page && map.page(latest.key.physical).host) {
     map.read_bytes(latest.key.physical, std::as_writable_bytes(bytes));
-    text += jit::guest_listing(latest, bytes);
+    text += jit::guest_listing(latest.key.mode, blocks.front().linear, bytes);
   }
   return text;
 }

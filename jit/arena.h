@@ -1,17 +1,20 @@
 // Memory for what lives as long as the translations it describes: allocated piece by piece, given up at once.
 #pragma once
 
+#include <cassert>
 #include <cstddef>
 #include <memory>
+#include <new>
 #include <span>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 namespace penumbra::jit {
 
 class Arena {
  public:
+  explicit Arena(std::span<std::byte> memory) : memory_(memory) {}
+
   // Addresses stay the same until clear(), which runs no destructors.
   template <class T>
   T* make(T value = {}) {
@@ -25,30 +28,23 @@ class Arena {
     std::uninitialized_copy(values.begin(), values.end(), to);
     return to;
   }
-  void clear() {
-    chunks_.clear();
-    free_ = 0;
-  }
-  size_t bytes() const { return chunks_.size() * kChunkBytes; }
+  void clear() { used_ = 0; }
+  size_t free_bytes() const { return memory_.size() - used_; }
 
  private:
-  static constexpr size_t kChunkBytes = 256 * 1024;
   static constexpr size_t kAlignment = 8;
 
-  // `bytes`: at most kChunkBytes.
+  // `bytes`: at most free_bytes().
   void* allocate(size_t bytes) {
     bytes = (bytes + kAlignment - 1) & ~(kAlignment - 1);
-    if (bytes > free_) {
-      chunks_.push_back(std::make_unique_for_overwrite<std::byte[]>(kChunkBytes));
-      free_ = kChunkBytes;
-    }
-    void* const result = chunks_.back().get() + (kChunkBytes - free_);
-    free_ -= bytes;
+    assert(bytes <= free_bytes());
+    void* const result = memory_.data() + used_;
+    used_ += bytes;
     return result;
   }
 
-  std::vector<std::unique_ptr<std::byte[]>> chunks_;
-  size_t free_ = 0;  // bytes left at the end of the last chunk
+  std::span<std::byte> memory_;
+  size_t used_ = 0;
 };
 
 }  // namespace penumbra::jit

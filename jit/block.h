@@ -10,16 +10,27 @@
 
 namespace penumbra::jit {
 
+// A shared block (ModeBits::kShared) serves all linear addresses at which its page is mapped: processes whose programs and libraries
+// lie at random addresses run the same translation. Every RIP in it is relative to the page, and VcpuState::code_page, which
+// its entry sets, is where that is.
+//
 // What a block was translated for. Equal keys and equal bytes give the same host code: the translator sees
 // nothing else.
 struct BlockKey {
   PhysAddr physical;        // of the first byte
-  uint64_t rip = 0;         // offset in CS of the first byte
+  uint64_t rip = 0;         // offset in CS of the first byte; if it is shared, in the page
   uint32_t cs_base = 0;     // zero with ModeBits::kFlatCs
   uint32_t cs_limit = ~0u;  // all ones with ModeBits::kFlatCs
   ModeBits mode;
 
   constexpr bool operator==(const BlockKey&) const = default;
+  bool shared() const { return mode.has(ModeBits::kShared); }
+  BlockKey as_shared() const {
+    BlockKey key = *this;
+    key.rip &= kPageOffsetMask;
+    key.mode.value |= ModeBits::kShared;
+    return key;
+  }
   LinearAddr linear() const { return {mode.has(ModeBits::kCode64) ? rip : (rip + cs_base) & 0xffff'ffff}; }
   uint64_t hash() const {
     const uint64_t mixed =
@@ -122,7 +133,6 @@ struct PatchedBytes {
 
 // How a block may use the shadow windows.
 struct WindowUse {
-  bool allowed = false;
   bool wraps = false;  // 32-bit addresses of this block have been seen to wrap
   const uint64_t* hints =
       nullptr;  // registers as they were at some entry to the block; only speed depends on them
@@ -148,6 +158,7 @@ struct GatherAccess {
 struct IndirectBranch {
   uint64_t rip = 0;
   int32_t stack_change = 0;  // what it has added to RSP
+  bool shared = false;
 };
 
 // A direct jump that can be patched to its target.
@@ -156,6 +167,7 @@ struct BlockLink {
   uint32_t patch_offset = 0;  // of the 32-bit displacement, from the block's host code
   uint32_t stub_offset = 0;   // where it points while unlinked
   uint64_t target_rip = 0;
+  uint64_t by_jump_cache = 0;  // not 0: its target is a block that it may not be patched to
   KeptDeltas known = 0;    // where the jump is
   uint64_t constant = 0;   // kConstantBase, if known
   BlockLink* next_of_block = nullptr;
@@ -188,6 +200,7 @@ struct Block {
   const RegisterSwap* swaps = nullptr;
   uint8_t swap_count = 0;
   uint8_t warm_count = 0;
+  uint8_t linked_offset = 0;  // where patched jumps enter it: they come from the same page
   const WarmEntry* warm = nullptr;  // each knows what the ones before know, and more
   uint64_t constant = 0;            // kConstantBase in them
   BlockLink* loop = nullptr;      // of `links`: to its own first instruction, behind the swaps; leads to its stub when dead

@@ -60,6 +60,10 @@ void BlockTranslator::decode(std::span<const uint8_t> code) {
       instructions_.pop_back();  // the fetch of the next block raises #GP
       break;
     }
+    if (key_.shared() && !may_be_shared(insn)) {
+      instructions_.pop_back();
+      break;
+    }
     if (status == Decoder::Status::Invalid) ++stats_.unknown_opcodes;
     rip += insn.zydis.length;
     end = std::max(end, offset + insn.examined);
@@ -136,13 +140,13 @@ Block* BlockTranslator::translate(const BlockKey& key, std::span<const uint8_t> 
   arena_ = &arena;
   block_ = arena.make<Block>();
   block_->key = key;
-  block_->windows = windows.allowed && options_.soft_tlb;
+  block_->windows = key.mode.has(ModeBits::kWindows) && options_.soft_tlb;
   window_use_ = windows;
   patched_ = patched;
   block_->crosses_page = crosses_page;
   key_ = key;
   decode(code);
-  assert(!instructions_.empty());
+  if (instructions_.empty()) return nullptr;
   analyse_flags();
 
   code_.reset();
@@ -164,6 +168,7 @@ Block* BlockTranslator::translate(const BlockKey& key, std::span<const uint8_t> 
   // The callout form is a second entry to an instruction of the block before.
   if (options_.record_blocks && !key.mode.has(ModeBits::kCallout)) emit_record();
   stored_by_callout_ = false;
+  if (key.shared()) emit_shared_entry();
   plan_entry();
   // A callout may store into this very block, which then must not go on: its exit leads to what is there now.
   for (current_ = 0; current_ < instructions_.size() && !block_ended_ && !stored_by_callout_; ++current_) {
@@ -313,9 +318,8 @@ void BlockTranslator::emit_out_of_line() {
     stub.link->stub_offset = static_cast<uint32_t>(a_.offset());
     a_.bind(stub.entry);
     if (stub.swaps) emit_swaps();
-    a_.mov(kLinear, asmjit::Imm(stub.link->target_rip));
-    a_.mov(kTemp, asmjit::Imm(reinterpret_cast<uint64_t>(stub.link)));
-    a_.jmp(asmjit::Imm(environment_.thunks->link));
+    a_.load_address(kTemp, stub.link);
+    a_.jmp(asmjit::Imm(key_.shared() ? environment_.thunks->link_shared : environment_.thunks->link));
   }
 }
 

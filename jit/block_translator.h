@@ -26,6 +26,7 @@ struct HostEnvironment {
 
 inline constexpr unsigned kMaxBlockInstructions = 64;
 inline constexpr size_t kMaxBlockHostBytes = 64 * 1024;
+inline constexpr size_t kMaxBlockDataBytes = 128 * 1024;  // in the arena
 // Room at a block's entry for the jump that replaces it when the block dies.
 inline constexpr size_t kEntryPatchBytes = 15;
 
@@ -44,7 +45,8 @@ class BlockTranslator {
   // Translates the block at `key` from `code`: the guest's bytes from there to the end of the page, or, when
   // the first instruction continues on the next page (crosses_page), at least that instruction, which then is
   // all of the block. The host code is for `host_address`, and valid as long as `arena` keeps the block.
-  // `windows`: memory operands go through the shadow windows where they can.
+  // `windows`: memory operands go through the shadow windows where they can. Null when the key is a shared block's, and the first
+  // instruction cannot be part of one.
   Block* translate(const BlockKey& key, std::span<const uint8_t> code, bool crosses_page,
                    uint64_t host_address, Arena& arena, const WindowUse& windows, const PatchedBytes& patched);
 
@@ -58,10 +60,8 @@ class BlockTranslator {
 
  private:
   struct SlowPath {
-    asmjit::Label entry, retry, found;
+    asmjit::Label entry, found;
     MemoryAccess access;
-    FlagHome flags;
-    bool retry_elsewhere;
   };
   struct LinkStub {
     asmjit::Label entry;
@@ -103,10 +103,9 @@ class BlockTranslator {
   void end_access();                       // after the instruction, with the flags it left
   bool is_inline(const MemoryAccess& access) const;
   void emit_tlb_lookup(const MemoryAccess& access);
-  void emit_tlb_search(const MemoryAccess& access, const asmjit::Label& miss);
   void emit_tlb_miss(const SlowPath& slow);
   void emit_segment_base(const MemoryAccess& access);  // of FS and GS, added to kLinear
-  void emit_callout(uint64_t thunk, uint64_t detail);
+  void emit_callout(uint64_t thunk, const void* detail);
   MemoryAccess access_of(const ZydisDecodedOperand& operand) const;
   x86::Mem host_operand(uint32_t size) const {
     x86::Mem operand = operand_;
@@ -226,6 +225,9 @@ class BlockTranslator {
   void emit_jump_cache_jump(const IndirectBranch* indirect, std::optional<uint64_t> rip);
   void emit_poll(uint64_t resume_rip);
   bool can_link(uint64_t rip) const;
+  void load_rip(const x86::Gp& to, uint64_t rip);
+  void emit_shared_entry();
+  bool may_be_shared(const GuestInstruction& insn) const;
   bool leaves_segment(uint64_t target) const;
   bool one_instruction() const;
 

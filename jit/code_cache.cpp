@@ -18,26 +18,38 @@ CodeCache::CodeCache(size_t bytes) : size_(bytes) {
   };
   // The poll page precedes the executable view, so that translated code reaches it with a 32-bit
   // displacement.
-  void* reserved =
-      mmap(nullptr, bytes + kPageSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  const auto reserve = [this] {
+    return mmap(nullptr, reserved_bytes(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  };
+  void* reserved = reserve();
+  while (reserved == MAP_FAILED && size_ > kSmallest) {
+    size_ /= 2;
+    reserved = reserve();
+  }
   if (reserved == MAP_FAILED) fail("mmap");
   poll_page_ = static_cast<std::byte*>(reserved);
   executable_ = poll_page_ + kPageSize;
   // Shared, as private memory could become one mapping with its neighbour, and take another mapping, that the host may refuse,
   // each time that its protection changes.
   const void* poll = mmap(poll_page_, kPageSize, PROT_READ, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-  void* rx = mmap(executable_, bytes, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+  void* rx = mmap(executable_, size_, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
   if (poll == MAP_FAILED || rx == MAP_FAILED) fail("mmap");
   // An old size of zero: a second mapping of the same pages (mremap(2)). A memfd would do as well, but perf
   // names nothing in one.
-  void* rw = mremap(rx, 0, bytes, MREMAP_MAYMOVE);
+  void* rw = mremap(rx, 0, size_, MREMAP_MAYMOVE);
   if (rw == MAP_FAILED) fail("mremap");
-  if (mprotect(rw, bytes, PROT_READ | PROT_WRITE) != 0) fail("mprotect");
+  if (mprotect(rw, size_, PROT_READ | PROT_WRITE) != 0) fail("mprotect");
   writable_ = static_cast<std::byte*>(rw);
+  if (mprotect(data().data(), data().size(), PROT_READ | PROT_WRITE) != 0) fail("mprotect");
+  madvise(data().data(), data().size(), MADV_HUGEPAGE);  // only speed depends on it
+}
+
+size_t CodeCache::reserved_bytes() const {
+  return kPageSize + (1 + kDataBytes) * size_;
 }
 
 CodeCache::~CodeCache() {
-  munmap(poll_page_, size_ + kPageSize);
+  munmap(poll_page_, reserved_bytes());
   munmap(writable_, size_);
 }
 

@@ -1,6 +1,7 @@
 // Memory for translated code: shared memory mapped twice, once writable and once executable, so that no page is
 // both through the same mapping. Allocation only moves forward; when it is full, everything after the fixed
-// part (runtime thunks) is given up at once.
+// part (runtime thunks) is given up at once. Beside it is memory for what the code and its descriptions share, near enough for
+// 32-bit displacements.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +12,8 @@ namespace penumbra::jit {
 
 class CodeCache {
  public:
-  // `bytes`: multiple of 4 KiB. Throws std::runtime_error when the host refuses the mapping.
+  // `bytes`: multiple of 4 KiB; half as many, and half of that, where the host has no address space for more. Throws
+  // std::runtime_error when it refuses the mappings.
   explicit CodeCache(size_t bytes);
   ~CodeCache();
   CodeCache(const CodeCache&) = delete;
@@ -36,10 +38,17 @@ class CodeCache {
 
   bool contains(uint64_t address) const { return address - reinterpret_cast<uint64_t>(executable_) < size_; }
 
+  // For the Arena: twice as much as there is for code.
+  std::span<std::byte> data() const { return {executable_ + size_, kDataBytes * size_}; }
+
   // A page next to the code that translated code reads on back edges; see Translator::interrupt().
   std::byte* poll_page() const { return poll_page_; }
 
  private:
+  static constexpr size_t kDataBytes = 2;  // for each of code
+  static constexpr size_t kSmallest = 8 << 20;
+  size_t reserved_bytes() const;
+
   size_t size_;
   size_t used_ = 0;
   size_t fixed_ = 0;

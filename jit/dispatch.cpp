@@ -15,7 +15,6 @@ BlockKey Translator::key_at_rip(ModeBits extra_mode) const {
   BlockKey key;
   key.rip = state_.rip;
   key.mode = {state_.mode.value | extra_mode.value};
-  if (hot_.mature(vcpu_.tlb().current_space())) key.mode.value |= ModeBits::kWindows;
   if (!key.mode.has(ModeBits::kFlatCs)) {
     key.cs_base = static_cast<uint32_t>(state_.segments[kCs].base);
     key.cs_limit = state_.segments[kCs].limit;
@@ -30,10 +29,33 @@ Block* Translator::find_block(const BlockKey& key) const {
   return nullptr;
 }
 
+bool Translator::may_use_windows(const BlockKey& key) const {
+  return windows_ && !windows_->given_up() && !(key.mode.value & (ModeBits::kOneInstruction | ModeBits::kCallout)) &&
+         windows_->serves(window_width());
+}
+
+// User code, since it is what one page of which is mapped at many addresses. Near the end of the lower half of the address space
+// a jump might leave it.
+bool Translator::may_be_shared(const BlockKey& key) const {
+  constexpr uint32_t kNeeded = ModeBits::kCode64 | ModeBits::kUser;
+  constexpr uint32_t kExcluded = ModeBits::kOneInstruction | ModeBits::kCallout | ModeBits::kSingleStep | ModeBits::kAlignment;
+  constexpr uint64_t kEnd = (uint64_t{1} << 47) - (uint64_t{1} << 32);
+  return options_.shared_blocks && (key.mode.value & (kNeeded | kExcluded)) == kNeeded && key.rip < kEnd &&
+         !vcpu_.debug().has_breakpoints();
+}
+
 Result<Translator::FoundBlock> Translator::block_for(BlockKey key, KeptDeltas likely) noexcept {
   const auto physical = vcpu_.translate_fetch(key.linear());
   if (!physical) return std::unexpected(physical.error());
   key.physical = *physical;
+  if (may_use_windows(key) && hot_.mature(vcpu_.tlb().current_space()) && hot_.hot(key)) {
+    key.mode.value |= ModeBits::kWindows;
+  } else if (may_be_shared(key)) {
+    const BlockKey shared = key.as_shared();
+    FoundBlock& found = found_before(shared);
+    if (found.block && found.key == shared) [[likely]] return found;
+    if (Block* const block = find_block(shared)) return found = {.key = shared, .block = block, .host = block->host};
+  }
   FoundBlock& found = found_before(key);
   const bool known = found.block && found.key == key;
   if (known && !found.crosses_page) [[likely]] return found;
@@ -52,12 +74,12 @@ Result<Translator::FoundBlock> Translator::block_for(BlockKey key, KeptDeltas li
     if (!made) return std::unexpected(made.error());
     block = *made;
   }
-  found = {.key = key, .block = block, .host = block->host, .crosses_page = block->crosses_page};
-  return found;
+  return found_before(block->key) = {.key = block->key, .block = block, .host = block->host, .crosses_page = block->crosses_page};
 }
 
 void Translator::note_entry(uint64_t host) {
   if (options_.record_blocks) return;  // the block does it
+  recent_linear_[state_.recent_block_offset / 8] = key_at_rip({}).linear();
   state_.recent_blocks[state_.recent_block_offset / 8] = host;
   state_.recent_block_offset += 8;
 }
@@ -102,11 +124,12 @@ uint64_t Translator::next_host_code(KeptDeltas likely) noexcept {
       continue;
     }
     if (extra.value == 0 && options_.jump_cache) {
-      const LinearAddr linear = block->key.linear();
+      const LinearAddr linear = key_at_rip({}).linear();
       const uint64_t page = linear.value >> kPageShift;
       const TlbEntry& entry = vcpu_.tlb().entry(vcpu_.current_view(), linear);
       const bool global = entry.read_tag == linear.page().value && entry.info & TlbEntry::kGlobal;
-      current_jump_cache_->insert(state_.rip, block->host, block->block->entry_with(kStackDelta, 0), page, page + block->crosses_page, global);
+      const uint64_t stack_known = block->key.shared() ? block->host : block->block->entry_with(kStackDelta, 0);
+      current_jump_cache_->insert(state_.rip, block->host, stack_known, page, page + block->crosses_page, global);
     }
     if (options_.trace_execution) trace_entry(*block->block, shadow);
     state_.spilled_overflow = (state_.rflags & flag::kOf) != 0;
@@ -214,10 +237,13 @@ uint64_t Translator::link_host_code(BlockLink& link) noexcept {
   // No patch when the run loop is wanted, a fault went elsewhere, or the block with the jump is gone.
   if (host == thunks_.leave || generation != generation_ || state_.rip != rip || link.from->dead) return host;
   BlockKey key = link.from->key;
-  key.rip = rip;
+  key.rip = link.target_rip;
   key.physical = {(key.physical.value & ~kPageOffsetMask) | key.linear().page_offset()};
   Block* target = find_block(key);
-  if (!target || target->crosses_page || target->host != host) return host;
+  if (!target || target->crosses_page || target->host != host) {
+    link.by_jump_cache = options_.jump_cache;
+    return host;
+  }
   point_link(link, target->entry_with(link.known, link.constant));
   link.next_incoming = target->incoming;
   target->incoming = &link;
@@ -256,7 +282,9 @@ std::optional<Site> Translator::site_at(uint64_t host) const noexcept {
   }
   if (!found) return std::nullopt;
   const SiteKind kind = found->site_kind();
-  return Site{.rip = kind == SiteKind::Poll ? block.poll_targets[found->guest] : block.key.rip + found->guest,
+  uint64_t rip = kind == SiteKind::Poll ? block.poll_targets[found->guest] : block.key.rip + found->guest;
+  if (block.key.shared() && rip >> 62 != kPollIndirect >> 62) rip += state_.code_page;
+  return Site{.rip = rip,
               .flags = static_cast<FlagHome>(found->flags),
               .kind = kind,
               .stack_step = found->stack_step};
@@ -390,14 +418,17 @@ std::unique_ptr<JumpCache> Translator::new_jump_cache() {
 
 void Translator::mode_changed() {
   const BlockKey key = key_at_rip({});
-  current_jump_cache_ = &jump_cache_for({key.mode.value, key.cs_base, key.cs_limit});
+  // What leads to blocks with windows is for mature address spaces only.
+  const uint32_t windows = hot_.mature(vcpu_.tlb().current_space()) ? uint32_t{ModeBits::kWindows} : 0;
+  current_jump_cache_ = &jump_cache_for({key.mode.value | windows, key.cs_base, key.cs_limit});
   state_.jump_cache = current_jump_cache_->table();
 }
 
 // Blocks that run across the address; whoever jumps to it comes to next_host_code() from now on.
 void Translator::breakpoint_added(LinearAddr address) {
   for (Block* block : blocks_) {
-    if (!block->dead && address.value - block->key.linear().value < block->guest_bytes) kill_block(*block);
+    const uint64_t offset = block->key.shared() ? address.page_offset() - block->key.rip : address.value - block->key.linear().value;
+    if (!block->dead && offset < block->guest_bytes) kill_block(*block);
   }
 }
 

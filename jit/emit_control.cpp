@@ -34,7 +34,27 @@ uint64_t branch_target(const GuestInstruction& insn) {
   }
 }
 
+// RIPs of shared blocks are relative.
+bool goes_back(uint64_t from, uint64_t to) {
+  return static_cast<int64_t>(to - from) <= 0;
+}
+
 }  // namespace
+
+// A RIP of the guest into a 32- or 64-bit register.
+void BlockTranslator::load_rip(const x86::Gp& to, uint64_t rip) {
+  if (!key_.shared()) {
+    a_.mov(to, asmjit::Imm(to.size() == 8 ? rip : rip & 0xffff'ffff));
+    return;
+  }
+  a_.mov(to.r64(), a_.state_field(offsetof(VcpuState, code_page), 8));
+  for (auto left = static_cast<int64_t>(rip); left != 0;) {
+    // A relative jump from the end of a page may lead further than a displacement.
+    const int64_t step = std::clamp<int64_t>(left, INT32_MIN, INT32_MAX);
+    a_.lea(to, x86::ptr(to.r64(), static_cast<int32_t>(step)));
+    left -= step;
+  }
+}
 
 bool BlockTranslator::can_link(uint64_t rip) const {
   if (!options_.chain || one_instruction()) return false;
@@ -69,7 +89,7 @@ void BlockTranslator::exit_to(uint64_t rip, uint64_t from_rip) {
     return;
   }
   need_flags_in_host();
-  if (rip <= from_rip) emit_poll(rip);
+  if (goes_back(from_rip, rip)) emit_poll(rip);
   exit_polled(rip);
 }
 
@@ -81,18 +101,18 @@ void BlockTranslator::exit_polled(uint64_t rip) {
     stub.link->patch_offset = static_cast<uint32_t>(a_.offset()) - 4;
     return;
   }
-  a_.mov(kLinear, asmjit::Imm(rip));
-  emit_jump_cache_jump(nullptr, rip);
+  load_rip(kLinear, rip);
+  emit_jump_cache_jump(nullptr, key_.shared() ? std::nullopt : std::optional(rip));
 }
 
 void BlockTranslator::exit_indirect(int32_t stack_change) {
   block_ended_ = true;
   settle_stack();
   const IndirectBranch& branch =
-      *arena_->make<IndirectBranch>({.rip = instructions_[current_].rip, .stack_change = stack_change});
+      *arena_->make<IndirectBranch>({.rip = instructions_[current_].rip, .stack_change = stack_change, .shared = key_.shared()});
   if (key_.mode.has(ModeBits::kSingleStep)) {
     give_up_flags(true);
-    a_.mov(kTemp, asmjit::Imm(reinterpret_cast<uint64_t>(&branch)));
+    a_.load_address(kTemp, &branch);
     a_.jmp(asmjit::Imm(environment_.thunks->single_step_indirect));
     return;
   }
@@ -117,35 +137,14 @@ void BlockTranslator::exit_branch(uint64_t target, const GuestInstruction& insn,
 // Flag-free search of the jump cache (jit/jump_cache.h) for the RIP in kLinear. `rip`: that RIP, if it is known.
 void BlockTranslator::emit_jump_cache_jump(const IndirectBranch* indirect, std::optional<uint64_t> rip) {
   const auto jump_to_lookup = [&] {
-    if (indirect) a_.mov(kTemp, asmjit::Imm(reinterpret_cast<uint64_t>(indirect)));
+    if (indirect) a_.load_address(kTemp, indirect);
     a_.jmp(asmjit::Imm(indirect ? environment_.thunks->lookup_indirect : environment_.thunks->lookup));
   };
   if (!options_.jump_cache || one_instruction()) {
     jump_to_lookup();
     return;
   }
-  const asmjit::Label hit = a_.newLabel();
-  a_.mov(kHostAddend, a_.state_field(offsetof(VcpuState, jump_cache), 8));
-  size_t offset = 0;
-  if (rip) {
-    offset = JumpCache::slot_of(*rip) * sizeof(JumpCache::Entry);
-  } else {
-    static_assert(sizeof(JumpCache::Entry) == 24 && JumpCache::kSlots == 1 << 16);
-    a_.movzx(kTemp.r32(), kLinear.r16());
-    a_.lea(kTemp, x86::ptr(kTemp, kTemp, 1));
-    a_.lea(kHostAddend, x86::ptr(kHostAddend, kTemp, 3));
-  }
-  const auto field = [offset](size_t member) { return x86::ptr(kHostAddend, static_cast<int32_t>(offset + member), 8); };
-  a_.mov(kTemp, x86::rcx);
-  a_.mov(x86::rcx, field(offsetof(JumpCache::Entry, key)));
-  a_.lea(x86::rcx, x86::ptr(x86::rcx, kLinear));
-  a_.jecxz(x86::rcx, hit);
-  a_.mov(x86::rcx, kTemp);
-  jump_to_lookup();
-  a_.bind(hit);
-  a_.mov(x86::rcx, kTemp);
-  const bool stack_known = known_deltas() & kStackDelta;
-  a_.jmp(field(stack_known ? offsetof(JumpCache::Entry, stack_known) : offsetof(JumpCache::Entry, code)));
+  a_.search_jump_cache(rip, known_deltas() & kStackDelta, jump_to_lookup);
 }
 
 void BlockTranslator::load_indirect_target(const GuestInstruction& insn) {
@@ -192,7 +191,7 @@ void BlockTranslator::emit_call(const GuestInstruction& insn) {
     a_.mov(a_.scratch_field(Scratch::Target), kTemp);
   }
   open_stack(-static_cast<int64_t>(bytes), bytes, AccessKind::Write);
-  a_.mov(kTemp, asmjit::Imm(return_rip));
+  load_rip(kTemp, return_rip);
   a_.mov(host_operand(bytes), sized(kTemp, bytes));
   end_access();
   adjust_stack(-static_cast<int64_t>(bytes));
@@ -242,6 +241,42 @@ bool BlockTranslator::is_loop() const {
   const GuestInstruction& last = instructions_.back();
   return last.row.action == Action::Jcc && branch_target(last) == key_.rip && can_link(key_.rip) &&
          std::ranges::all_of(instructions_, [this](const GuestInstruction& insn) { return is_plain(insn); });
+}
+
+// Where a shared block is entered by way of the jump cache or the dispatcher, with its RIP in kLinear.
+void BlockTranslator::emit_shared_entry() {
+  a_.lea(kLinear, x86::ptr(kLinear, -static_cast<int32_t>(key_.rip)));
+  a_.mov(a_.state_field(offsetof(VcpuState, code_page), 8), kLinear);
+  block_->linked_offset = static_cast<uint8_t>(a_.offset());
+}
+
+// Whether the instruction can be part of a shared block: nothing outside of translated code must know its RIP.
+bool BlockTranslator::may_be_shared(const GuestInstruction& insn) const {
+  switch (insn.row.action) {
+    case Action::Generic:
+    case Action::Mov:
+    case Action::Lea:
+    case Action::Push:
+    case Action::Pop:
+    case Action::Leave:
+    case Action::Call:
+    case Action::Jmp:
+    case Action::Jcc:
+    case Action::Loop:
+    case Action::Ret:
+    case Action::Xlat:
+    case Action::BitTest:
+      break;
+    default:
+      return false;
+  }
+  if (insn.ends_block() && insn.zydis.operand_width != 64) return false;  // cuts the RIP
+  const FpuNeed fpu = fpu_need(insn);
+  if (fpu.needs && !fpu_available(fpu.fpu_class, key_.mode)) return false;
+  // An absolute address is not where the same RIP-relative one is: GuestInstruction::stores_ahead().
+  const ZydisDecodedOperand* const memory = insn.memory_operand();
+  return !memory || memory->mem.base != ZYDIS_REGISTER_NONE || memory->mem.index != ZYDIS_REGISTER_NONE ||
+         memory->mem.segment == ZYDIS_REGISTER_FS || memory->mem.segment == ZYDIS_REGISTER_GS;
 }
 
 // What a block does once, before its first instruction: checks that the block before may have made already, and what a loop would
@@ -314,7 +349,7 @@ void BlockTranslator::emit_jcc(const GuestInstruction& insn) {
   need_flags_in_host();
   const bool patched = can_link(target) && !leaves_segment(target);
   // An interrupt that a jump back polls for comes before it.
-  if (patched && target <= insn.rip) emit_poll(insn.rip);
+  if (patched && goes_back(insn.rip, target)) emit_poll(insn.rip);
   const bool loops = loop_.isValid() && target == key_.rip;
   if (loops && loop_held_ != kNothingHeld && held_ != loop_held_) a_.mov(kHostAddend, kept_field(loop_held_));
   if (patched && !loops && swaps_.empty()) {

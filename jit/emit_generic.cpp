@@ -492,7 +492,7 @@ void BlockTranslator::emit_masked_move(const GuestInstruction& insn) {
   access.alone = one_instruction();
   a_.vmovdqu(slot(LaneBuffer::kMask), ymm(1));
   if (store) a_.vmovdqu(slot(LaneBuffer::kData), ymm(2));
-  emit_callout(environment_.thunks->masked_move, reinterpret_cast<uint64_t>(arena_->make(access)));
+  emit_callout(environment_.thunks->masked_move, arena_->make(access));
   if (!store) a_.vmovdqu(ymm(0), slot(LaneBuffer::kData));  // the helper has zeroed the rest
   stored_by_callout_ |= store;
 }
@@ -541,7 +541,7 @@ void BlockTranslator::emit_gather(const GuestInstruction& insn) {
   const unsigned widest =
       access.element_bytes > access.index_bytes ? access.element_bytes : access.index_bytes;
   access.elements = static_cast<uint8_t>((wide ? 32 : 16) / widest);
-  emit_callout(environment_.thunks->gather, reinterpret_cast<uint64_t>(&access));
+  emit_callout(environment_.thunks->gather, &access);
   // The helper has zeroed the mask and what lies above the elements.
   a_.vmovdqu(x86::ymm(destination), slot(LaneBuffer::kData));
   a_.vmovdqu(x86::ymm(mask), slot(LaneBuffer::kMask));

@@ -44,6 +44,10 @@ void BlockTranslator::emit_offset(const ZydisDecodedOperandMem& mem, const Guest
 
 void BlockTranslator::emit_offset(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn, const x86::Gp& to) {
   if (const auto offset = insn.constant_offset(mem)) {
+    if (mem.base != ZYDIS_REGISTER_NONE) {
+      load_rip(to, to.size() == 8 ? *offset : static_cast<uint64_t>(int64_t{static_cast<int32_t>(*offset)}));
+      return;
+    }
     a_.mov(to, asmjit::Imm(to.size() == 8 ? *offset : *offset & 0xffff'ffff));
     return;
   }
@@ -136,7 +140,7 @@ void BlockTranslator::begin_access(MemoryAccess access) {
   give_up_flags(live_[current_].before != 0);
   access.alone = one_instruction();
   open_access_ = arena_->make(access);
-  emit_callout(environment_.thunks->callout_begin, reinterpret_cast<uint64_t>(open_access_));
+  emit_callout(environment_.thunks->callout_begin, open_access_);
   a_.mov(kHostAddend.r32(), a_.state_address(offsetof(VcpuState, callout_buffer)));
   a_.mov(kLinear.r32(), 0);
   operand_ = x86::ptr(kHostAddend, kLinear);
@@ -145,36 +149,22 @@ void BlockTranslator::begin_access(MemoryAccess access) {
 void BlockTranslator::end_access() {
   if (access_is_inline_ || open_access_->kind != AccessKind::Write) return;
   give_up_flags(live_[current_].after != 0);
-  emit_callout(environment_.thunks->callout_end, reinterpret_cast<uint64_t>(open_access_));
+  emit_callout(environment_.thunks->callout_end, open_access_);
   stored_by_callout_ = true;
 }
 
-void BlockTranslator::emit_callout(uint64_t thunk, uint64_t detail) {
+void BlockTranslator::emit_callout(uint64_t thunk, const void* detail) {
   forget_kept_deltas();
   const asmjit::Label go_on = a_.newLabel();
-  a_.mov(kTemp, asmjit::Imm(detail));
+  a_.load_address(kTemp, detail);
   a_.lea(kHostAddend, x86::ptr(go_on));
   a_.jmp(asmjit::Imm(thunk));
   a_.bind(go_on);
 }
 
 void BlockTranslator::emit_tlb_lookup(const MemoryAccess& access) {
-  SlowPath slow{.entry = a_.newLabel(),
-                .retry = a_.newLabel(),
-                .found = a_.newLabel(),
-                .access = access,
-                .flags = flags_,
-                .retry_elsewhere = a_.offset() < kEntryPatchBytes};
-  if (!slow.retry_elsewhere) a_.bind(slow.retry);
+  const SlowPath slow{.entry = a_.newLabel(), .found = a_.newLabel(), .access = access};
   record_site(access.rip);
-  emit_tlb_search(access, slow.entry);
-  a_.bind(slow.found);
-  slow_paths_.push_back(slow);
-  held_ = kNothingHeld;
-  operand_ = x86::ptr(kHostAddend, kLinear);
-}
-
-void BlockTranslator::emit_tlb_search(const MemoryAccess& access, const asmjit::Label& miss) {
   static_assert(sizeof(TlbEntry) == 32);
   constexpr unsigned kEntryShift = 5;
   const size_t tag =
@@ -190,33 +180,22 @@ void BlockTranslator::emit_tlb_search(const MemoryAccess& access, const asmjit::
   a_.and_(kHostAddend.r32(), (SoftTlb::kEntries - 1) << kEntryShift);
   a_.add(kHostAddend, a_.state_field(offsetof(VcpuState, tlb_view), 8));
   a_.cmp(kTemp, x86::ptr(kHostAddend, tag, 8));
-  a_.jne(miss);
+  a_.jne(slow.entry);
   a_.mov(kHostAddend, x86::ptr(kHostAddend, offsetof(TlbEntry, addend), 8));
+  a_.bind(slow.found);  // further in than kEntryPatchBytes: the block may be dropped while the helper runs
+  slow_paths_.push_back(slow);
+  held_ = kNothingHeld;
+  operand_ = x86::ptr(kHostAddend, kLinear);
 }
 
 void BlockTranslator::emit_tlb_miss(const SlowPath& slow) {
   const MemoryAccess& access = slow.access;
-  const asmjit::Label back = a_.newLabel();
-  flags_ = slow.flags;
   a_.bind(slow.entry);
-  add_site(access.rip - key_.rip, SiteKind::Plain);
-  a_.lea(kHostAddend, x86::ptr(back));
+  a_.lea(kHostAddend, x86::ptr(slow.found));
   a_.mov(kTemp.r32(), access.size | (access.kind == AccessKind::Write ? MissDetail::kWrite : 0) |
                           (access.aligned ? MissDetail::kAligned : 0) | (access.x87 ? MissDetail::kX87 : 0) |
                           (access.lane ? MissDetail::kLanes : 0));
   a_.jmp(asmjit::Imm(environment_.thunks->tlb_miss));
-  a_.bind(back);
-  a_.cmp(kHostAddend, MissDetail::kSearchAgain);
-  a_.jne(slow.found);
-  if (!slow.retry_elsewhere) {
-    a_.jmp(slow.retry);
-    return;
-  }
-  // The block may be dropped before the helper returns (a sample came here, or the walk set a bit in the very
-  // page), and its first bytes are a jump then: running them from the middle would be running garbage.
-  a_.bind(slow.retry);
-  emit_tlb_search(access, slow.entry);
-  a_.jmp(slow.found);
 }
 
 }  // namespace penumbra::jit

@@ -6,9 +6,9 @@ namespace penumbra::jit {
 
 void BlockTranslator::emit_system(const GuestInstruction& insn, SystemInstruction system, bool ends) {
   give_up_flags(true);
-  const auto detail = reinterpret_cast<uint64_t>(arena_->make(system));
+  const SystemInstruction* const detail = arena_->make(system);
   if (ends) {
-    a_.mov(kTemp, asmjit::Imm(detail));
+    a_.load_address(kTemp, detail);
     a_.jmp(asmjit::Imm(environment_.thunks->system_end));
     block_ended_ = true;
     return;

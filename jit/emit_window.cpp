@@ -271,7 +271,7 @@ void BlockTranslator::emit_window_out_of_line(const WindowCheck& check) {
   } else if (check.base->id() != kLinear.id()) {
     a_.mov(kLinear, *check.base);
   }
-  a_.mov(kTemp, asmjit::Imm(reinterpret_cast<uint64_t>(check.site)));
+  a_.load_address(kTemp, check.site);
   a_.lea(kHostAddend, x86::ptr(check.selected));
   a_.jmp(asmjit::Imm(environment_.thunks->window_select));
   // Where the guess keeps failing: the table.
@@ -417,7 +417,7 @@ void BlockTranslator::check_first(KeptDeltas deltas) {
 
 uint64_t Block::entry_with(KeptDeltas known, uint64_t other_constant) const {
   if (!is_within(constant, other_constant, kNear)) known &= ~(KeptDeltas{1} << kConstantBase);
-  uint64_t entry = host;
+  uint64_t entry = host + linked_offset;
   for (const WarmEntry& at : std::span(warm, warm_count)) {
     if (at.known & ~known) break;
     entry = host + at.host_offset;

@@ -5,9 +5,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
+#include <optional>
 
 #include "core/vcpu_state.h"
 #include "jit/block.h"
+#include "jit/jump_cache.h"
 
 namespace penumbra::jit {
 
@@ -63,6 +66,44 @@ class Emitter : public x86::Assembler {
   x86::Mem segment_base_field(SegmentIndex segment) const {
     return state_field(offsetof(VcpuState, segments) + segment * sizeof(Segment) + offsetof(Segment, base),
                        8);
+  }
+
+  // Short where `thing` is near the code, as the arena is.
+  void load_address(const x86::Gp& to, const void* thing) {
+    const auto address = reinterpret_cast<uint64_t>(thing);
+    constexpr int64_t kNear = INT32_MAX - (1 << 20);
+    if (std::abs(static_cast<int64_t>(address - code()->baseAddress())) <= kNear) {
+      lea(to, x86::ptr_rel(address));
+    } else {
+      mov(to, asmjit::Imm(address));
+    }
+  }
+
+  // Jumps to the host code of the RIP in kLinear, which is `rip` if that is known, or goes on with what `miss` emits; no flag
+  // changes. `stack_known`: what the region of RSP is (WarmEntry).
+  template <class Miss>
+  void search_jump_cache(std::optional<uint64_t> rip, bool stack_known, Miss miss) {
+    const asmjit::Label hit = newLabel();
+    mov(kHostAddend, state_field(offsetof(VcpuState, jump_cache), 8));
+    size_t offset = 0;
+    if (rip) {
+      offset = JumpCache::slot_of(*rip) * sizeof(JumpCache::Entry);
+    } else {
+      static_assert(sizeof(JumpCache::Entry) == 24 && JumpCache::kSlots == 1 << 16);
+      movzx(kTemp.r32(), kLinear.r16());
+      lea(kTemp, x86::ptr(kTemp, kTemp, 1));
+      lea(kHostAddend, x86::ptr(kHostAddend, kTemp, 3));
+    }
+    const auto field = [offset](size_t member) { return x86::ptr(kHostAddend, static_cast<int32_t>(offset + member), 8); };
+    mov(kTemp, x86::rcx);
+    mov(x86::rcx, field(offsetof(JumpCache::Entry, key)));
+    lea(x86::rcx, x86::ptr(x86::rcx, kLinear));
+    jecxz(x86::rcx, hit);
+    mov(x86::rcx, kTemp);
+    miss();
+    bind(hit);
+    mov(x86::rcx, kTemp);
+    jmp(field(stack_known ? offsetof(JumpCache::Entry, stack_known) : offsetof(JumpCache::Entry, code)));
   }
 
   // Saves the arithmetic flags to the VcpuState, changing no register and no flag.

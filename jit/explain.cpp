@@ -148,15 +148,14 @@ std::string describe_block(const Block& block, std::span<const GuestInstruction>
   return out;
 }
 
-std::string guest_listing(const Block& block, std::span<const uint8_t> code) {
-  const ModeBits mode = block.key.mode;
+std::string guest_listing(ModeBits mode, LinearAddr linear, std::span<const uint8_t> code) {
   Disassembler disassembler(mode.has(ModeBits::kCode64)   ? CS_MODE_64
                             : mode.has(ModeBits::kCode32) ? CS_MODE_32
                                                           : CS_MODE_16);
   disassembler.set_qemu_style();
   std::string out = "----------------\nIN: \n";
   constexpr size_t kBytesOnLine = 8;
-  for (const Disassembler::Line& insn : disassembler.lines(code, block.key.linear().value)) {
+  for (const Disassembler::Line& insn : disassembler.lines(code, linear.value)) {
     for (size_t at = 0; at < insn.bytes.size(); at += kBytesOnLine) {
       out += fmt::format("0x{:08x}: ", insn.address + at);
       for (size_t i = at; i < at + kBytesOnLine; ++i) {
@@ -206,7 +205,8 @@ std::string explain_code(std::span<const uint8_t> code, unsigned bits, uint64_t 
   std::string out;
   std::set<uint64_t> done;
   std::deque<uint64_t> pending{base};
-  Arena arena;
+  std::vector<std::byte> memory(kMaxBlockDataBytes);
+  Arena arena(memory);
   constexpr uint64_t kHostAddress = 0x100000;
   while (!pending.empty()) {
     const uint64_t rip = pending.front();
@@ -221,6 +221,7 @@ std::string explain_code(std::span<const uint8_t> code, unsigned bits, uint64_t 
       out += fmt::format("L:{:#x}: the file ends within an instruction\n", rip);
       continue;
     }
+    arena.clear();
     const Block* block = translator.translate(key, crosses ? rest : page, crosses, kHostAddress, arena, {}, {});
     out += describe_block(*block, translator.instructions(), translator.instruction_offsets(),
                           translator.host_code(), thunks);

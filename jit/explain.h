@@ -10,7 +10,7 @@
 namespace penumbra::jit {
 
 // The block as `-d in_asm` of QEMU 7.2 shows one, by the same disassembler. `code`: the guest's bytes.
-std::string guest_listing(const Block& block, std::span<const uint8_t> code);
+std::string guest_listing(ModeBits mode, LinearAddr linear, std::span<const uint8_t> code);
 
 // Text for every block reachable by direct jumps (and falling through) from the first byte of `code`, which
 // lies at linear address `base`. `bits`: 16, 32 or 64, else throws std::invalid_argument.

@@ -91,7 +91,7 @@ uint64_t branch_fault(Translator& translator, uint64_t branch_address) {
   const uint64_t mask = translator.vcpu().stack_mask();
   const uint64_t rsp = state.gpr[kRsp] - static_cast<int64_t>(branch.stack_change);
   state.gpr[kRsp] = (state.gpr[kRsp] & ~mask) | (rsp & mask);
-  state.rip = branch.rip;
+  state.rip = branch.rip + (branch.shared ? state.code_page : 0);
   return fault(translator, {.vector = vector::kGp, .has_error_code = true});
 }
 
@@ -141,25 +141,27 @@ uint64_t tlb_miss(Translator& translator, uint64_t linear, uint64_t detail, uint
   const bool canonical =
       !vcpu.code64() || static_cast<uint64_t>(static_cast<int64_t>(linear << 16) >> 16) == linear;
   const uint64_t unaligned = detail & MissDetail::kAligned ? linear & (MissDetail::size(detail) - 1) : 0;
-  state.found_addend = MissDetail::kSearchAgain;
   if (canonical && unaligned == 0 && !crosses_page(address, MissDetail::size(detail))) {
     const TlbEntry& entry = vcpu.tlb().entry(view, address);
     if (write && translator.store_beside_code(entry, address, MissDetail::size(detail), site)) return 0;
     const auto physical = vcpu.translate(address, write ? AccessKind::Write : AccessKind::Read, view);
-    if (physical && (write ? entry.write_tag : entry.read_tag) == address.page().value) return 0;
+    if (physical && (write ? entry.write_tag : entry.read_tag) == address.page().value) {
+      state.found_addend = entry.addend;
+      return 0;
+    }
     // Of an operand in lanes, those that the mask selects may do without this page. What user code wants in the upper half may
     // be #GP, which only the offset tells (Vcpu::linearize).
     const bool upper_half = static_cast<int64_t>(linear) < 0 && view == TlbView::User;
     if (!physical && !(detail & MissDetail::kLanes) && !upper_half) {
       translator.collect_flags();
-      state.rip = translator.site_at(site)->rip;
+      state.rip = translator.site_at(site - 1)->rip;
       if (detail & MissDetail::kX87 && x87_exception_pending())
         return fault(translator, {.vector = vector::kMf});
       return fault(translator, physical.error());
     }
   }
   translator.collect_flags();
-  state.rip = translator.site_at(site)->rip;
+  state.rip = translator.site_at(site - 1)->rip;
   return translator.callout_host_code();
 }
 
@@ -424,12 +426,12 @@ uint64_t link(Translator& translator, uint64_t rip, uint64_t block_link, uint64_
   return translator.link_host_code(*reinterpret_cast<BlockLink*>(block_link));
 }
 
-uint64_t redispatch(Translator& translator, uint64_t, uint64_t block, uint64_t) noexcept {
+uint64_t redispatch(Translator& translator, uint64_t rip, uint64_t block, uint64_t) noexcept {
   ++translator.counters().redispatches;
   translator.collect_flags();
   // SAFETY: dead blocks stay allocated as long as their host code.
-  VcpuState& state = translator.vcpu().state();
-  state.rip = reinterpret_cast<const Block*>(block)->key.rip;
+  const BlockKey& key = reinterpret_cast<const Block*>(block)->key;
+  translator.vcpu().state().rip = key.shared() ? rip : key.rip;
   return translator.redispatch_host_code();
 }
 

@@ -27,8 +27,8 @@ class HotBlocks {
   bool mature(unsigned space) const { return !never_ && (always_ || ages_[space] >= kMatureSamples); }
   void flushed(unsigned space) { ages_[space] = 0; }
 
-  bool hot(const BlockKey& key) const { return page(key).samples >= kHotSamples && !cold(key); }
-  bool cold(const BlockKey& key) const { return slots_[index(key)].retry_at > page(key).samples; }
+  // Whether the block is to use the windows, in an address space that may.
+  bool hot(const BlockKey& key) const { return (always_ || page(key).samples >= kHotSamples) && !cold(key); }
 
   // True when the block's page has just become hot.
   bool sample(const BlockKey& key, unsigned space) {
@@ -85,7 +85,10 @@ class HotBlocks {
       uint16_t begin, end;
     } patched = {};
   };
-  static unsigned index(const BlockKey& key) { return key.hash() >> 17 & (kSlots - 1); }
+  bool cold(const BlockKey& key) const { return slots_[index(key)].retry_at > page(key).samples; }
+  // The same for all translations of the code.
+  static unsigned index(const BlockKey& key) { return key.physical.value * 0x9e37'79b9'7f4a'7c15 >> 48; }
+  static_assert(kSlots == 1u << 16);
   struct Page {
     uint16_t samples = 0;
     uint32_t faults = 0;  // not of blocks that became cold

@@ -12,6 +12,7 @@ std::span<const TranslatorSwitch> translator_switches() {
       {"flag-liveness", &TranslatorOptions::flag_liveness, "clobber arithmetic flags that are dead"},
       {"soft-tlb", &TranslatorOptions::soft_tlb, "inline TLB lookup (off: callout for every memory operand)"},
       {"long-blocks", &TranslatorOptions::long_blocks, "blocks of many instructions (off: one a block)"},
+      {"shared-blocks", &TranslatorOptions::shared_blocks, "64-bit user code is translated once for all addresses that it is mapped at"},
       {"superblocks", &TranslatorOptions::superblocks, "hot blocks go on after conditional jumps, through direct ones and calls"},
       {"swap-registers", &TranslatorOptions::swap_registers, "loops have all registers that they write in host registers"},
       {"carry-deltas", &TranslatorOptions::carry_deltas, "loops find the windows of their base registers before the first round"},

@@ -17,6 +17,7 @@ struct TranslatorOptions {
   bool flag_liveness = true;  // clobber arithmetic flags where no later instruction reads them
   bool soft_tlb = true;       // inline TLB lookup; off: every memory operand in callout form
   bool long_blocks = true;    // off: one guest instruction a block
+  bool shared_blocks = true;  // user code is translated once for all linear addresses at which its page is mapped
   bool superblocks = true;    // blocks for the shadow windows go on after conditional jumps, through direct ones and calls
   bool swap_registers = true; // loops have all registers that they write in host registers
   bool carry_deltas = true;   // loops find the region deltas of their base registers before the first round
@@ -30,7 +31,7 @@ struct TranslatorOptions {
   enum class Mmu : uint8_t { Tlb, Windows, Auto };
   Mmu mmu = Mmu::Auto;
 
-  uint64_t code_cache_bytes = 64ull << 20;  // 1 MiB to 1 GiB
+  uint64_t code_cache_bytes = 128ull << 20;  // 1 MiB to 1 GiB
 
   std::optional<std::string> perf_map;  // name blocks for perf (jit/perf_map.h), with this System.map unless empty
 

@@ -27,8 +27,7 @@ PerfMap::~PerfMap() {
   std::fclose(file_);
 }
 
-std::string PerfMap::name_of(const Block& block) const {
-  const uint64_t linear = block.key.linear().value;
+std::string PerfMap::name_of(const Block& block, uint64_t linear) const {
   const bool user = block.key.mode.has(ModeBits::kUser);
   if (!user) {
     const auto next = symbols_.upper_bound(linear);
@@ -39,8 +38,8 @@ std::string PerfMap::name_of(const Block& block) const {
   return fmt::format("{} {:#x}", user ? "user" : "kernel", linear);
 }
 
-void PerfMap::add(const Block& block) {
-  fmt::print(file_, "{:x} {:x} {}{}\n", block.host, block.host_bytes, name_of(block),
+void PerfMap::add(const Block& block, LinearAddr linear) {
+  fmt::print(file_, "{:x} {:x} {}{}\n", block.host, block.host_bytes, name_of(block, linear.value),
              block.windows ? " windows" : "");
 }
 

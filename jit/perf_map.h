@@ -21,10 +21,10 @@ class PerfMap {
   PerfMap& operator=(const PerfMap&) = delete;
 
   // "kernel_function+offset", "user page" or "kernel page", and "windows" for blocks that use the shadow windows.
-  void add(const Block& block);
+  void add(const Block& block, LinearAddr linear);
 
  private:
-  std::string name_of(const Block& block) const;
+  std::string name_of(const Block& block, uint64_t linear) const;
 
   std::FILE* file_;
   std::map<uint64_t, std::string> symbols_;

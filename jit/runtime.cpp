@@ -25,7 +25,8 @@ class ThunkBuilder {
     return cache_.append(std::as_bytes(std::span(buffer.data(), buffer.size())));
   }
 
-  // Loads all guest state and jumps to the host address in rax. VcpuState::rflags holds the flags.
+  // Loads all guest state and jumps to the host address in rax. VcpuState::rflags holds the flags. Shared blocks are entered with
+  // their RIP in kLinear.
   static void resume(Emitter& a) {
     a.mov(a.scratch_field(Scratch::Jump), x86::rax);
     a.movzx(x86::eax, a.state_field(offsetof(VcpuState, spilled_overflow), 1));
@@ -33,6 +34,7 @@ class ThunkBuilder {
     a.add(x86::al, 0x7f);
     a.sahf();
     a.load_gprs();
+    a.mov(kLinear, a.state_field(offsetof(VcpuState, rip), 8));
     a.jmp(a.scratch_field(Scratch::Jump));
   }
 
@@ -68,6 +70,30 @@ class ThunkBuilder {
       if (flags_in_host) a.spill_flags();
       a.save_gprs();
       call(a, helper);
+      resume(a);
+    });
+  }
+
+  // The end of a direct jump that is not patched, or may not be.
+  uint64_t link(uint64_t lookup, bool shared) {
+    return build([&](Emitter& a) {
+      const asmjit::Label patch = a.newLabel();
+      const auto field = [](size_t member) { return x86::ptr(kTemp, static_cast<int32_t>(member), 8); };
+      a.mov(kLinear, field(offsetof(BlockLink, target_rip)));
+      if (shared) {
+        a.mov(kHostAddend, a.state_field(offsetof(VcpuState, code_page), 8));
+        a.lea(kLinear, x86::ptr(kLinear, kHostAddend));
+      }
+      a.mov(kHostAddend, x86::rcx);
+      a.mov(x86::rcx, field(offsetof(BlockLink, by_jump_cache)));
+      a.jecxz(x86::rcx, patch);
+      a.mov(x86::rcx, kHostAddend);
+      a.search_jump_cache(std::nullopt, false, [&] { a.jmp(asmjit::Imm(lookup)); });
+      a.bind(patch);
+      a.mov(x86::rcx, kHostAddend);
+      a.spill_flags();
+      a.save_gprs();
+      call(a, helper::link);
       resume(a);
     });
   }
@@ -152,7 +178,8 @@ Thunks generate_thunks(CodeCache& cache, Translator& translator) {
   thunks.single_step_indirect = builder.block_end(helper::single_step_indirect, false);
   thunks.lookup = builder.block_end(helper::lookup, true);
   thunks.lookup_indirect = builder.block_end(helper::lookup_indirect, true);
-  thunks.link = builder.block_end(helper::link, true);
+  thunks.link = builder.link(thunks.lookup, false);
+  thunks.link_shared = builder.link(thunks.lookup, true);
   thunks.redispatch = builder.block_end(helper::redispatch, true);
   thunks.interrupted = builder.interrupted(thunks.leave);
   thunks.fault = builder.block_end(helper::host_fault, true);

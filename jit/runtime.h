@@ -22,8 +22,7 @@ using Helper = uint64_t (*)(Translator& translator, uint64_t linear, uint64_t de
 struct Thunks {
   uint64_t enter = 0;  // C++: void(uint64_t host_code); runs translated code until it leaves
   uint64_t leave = 0;  // back to C++; all state is in the VcpuState
-  uint64_t tlb_miss =
-      0;  // kLinear: address; kTemp: MissDetail; goes on with an addend for this access, or kSearchAgain, in kHostAddend
+  uint64_t tlb_miss = 0;       // kLinear: address; kTemp: MissDetail; goes on with an addend for this access in kHostAddend
   uint64_t system = 0;         // kTemp: SystemInstruction*
   uint64_t system_end = 0;     // likewise, when the block ends with it
   uint64_t callout_begin = 0;  // kLinear: offset; kTemp: MemoryAccess*
@@ -39,8 +38,9 @@ struct Thunks {
   // Block ends, with the flags in the host's RFLAGS; never go on.
   uint64_t lookup = 0;           // kLinear: RIP to go to
   uint64_t lookup_indirect = 0;  // likewise; kTemp: IndirectBranch*
-  uint64_t link = 0;             // kLinear: RIP to go to; kTemp: BlockLink*
-  uint64_t redispatch = 0;       // kTemp: Block* whose translation is dead
+  uint64_t link = 0;             // kTemp: BlockLink*
+  uint64_t link_shared = 0;      // likewise, of a shared block
+  uint64_t redispatch = 0;       // kLinear: RIP, if the block is shared; kTemp: Block* whose translation is dead
   // Where the host-fault handler sends the vCPU after it has set VcpuState::rip and ::site.
   uint64_t interrupted = 0;    // flags in the host's RFLAGS
   uint64_t fault = 0;          // flags in the host's RFLAGS
@@ -51,7 +51,6 @@ Thunks generate_thunks(CodeCache& cache, Translator& translator);
 
 // kTemp at Thunks::tlb_miss.
 struct MissDetail {
-  static constexpr uint32_t kSearchAgain = 1;  // no addend: they are multiples of the page size
   static constexpr uint32_t kWrite = 1u << 16;
   static constexpr uint32_t kAligned = 1u << 17;
   static constexpr uint32_t kX87 = 1u << 18;

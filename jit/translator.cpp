@@ -167,6 +167,11 @@ Translator::Translator(Vcpu& vcpu, const TranslatorOptions& options, TraceSink t
   // Every block comes to the dispatcher, with the flags that its registers are shown with.
   if (options_.trace_execution) options_.chain = options_.jump_cache = options_.flag_liveness = false;
   if (options_.trace_guest_code || options_.trace_host_code) options_.superblocks = false;  // shown in one piece
+  // Shown with their addresses.
+  if (options_.trace_guest_code || options_.trace_host_code || options_.trace_execution || options_.record_blocks) {
+    options_.shared_blocks = false;
+  }
+  if (!options_.soft_tlb) options_.shared_blocks = false;  // an access in callout form knows its RIP
   if (options_.perf_map) perf_map_ = std::make_unique<PerfMap>(*options_.perf_map);
   frames_.resize(vcpu_.map().tracker().frame_count());
   vcpu_.tlb().set_listener(this);
@@ -368,7 +373,7 @@ void Translator::take_sample(uint64_t pc) noexcept {
   const auto move = [&](Block& candidate) {
     // Not where kill_block() writes: the sampled code goes on there.
     if (candidate.dead || candidate.windows || pc - candidate.host < kEntryPatchBytes) return;
-    if (!candidate.key.mode.has(ModeBits::kWindows) || !hot_.hot(candidate.key)) return;
+    if (!may_use_windows(candidate.key) || !hot_.mature(vcpu_.tlb().current_space()) || !hot_.hot(candidate.key)) return;
     ++counters_.blocks_windowed;
     kill_block(candidate);
   };
@@ -411,23 +416,26 @@ Result<Block*> Translator::translate_block(const BlockKey& key, KeptDeltas likel
     code = std::span(bytes).first(code.size() + kMaxInstructionBytes);
   }
 
-  if (cache_.free_bytes() < kMaxBlockHostBytes) flush_translations();
-  const bool one = key.mode.value & (ModeBits::kOneInstruction | ModeBits::kCallout);
-  const bool allowed = windows_ && !windows_->given_up() && !one && key.mode.has(ModeBits::kWindows) && windows_->serves(window_width()) &&
-                       (options_.mmu == TranslatorOptions::Mmu::Windows ? !hot_.cold(key) : hot_.hot(key));
-  const WindowUse windows{.allowed = allowed, .wraps = hot_.wraps(key), .hints = state_.gpr.data(), .likely = likely};
-  Block& block = *block_translator_.translate(key, code, crosses, cache_.next_address(), arena_, windows,
-                                               hot_.patched_bytes(key, crosses ? nullptr : memory));
+  if (cache_.free_bytes() < kMaxBlockHostBytes || arena_.free_bytes() < kMaxBlockDataBytes) flush_translations();
+  const WindowUse windows{.wraps = hot_.wraps(key), .hints = state_.gpr.data(), .likely = likely};
+  const auto translate = [&](const BlockKey& as) {
+    return block_translator_.translate(as, code, crosses, cache_.next_address(), arena_, windows,
+                                       hot_.patched_bytes(as, crosses ? nullptr : memory));
+  };
+  Block* made = nullptr;
+  if (!crosses && !key.mode.has(ModeBits::kWindows) && may_be_shared(key)) made = translate(key.as_shared());
+  if (!made) made = translate(key);
+  Block& block = *made;
   block.second_frame = second_frame;
   cut_blocks_ = cut_blocks_ || block.cut;
   const std::span<const std::byte> host_code = block_translator_.host_code();
   cache_.append(host_code);
   blocks_.push_back(&block);
-  Block*& bucket = buckets_[key.hash() % kBuckets];
+  Block*& bucket = buckets_[block.key.hash() % kBuckets];
   block.next_in_bucket = bucket;
   bucket = &block;
   track_block(block);
-  if (perf_map_) perf_map_->add(block);
+  if (perf_map_) perf_map_->add(block, key.linear());
   if (trace_.translated) trace_block(block, host_code);
   return &block;
 }
@@ -459,7 +467,7 @@ void Translator::trace_block(const Block& block, std::span<const std::byte> host
     std::vector<uint8_t> code;
     for (const GuestInstruction& insn : instructions.first(block.guest_instructions))
       code.insert(code.end(), insn.bytes.begin(), insn.bytes.begin() + insn.zydis.length);
-    trace_.translated(guest_listing(block, code));
+    trace_.translated(guest_listing(block.key.mode, block.key.linear(), code));
   }
   if (options_.trace_host_code) {
     trace_.translated(
@@ -474,13 +482,14 @@ void Translator::trace_entry(const Block& block, bool shadow) {
   state_.interrupt_shadow = false;
 }
 
-std::vector<const Block*> Translator::recent_blocks() const {
-  std::vector<const Block*> blocks;
+std::vector<Translator::RecentBlock> Translator::recent_blocks() const {
+  std::vector<RecentBlock> blocks;
   const size_t count = state_.recent_blocks.size();
   for (size_t age = 1; age <= count; ++age) {
-    const uint64_t host = state_.recent_blocks[(state_.recent_block_offset / 8 + count - age) % count];
+    const size_t index = (state_.recent_block_offset / 8 + count - age) % count;
+    const uint64_t host = state_.recent_blocks[index];
     const Block* block = host ? block_at(host) : nullptr;
-    if (block && block->host == host) blocks.push_back(block);
+    if (block && block->host == host) blocks.push_back({block, block->key.shared() ? recent_linear_[index] : block->key.linear()});
   }
   return blocks;
 }

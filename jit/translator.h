@@ -53,10 +53,14 @@ class Translator final : public Engine,
   const std::string& warning() const { return warning_; }
   uint64_t window_refusals() const { return windows_ ? windows_->stats().refusals : 0; }
 
+  struct RecentBlock {
+    const Block* block;
+    LinearAddr linear;
+  };
   // The blocks entered last, the latest first; those that were given up with the whole code cache are
   // missing. With TranslatorOptions::record_blocks every entry counts, else only those that the dispatcher
   // saw: no patched jump, no jump through the jump cache.
-  std::vector<const Block*> recent_blocks() const;
+  std::vector<RecentBlock> recent_blocks() const;
 
   // Counters for --stats, in the order to show them.
   std::vector<std::pair<std::string, uint64_t>> statistics() const;
@@ -147,6 +151,8 @@ class Translator final : public Engine,
   struct FoundBlock;
   Result<FoundBlock> block_for(BlockKey key, KeptDeltas likely = kAllDeltas) noexcept;
   Block* find_block(const BlockKey& key) const;
+  bool may_use_windows(const BlockKey& key) const;
+  bool may_be_shared(const BlockKey& key) const;
   Result<Block*> translate_block(const BlockKey& key, KeptDeltas likely);  // heavy
   void track_block(Block& block);
   bool overlaps(const Block* block, PageFrame frame, uint64_t offset, uint64_t size) const noexcept;
@@ -196,7 +202,7 @@ class Translator final : public Engine,
   CodeCache cache_;
   Thunks thunks_;
   BlockTranslator block_translator_;
-  Arena arena_;                 // of blocks_
+  Arena arena_{cache_.data()};  // of blocks_
   std::vector<Block*> blocks_;  // by rising host address
   mutable Block* last_looked_up_ = nullptr;  // by block_at()
   bool cut_blocks_ = false;                  // some of blocks_ end before a breakpoint
@@ -227,6 +233,7 @@ class Translator final : public Engine,
   std::atomic<bool> poll_closed_{false};
   enum class Step : uint8_t { Off, Wanted, Taken };
   Step step_ = Step::Off;
+  std::array<LinearAddr, std::tuple_size_v<decltype(VcpuState::recent_blocks)>> recent_linear_;  // by the dispatcher
   uint64_t generation_ = 0;  // counts flush_translations()
   Counters counters_;
 };

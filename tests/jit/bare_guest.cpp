@@ -38,7 +38,7 @@ std::span<std::byte> BareGuest::memory() {
   return {map_.page({kPhysical}).host, kBytes};
 }
 
-BareGuest::Outcome BareGuest::run(const Registers& start) {
+BareGuest::Outcome BareGuest::run(const Registers& start, uint8_t cpl) {
   VcpuState& s = *state_;
   vcpu_->reset();
   s.gpr = start.gpr;
@@ -58,7 +58,7 @@ BareGuest::Outcome BareGuest::run(const Registers& start) {
   s.efer = bits_ == 64 ? efer::kLme | efer::kLma | efer::kSce : 0;
   s.cr3 = bits_ == 64 ? 0x1000 : 0x4000;
   s.xcr0 = model_.xcr0_mask();
-  s.cpl = 0;
+  s.cpl = cpl;
   s.attention = 0;
   s.idtr = {.base = 0, .limit = 0};  // any exception ends in a triple fault, with the first one on record
   std::byte* image = s.guest_vector_state.data();

@@ -43,8 +43,8 @@ class BareGuest {
     Registers registers;
   };
   // With RFLAGS.AC in `start` CR4.SMAP is on: then 64-bit code of the supervisor has shadow windows in the lower half.
-  // Runs from `start` with CPL 0 until HLT or an exception (there is no IDT: an exception ends the test).
-  Outcome run(const Registers& start);
+  // Runs from `start` until HLT or an exception (there is no IDT: an exception ends the test).
+  Outcome run(const Registers& start, uint8_t cpl = 0);
 
   std::span<std::byte> memory();  // kBytes from kCode on
   Vcpu& vcpu() { return *vcpu_; }

@@ -225,8 +225,8 @@ class BreakpointsCost : public DebugTest {
     state().recent_blocks.fill(0);
     start();
     std::vector<std::string> blocks;
-    for (const jit::Block* block : guest_->translator().recent_blocks()) {
-      blocks.push_back(std::to_string(block->key.rip - BareGuest::kCode) + ": " + std::to_string(block->guest_bytes) + ", " +
+    for (const auto& [block, linear] : guest_->translator().recent_blocks()) {
+      blocks.push_back(std::to_string(linear.value - BareGuest::kCode) + ": " + std::to_string(block->guest_bytes) + ", " +
                        std::to_string(block->guest_instructions) + ", " + std::to_string(block->host_bytes));
     }
     return blocks;
