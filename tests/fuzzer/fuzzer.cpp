@@ -165,14 +165,18 @@ void Fuzzer::run_case() {
   }
   for (unsigned i = 0; i < engines_.size(); ++i) {
     if (kModes[i].sequences_only && case_.pieces.empty()) continue;
-    if (compare(*engines_[i]).empty()) continue;
+    std::string text = compare(*engines_[i]);
+    if (text.empty()) continue;
     if (answer_is_open()) {
       ++unanswered_;
       return;
     }
     ++failures_;
-    if (!case_.pieces.empty()) shrink(*engines_[i]);
-    report(engines_[i]->name(), compare(*engines_[i]));
+    if (!case_.pieces.empty()) {
+      shrink(*engines_[i]);
+      text = compare(*engines_[i]);
+    }
+    report(engines_[i]->name(), text);
     return;
   }
 }

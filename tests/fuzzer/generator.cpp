@@ -732,6 +732,7 @@ bool Generator::make(ZydisMnemonic mnemonic, std::span<const uint8_t> fixed, uin
     if (attempt.insn.row.action == jit::Action::MaskMove || (image && !wide)) start.rflags &= ~flag::kAc;
     if (out.mnemonic == ZYDIS_MNEMONIC_RDRAND || out.mnemonic == ZYDIS_MNEMONIC_RDSEED) {
       out.random_gpr = static_cast<int>(jit::gpr_number(attempt.insn.operands[0].reg.value));
+      out.undefined_flags |= flag::kCf;  // a busy host may have no number to give (SDM vol. 2, RDSEED)
       // Real mode ends a case by an interrupt, which #SS meets where SP happens to be 1.
       if (real && out.random_gpr == static_cast<int>(kRsp)) return false;
     }
