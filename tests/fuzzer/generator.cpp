@@ -608,7 +608,7 @@ void Attempt::steer_memory() {
 
 // What Unicorn, which is TCG, does not tell.
 void set_unicorn_exceptions(const jit::GuestInstruction& insn, Case& out) {
-  if (const ZydisAccessedFlags* flags = insn.zydis.cpu_flags) out.undefined_flags = flags->undefined & flag::kArithmetic;
+  if (const ZydisAccessedFlags* flags = insn.zydis.cpu_flags) out.undefined_flags |= flags->undefined & flag::kArithmetic;
   switch (insn.row.action) {
     case jit::Action::Generic:
     case jit::Action::Mov:
