@@ -167,7 +167,7 @@ std::string Monitor::help(std::string_view) {
   std::string text;
   for (const Command& command : kCommands) {
     const std::string_view space = command.arguments.empty() || command.arguments.starts_with('/') ? "" : " ";
-    text += fmt::format("{:<22}{}\n", fmt::format("{}{}{}", command.name, space, command.arguments), command.help);
+    text += fmt::format("{:<24}{}\n", fmt::format("{}{}{}", command.name, space, command.arguments), command.help);
   }
   return text;
 }
