@@ -392,6 +392,18 @@ TEST_F(EthernetTest, TcpSegmentation) {
   EXPECT_EQ(read(0x40f8), 1u) << "TSCTC";
 }
 
+// A driver may give another context in the middle of a packet; what was saved then was refused.
+TEST_F(EthernetTest, PacketWithAContextInItsMiddleIsSavedAndLoaded) {
+  const uint64_t data = kData1 | kExtended | kTse;
+  queue(0, 2500 | kExtended | kTse | uint64_t{54} << 40 | uint64_t{1000} << 48);
+  queue(kData, 700 | data);
+  queue(0, 2500 | kExtended | kTse | uint64_t{54} << 40 | uint64_t{100} << 48);
+  go();
+  const DeviceState saved = chip_.save();
+  chip_.load(saved);
+  EXPECT_EQ(chip_.save(), saved);
+}
+
 // 9.2
 TEST_F(EthernetTest, VlanTagIsInserted) {
   write(kCtrl, read(kCtrl) | 1u << 30);
