@@ -1,55 +1,17 @@
 // The whole board with every chip that it can have: ports, memory, configuration space, DMA, interrupts, input from outside, and
 // saved states with a value that is not what was saved.
 #include <exception>
-#include <memory>
 #include <utility>
+#include <vector>
 
-#include "devices/pc_board.h"
-#include "tests/devices/memory_disk.h"
-#include "tests/devices/memory_network.h"
+#include "tests/devices/full_board.h"
 #include "tests/fuzz_devices/traffic.h"
 
 namespace penumbra {
 namespace {
 
-class Control : public MachineControl {
- public:
-  void request_reset() override {}
-  void request_exit(int) override {}
-  void request_nmi() override {}
-  void set_a20(bool) override {}
-};
-
-struct Rig : Bench {
-  Control control;
-  MemoryDisk disk{64 * 512}, disc{40 * 2048}, virtio_disk{64 * 512}, ahci_disk{64 * 512}, floppy{1'474'560};
-  MemoryNetwork network, second_network;
-  PcBoard board{control, time.clock(), io, map, line.input(), options()};
+struct Rig : FullBoard {
   std::vector<Place> places;
-
-  PcBoardOptions options() {
-    PcBoardOptions result;
-    result.ide[0][1] = {.medium = &disk, .serial = "1"};
-    result.ide[1][0] = {.medium = &disc, .cdrom = true, .serial = {}};
-    result.ahci.resize(1);
-    result.ahci[0].drives[0] = {.medium = &ahci_disk, .serial = "3"};
-    result.ahci[0].drives[2] = {.medium = &disc, .cdrom = true, .serial = {}};
-    result.floppies[0] = &floppy;
-    result.virtio_disks = {{.medium = &virtio_disk, .serial = "2"}};
-    result.network_cards = {{.network = &network, .address = {0x52, 0x54, 0, 0x12, 0x34, 0x56}, .place = {}},
-                            {.model = PcBoardOptions::NetworkCard::Model::VirtioNet, .network = &second_network, .place = {}}};
-    result.entropy = [](std::span<std::byte> to) { std::ranges::fill(to, std::byte{0x5a}); };
-    result.balloon = true;
-    result.virtio_ports = {{{.number = 0, .console = true, .name = "console", .out = [](uint8_t) {}}}};
-    for (ByteSink& sink : result.serial_out) sink = [](uint8_t) {};
-    result.debug_consoles = {{.port = 0x402, .sink = [](uint8_t) {}}};
-    result.debug_exit_port = 0xf4;
-    result.parallel_out = [](uint8_t) {};
-    result.testdev = true;
-    result.virtio_keyboard = result.virtio_tablet = true;
-    result.flashes = {{.contents = std::vector<std::byte>(0x4000), .store = [](uint64_t, std::span<const std::byte>) { return true; }}};
-    return result;
-  }
 
   Rig() {
     using enum Place::Kind;
