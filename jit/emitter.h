@@ -90,7 +90,9 @@ class Emitter : public x86::Assembler {
       offset = JumpCache::slot_of(*rip) * sizeof(JumpCache::Entry);
     } else {
       static_assert(sizeof(JumpCache::Entry) == 24 && JumpCache::kSlots == 1 << 16);
-      movzx(kTemp.r32(), kLinear.r16());
+      mov(kTemp.r32(), 0);
+      crc32(kTemp, kLinear);
+      movzx(kTemp.r32(), kTemp.r16());
       lea(kTemp, x86::ptr(kTemp, kTemp, 1));
       lea(kHostAddend, x86::ptr(kHostAddend, kTemp, 3));
     }

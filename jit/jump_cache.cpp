@@ -15,6 +15,7 @@ constexpr size_t kTableBytes = size_t{JumpCache::kSlots} * sizeof(JumpCache::Ent
 }
 
 JumpCache::JumpCache() {
+  if (!__builtin_cpu_supports("sse4.2")) throw std::runtime_error("jump cache: the host has no SSE4.2");
   void* table =
       mmap(nullptr, kTableBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (table == MAP_FAILED) throw std::runtime_error("jump cache: mmap: " + std::string(std::strerror(errno)));

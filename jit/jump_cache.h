@@ -1,7 +1,7 @@
 // Maps RIP to host code for jumps that are not chained: what translated code searches without touching flags.
 //
-//     slot = rip & 0xffff
-//     if (entries[slot].key + rip == 0) goto entries[slot].code     keys hold -rip, so that JRCXZ can compare
+//     slot = crc32(rip) & 0xffff                                    no flag changes; functions begin at multiples of 16, which
+//     if (entries[slot].key + rip == 0) goto entries[slot].code     must not meet in few slots; keys hold -rip: JRCXZ compares
 //
 // For one privilege, address space and mode; emptied with the mappings that it stands for.
 #pragma once
@@ -28,7 +28,11 @@ class JumpCache {
   JumpCache& operator=(const JumpCache&) = delete;
 
   void* table() const { return entries_; }
-  static unsigned slot_of(uint64_t rip) { return rip & (kSlots - 1); }
+  static unsigned slot_of(uint64_t rip) {
+    uint64_t crc = 0;
+    asm("crc32q %1, %0" : "+r"(crc) : "r"(rip));
+    return crc & (kSlots - 1);
+  }
   uint64_t find(uint64_t rip) const {
     const unsigned slot = slot_of(rip);
     return entries_[slot].key + rip == 0 ? entries_[slot].code : 0;
