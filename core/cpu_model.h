@@ -39,7 +39,8 @@ class CpuModel {
 
   // Rate of the host's TSC, which is the guest's too. Measured once a process when CPUID does not say.
   uint64_t tsc_hz() const { return tsc_hz_; }
-  // Of the crystal that CPUID.15h speaks of, which is the rate of the local APIC's timer (SDM vol. 3, 10.5.4).
+  // Of the crystal that CPUID.15h speaks of, which is the rate of the local APIC's timer (SDM vol.
+  // 3, 10.5.4).
   uint64_t crystal_hz() const { return tsc_hz_ / 2; }
 
  private:

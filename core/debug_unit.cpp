@@ -12,7 +12,9 @@ constexpr bool overlap(uint64_t first, uint64_t bytes, uint64_t second, uint64_t
 
 }  // namespace
 
-DebugUnit::DebugUnit(VcpuState& state, SoftTlb& tlb) : state_(state), tlb_(tlb) { tlb_.set_watched(&watched_); }
+DebugUnit::DebugUnit(VcpuState& state, SoftTlb& tlb) : state_(state), tlb_(tlb) {
+  tlb_.set_watched(&watched_);
+}
 
 void DebugUnit::set_breakpoints(std::vector<LinearAddr> addresses) {
   std::ranges::sort(addresses);
@@ -56,7 +58,8 @@ void DebugUnit::registers_changed() {
     switch (condition(i)) {
       case Condition::Instruction:
         guest_instructions_ = true;
-        // An address that was enabled before may have been passed over since by no block: telling twice is harmless.
+        // An address that was enabled before may have been passed over since by no block: telling twice is
+        // harmless.
         if (listener_ && (seen[i] != state_.dr[i] || seen[7] != state_.dr[7])) {
           listener_->breakpoint_added({state_.dr[i]});
         }
@@ -76,7 +79,8 @@ void DebugUnit::registers_changed() {
 
 void DebugUnit::watch_pages() {
   watched_.clear();
-  for (const Watchpoint& watchpoint : watchpoints_) watched_.add(watchpoint.address, watchpoint.bytes, watchpoint.reads);
+  for (const Watchpoint& watchpoint : watchpoints_)
+    watched_.add(watchpoint.address, watchpoint.bytes, watchpoint.reads);
   for (unsigned i = 0; i < 4; ++i) {
     if (!enabled(i) || (condition(i) != Condition::Write && condition(i) != Condition::Access)) continue;
     watched_.add({state_.dr[i] & ~(length(i) - 1)}, length(i), condition(i) == Condition::Access);
@@ -84,7 +88,9 @@ void DebugUnit::watch_pages() {
   tlb_.flush_all();
 }
 
-bool DebugUnit::stops_at(LinearAddr address) const { return std::ranges::binary_search(breakpoints_, address); }
+bool DebugUnit::stops_at(LinearAddr address) const {
+  return std::ranges::binary_search(breakpoints_, address);
+}
 
 void DebugUnit::note_stop(LinearAddr address) {
   stop_ = {.kind = DebugStop::Kind::Breakpoint, .address = address, .watchpoint = {}};
@@ -158,7 +164,8 @@ bool DebugUnit::meets(LinearAddr address, unsigned size, bool reads, bool writes
   }
   for (unsigned i = 0; guest_data_ && i < 4; ++i) {
     const bool wanted = condition(i) == Condition::Access || (condition(i) == Condition::Write && writes);
-    if (enabled(i) && wanted && overlap(address.value, size, state_.dr[i] & ~(length(i) - 1), length(i))) return true;
+    if (enabled(i) && wanted && overlap(address.value, size, state_.dr[i] & ~(length(i) - 1), length(i)))
+      return true;
   }
   return false;
 }
@@ -167,7 +174,8 @@ uint64_t DebugUnit::take_traps() {
   const uint64_t traps = pending_traps_;
   pending_traps_ = 0;
   // Only a stop has to go to the run loop.
-  if (stop_.kind == DebugStop::Kind::None) state_.attention.fetch_and(~attention::kDebug, std::memory_order_relaxed);
+  if (stop_.kind == DebugStop::Kind::None)
+    state_.attention.fetch_and(~attention::kDebug, std::memory_order_relaxed);
   return traps;
 }
 

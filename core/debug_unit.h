@@ -1,10 +1,11 @@
-// What stops or traps the guest at an instruction, an access or a port: the guest's own breakpoints in DR0 to DR3
-// (SDM vol. 3, 17.2), and those of a debugger outside the machine, which the guest does not see.
+// What stops or traps the guest at an instruction, an access or a port: the guest's own breakpoints in DR0 to
+// DR3 (SDM vol. 3, 17.2), and those of a debugger outside the machine, which the guest does not see.
 //
-// Execution breakpoints are linear addresses. The translator ends a block before each of them, so that the vCPU comes
-// to Vcpu::check_breakpoint() there. Pages with watched data have no TLB entry, so that every access to them comes to
-// note_access(); whoever made it looks at attention::kDebug when the instruction is done. Without breakpoints and
-// watchpoints none of this costs anything, and nothing of it is left when they are gone.
+// Execution breakpoints are linear addresses. The translator ends a block before each of them, so that the
+// vCPU comes to Vcpu::check_breakpoint() there. Pages with watched data have no TLB entry, so that every
+// access to them comes to note_access(); whoever made it looks at attention::kDebug when the instruction is
+// done. Without breakpoints and watchpoints none of this costs anything, and nothing of it is left when they
+// are gone.
 #pragma once
 
 #include <array>
@@ -18,8 +19,8 @@
 
 namespace penumbra {
 
-// Told of execution breakpoints that were not there before: blocks that run across them must go. And that some are gone:
-// blocks that end before them would go on.
+// Told of execution breakpoints that were not there before: blocks that run across them must go. And that
+// some are gone: blocks that end before them would go on.
 class BreakpointListener {
  public:
   virtual ~BreakpointListener() = default;

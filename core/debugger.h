@@ -8,8 +8,8 @@ namespace penumbra {
 class Debugger {
  public:
   virtual ~Debugger() = default;
-  // vCPU thread: the machine is paused, at a breakpoint, after an access to a watchpoint, or since a step ended
-  // (DebugStop::Kind::None).
+  // vCPU thread: the machine is paused, at a breakpoint, after an access to a watchpoint, or since a step
+  // ended (DebugStop::Kind::None).
   virtual void stopped(const DebugStop& stop) = 0;
 };
 

@@ -23,8 +23,8 @@ Result<void> Vcpu::check_offset(const Descriptor& code, uint64_t offset) const {
 Result<void> Vcpu::check_jump_code(const Descriptor& code, uint16_t selector, uint64_t offset) const {
   const uint32_t error = selector_error(selector);
   if (!code.is_code()) return raise(vector::kGp, error);
-  const bool privileged = code.conforming() ? code.dpl() > state_.cpl
-                                            : rpl_of(selector) > state_.cpl || code.dpl() != state_.cpl;
+  const bool privileged =
+      code.conforming() ? code.dpl() > state_.cpl : rpl_of(selector) > state_.cpl || code.dpl() != state_.cpl;
   if (privileged) return raise(vector::kGp, error);
   if (long_mode() && code.is_long() && code.big()) return raise(vector::kGp, error);
   if (!code.present()) return raise(vector::kNp, error);
@@ -52,8 +52,8 @@ Result<Outcome> Vcpu::transfer_real(const SystemInstruction& insn, uint16_t sele
   if (offset > target.limit) return raise(vector::kGp, 0);
   if (insn.op == SystemOp::CallFar) {
     const uint64_t frame[2] = {cs.selector, insn.next_rip() & code_mask()};
-    auto sp = write_frame({state_.segments[kSs], stack_mask(), current_view(), 0, true}, state_.gpr[kRsp], frame, 2,
-                          insn.operand_bytes);
+    auto sp = write_frame({state_.segments[kSs], stack_mask(), current_view(), 0, true}, state_.gpr[kRsp],
+                          frame, 2, insn.operand_bytes);
     if (!sp) return std::unexpected(sp.error());
     set_sp(*sp);
   }
@@ -110,8 +110,8 @@ Result<Outcome> Vcpu::transfer_far(const SystemInstruction& insn) {
   if (auto done = set_accessed(*code); !done) return std::unexpected(done.error());
   if (call) {
     const uint64_t frame[2] = {state_.segments[kCs].selector, insn.next_rip() & code_mask()};
-    auto sp = write_frame({state_.segments[kSs], stack_mask(), current_view(), 0, true}, state_.gpr[kRsp], frame, 2,
-                          insn.operand_bytes);
+    auto sp = write_frame({state_.segments[kSs], stack_mask(), current_view(), 0, true}, state_.gpr[kRsp],
+                          frame, 2, insn.operand_bytes);
     if (!sp) return std::unexpected(sp.error());
     set_sp(*sp);
   }
@@ -194,8 +194,8 @@ Result<Outcome> Vcpu::transfer_gate(const SystemInstruction& insn, uint16_t sele
     if (call) {
       frame[items++] = state_.segments[kCs].selector;
       frame[items++] = return_rip;
-      auto sp = write_frame({state_.segments[kSs], stack_mask(), current_view(), 0, true}, state_.gpr[kRsp], frame,
-                            items, bytes);
+      auto sp = write_frame({state_.segments[kSs], stack_mask(), current_view(), 0, true}, state_.gpr[kRsp],
+                            frame, items, bytes);
       if (!sp) return std::unexpected(sp.error());
       set_sp(*sp);
     }

@@ -42,7 +42,8 @@ void IoBus::add(uint16_t first, uint16_t count, Device& device, uint16_t device_
 }
 
 IoBus::WindowId IoBus::add_window(uint16_t count, Device& device, uint16_t device_offset) {
-  windows_.push_back({.range = {.first = 0, .count = count, .device_offset = device_offset, .device = &device}});
+  windows_.push_back(
+      {.range = {.first = 0, .count = count, .device_offset = device_offset, .device = &device}});
   return {static_cast<unsigned>(windows_.size() - 1)};
 }
 

@@ -1,5 +1,6 @@
-// The 64 Ki I/O ports. Accesses that nothing claims read as ones; overlapping claims of the board are refused. What guests
-// place (PCI base addresses) is behind the board's ports, and where two of those overlap, the one added first is seen.
+// The 64 Ki I/O ports. Accesses that nothing claims read as ones; overlapping claims of the board are
+// refused. What guests place (PCI base addresses) is behind the board's ports, and where two of those
+// overlap, the one added first is seen.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,8 @@ class IoBus {
   // Throws std::invalid_argument when a port is claimed already.
   void add(uint16_t first, uint16_t count, Device& device, uint16_t device_offset = 0);
 
-  // Ports that move while the guest runs: nowhere until place(). A window that would end behind the last port is nowhere.
+  // Ports that move while the guest runs: nowhere until place(). A window that would end behind the last port
+  // is nowhere.
   struct WindowId {
     unsigned index = 0;
   };

@@ -36,7 +36,8 @@ Machine::Machine(const MachineOptions& options)
       vcpu_(*state_, map_, tlb_, io_, cpu_model_) {
   events_.set_listener([this] { kick(); });
   clock_.set_deadline_listener([this] { set_alarm(); });
-  map_.set_watch_listener([this](PageFrame first, uint64_t frames) { tlb_.stop_writes_to_range(first, frames); });
+  map_.set_watch_listener(
+      [this](PageFrame first, uint64_t frames) { tlb_.stop_writes_to_range(first, frames); });
   map_.set_change_listener([this](bool code) {
     tlb_.flush_all();
     if (code) {

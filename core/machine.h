@@ -1,7 +1,7 @@
 // A machine: one vCPU with its memory, clock and ports, the board it sits in, and the loop that runs them.
 //
-// Everything happens on the thread that calls run(), but for what is marked "any thread". A second thread, the
-// waker, sleeps until the clock's next deadline and interrupts guest code then.
+// Everything happens on the thread that calls run(), but for what is marked "any thread". A second thread,
+// the waker, sleeps until the clock's next deadline and interrupts guest code then.
 #pragma once
 
 #include <atomic>
@@ -36,8 +36,8 @@ struct MachineOptions {
   bool reboot = true;                        // a reset starts the machine anew; else it ends run()
   // On shutdown: Stop pauses the machine, from which only a reset or an exit leads.
   enum class TripleFault : uint8_t { Reset, Exit, Stop };
-  std::optional<TripleFault> triple_fault;  // nothing: as `reboot` says
-  VirtualClock::Source clock_source;         // empty: the host's monotonic clock
+  std::optional<TripleFault> triple_fault;    // nothing: as `reboot` says
+  VirtualClock::Source clock_source;          // empty: the host's monotonic clock
   std::function<uint64_t()> wall_clock = {};  // nanoseconds since 1970; empty: the host's real-time clock
 };
 
@@ -76,7 +76,9 @@ class Machine final : public MachineControl {
   // Called before the machine sleeps because the vCPU halted.
   void set_idle_listener(std::function<void()> listener) { idle_listener_ = std::move(listener); }
   // Called when the vCPU shut down, before anything is reset.
-  void set_triple_fault_listener(std::function<void()> listener) { triple_fault_listener_ = std::move(listener); }
+  void set_triple_fault_listener(std::function<void()> listener) {
+    triple_fault_listener_ = std::move(listener);
+  }
 
   // Chips, vCPU, A20 gate and translations as after power-on, then the boot function. RAM stays.
   void reset();
@@ -85,8 +87,8 @@ class Machine final : public MachineControl {
   ExitReason run();
   int exit_code() const { return exit_code_.load(); }
 
-  // --- for a debugger; vCPU thread, in an event or before run(). While the machine is paused no guest code runs, its
-  // clocks stand still, and events go on. Reset and exit work.
+  // --- for a debugger; vCPU thread, in an event or before run(). While the machine is paused no guest code
+  // runs, its clocks stand still, and events go on. Reset and exit work.
   void set_debugger(Debugger* debugger) { debugger_ = debugger; }
   void pause();
   void resume();
@@ -97,8 +99,8 @@ class Machine final : public MachineControl {
   // [begin, begin + bytes), then pauses and tells the debugger. A halted vCPU waits for its interrupt.
   void step(LinearAddr begin, uint64_t bytes);
 
-  // vCPU thread. While the machine is held no guest code runs, but for a debugger's steps; time, timers and events go on. For a
-  // guest that is faster than whoever takes its output.
+  // vCPU thread. While the machine is held no guest code runs, but for a debugger's steps; time, timers and
+  // events go on. For a guest that is faster than whoever takes its output.
   void hold(bool held);
 
   // Any thread: makes the run loop look at its events and timers soon. The queue's posts do this.

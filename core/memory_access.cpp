@@ -257,10 +257,11 @@ Result<void> Vcpu::read_stack_frame(uint64_t offset, uint64_t* values, unsigned 
 }
 
 // A frame is written at once, but the processor pushes item by item: CR2 holds the first push that fails.
-std::unexpected<Exception> Vcpu::first_push_fault(LinearAddr top, unsigned count, unsigned bytes, TlbView view,
-                                                  const Exception& fault) {
+std::unexpected<Exception> Vcpu::first_push_fault(LinearAddr top, unsigned count, unsigned bytes,
+                                                  TlbView view, const Exception& fault) {
   for (unsigned i = 1; i <= count; ++i) {
-    if (auto done = probe_write(wrap(top.value - i * bytes), bytes, view); !done) return std::unexpected(done.error());
+    if (auto done = probe_write(wrap(top.value - i * bytes), bytes, view); !done)
+      return std::unexpected(done.error());
   }
   return std::unexpected(fault);
 }

@@ -10,7 +10,7 @@ namespace {
 
 constexpr uint32_t kTscDeadlineBit = 1u << 24, kOsxsave = 1u << 27;  // CPUID.1:ECX
 constexpr uint32_t kApicBit = 1u << 9;                               // CPUID.1:EDX, on AMD of 8000_0001 too
-constexpr uint32_t kSyscallBit = 1u << 11;  // CPUID.8000_0001:EDX
+constexpr uint32_t kSyscallBit = 1u << 11;                           // CPUID.8000_0001:EDX
 constexpr uint32_t kMonitorInterrupts = 1u << 0;
 
 uint64_t host_tsc() {

@@ -13,7 +13,8 @@ Result<LinearAddr> Vcpu::linearize(SegmentIndex segment, uint64_t offset, unsign
     const uint64_t linear = segment >= kFs ? s.base + offset : offset;
     if (!is_canonical(linear) || !is_canonical(linear + size - 1)) return raise(vector, 0);
     // AMD's processors look at the offset, too.
-    if (amd_ && segment >= kFs && (!is_canonical(offset) || !is_canonical(offset + size - 1))) return raise(vector, 0);
+    if (amd_ && segment >= kFs && (!is_canonical(offset) || !is_canonical(offset + size - 1)))
+      return raise(vector, 0);
     return LinearAddr{linear};
   }
   const bool checked = protected_mode();
@@ -78,8 +79,8 @@ Result<uint16_t> Vcpu::read_operand16(const SystemInstruction& insn) {
   return static_cast<uint16_t>(*value);
 }
 
-// Operands of several parts are an access each: one that wraps at the end of a 16-bit address between two parts
-// is legal, as on hardware.
+// Operands of several parts are an access each: one that wraps at the end of a 16-bit address between two
+// parts is legal, as on hardware.
 Result<uint64_t> Vcpu::read_operand(const SystemInstruction& insn, unsigned at, unsigned bytes) {
   uint64_t offset = effective_address(insn) + at;
   if (insn.address_bytes < 8) offset &= insn.address_bytes == 2 ? 0xffff : 0xffff'ffff;

@@ -315,8 +315,8 @@ Result<Outcome> Vcpu::execute_string(const SystemInstruction& insn) {
     stepped = true;
     if (!run.repeat || run.decided || read_gpr(state_, kRcx, insn.address_bytes) == 0) break;
     const bool attended = state_.attention.load(std::memory_order_relaxed) != 0;
-    // What comes between two iterations finds RF set, so that a breakpoint at the instruction is not met again
-    // (SDM vol. 3, 17.3.1.1).
+    // What comes between two iterations finds RF set, so that a breakpoint at the instruction is not met
+    // again (SDM vol. 3, 17.3.1.1).
     if (attended || state_.mode.has(ModeBits::kSingleStep)) state_.rflags |= flag::kRf;
     if (state_.mode.has(ModeBits::kSingleStep)) {
       commit_flags();

@@ -64,8 +64,8 @@ class ModeListener {
   virtual void mode_changed() = 0;
 };
 
-// Told of every exception and interrupt before it is delivered; the vCPU's state is still the interrupted one.
-// Any code: called in a HostVectorScope.
+// Told of every exception and interrupt before it is delivered; the vCPU's state is still the interrupted
+// one. Any code: called in a HostVectorScope.
 class EventListener {
  public:
   virtual ~EventListener() = default;
@@ -177,8 +177,8 @@ class Vcpu {
   // Memory operand of an instruction: effective address (truncated to the address size) and linearize().
   uint64_t effective_address(const SystemInstruction& insn) const;
   LinearAddr code_address() const;  // linear address of RIP
-  uint64_t code_mask() const;   // RIP mask: 0xffff, 0xffffffff or all ones
-  uint64_t stack_mask() const;  // RSP mask by SS.B or 64-bit mode
+  uint64_t code_mask() const;       // RIP mask: 0xffff, 0xffffffff or all ones
+  uint64_t stack_mask() const;      // RSP mask by SS.B or 64-bit mode
   bool long_mode() const { return state_.efer & efer::kLma; }
   bool code64() const { return state_.mode.has(ModeBits::kCode64); }
   bool protected_mode() const { return state_.mode.has(ModeBits::kProtected); }
@@ -232,7 +232,7 @@ class Vcpu {
     Segment segment;
     uint64_t mask;
     TlbView view;
-    uint32_t error_code;       // of the #SS when there is no room
+    uint32_t error_code;          // of the #SS when there is no room
     bool same_privilege = false;  // the pushes are the program's own: #AC if it is armed
   };
   std::unexpected<Exception> first_push_fault(LinearAddr top, unsigned count, unsigned bytes, TlbView view,
@@ -254,8 +254,9 @@ class Vcpu {
     uint64_t offset = 0;
     uint16_t selector = 0;
   };
-  Result<uint64_t> read_operand(const SystemInstruction& insn, unsigned at, unsigned bytes);  // at memory + at
-  Result<FarPointer> read_far_pointer(const SystemInstruction& insn);                         // m16:16 to m16:64
+  Result<uint64_t> read_operand(const SystemInstruction& insn, unsigned at,
+                                unsigned bytes);                       // at memory + at
+  Result<FarPointer> read_far_pointer(const SystemInstruction& insn);  // m16:16 to m16:64
   Result<void> write_operand16(const SystemInstruction& insn,
                                uint16_t value);                  // m16; register: zero-extended
   void write_gpr(unsigned reg, uint64_t value, unsigned bytes);  // 4 bytes zero-extend, 1 and 2 merge

@@ -128,8 +128,8 @@ inline constexpr uint32_t kDebug = 1u << 4;      // DebugUnit has a stop or a tr
 inline constexpr unsigned kXsaveAreaBytes = 1024;  // x87, SSE and AVX need 832
 
 struct alignas(64) VcpuState {
-  // In pages of its own, which it shares with no other data, below 2 GiB: translated code names its fields by 32-bit
-  // addresses. Throws std::runtime_error when the host has no memory there.
+  // In pages of its own, which it shares with no other data, below 2 GiB: translated code names its fields by
+  // 32-bit addresses. Throws std::runtime_error when the host has no memory there.
   static void* operator new(size_t bytes, std::align_val_t);
   static void operator delete(void* memory, size_t bytes, std::align_val_t) noexcept;
 
@@ -153,7 +153,7 @@ struct alignas(64) VcpuState {
 
   // --- run control
   std::atomic<uint32_t> attention{0};
-  bool debug_shadow = false;  // after MOV SS, POP SS: debug exceptions wait as well (SDM vol. 3, 6.8.3)
+  bool debug_shadow = false;      // after MOV SS, POP SS: debug exceptions wait as well (SDM vol. 3, 6.8.3)
   bool interrupt_shadow = false;  // after STI, MOV SS, POP SS: no interrupt before the next instruction ends
   bool nmi_blocked = false;
   bool halted = false;
@@ -165,14 +165,14 @@ struct alignas(64) VcpuState {
   void* jump_cache = nullptr;    // jump cache of the current privilege and address space
   uint64_t host_rsp = 0;         // stack of the C++ side
   std::array<uint64_t, 8> scratch{};
-  uint64_t spilled_overflow = 0;  // OF while the flags are spilled: 0 or 1 in the low byte
-  uint64_t site = 0;              // the callout or exit in progress
-  uint64_t code_page = 0;         // linear address of the page that a shared block runs on (jit/block.h)
-  uint64_t found_addend = 0;      // result of jit::helper::tlb_miss
-  uint64_t callout_linear = 0;         // where callout_buffer goes back to
+  uint64_t spilled_overflow = 0;    // OF while the flags are spilled: 0 or 1 in the low byte
+  uint64_t site = 0;                // the callout or exit in progress
+  uint64_t code_page = 0;           // linear address of the page that a shared block runs on (jit/block.h)
+  uint64_t found_addend = 0;        // result of jit::helper::tlb_miss
+  uint64_t callout_linear = 0;      // where callout_buffer goes back to
   uint64_t guest_instructions = 0;  // where counted
-  // Host addresses of the blocks entered last, a ring. The next one goes to this byte offset in it, which wraps as a
-  // byte does.
+  // Host addresses of the blocks entered last, a ring. The next one goes to this byte offset in it, which
+  // wraps as a byte does.
   std::array<uint64_t, 32> recent_blocks{};
   uint8_t recent_block_offset = 0;
   alignas(64) WindowState windows;

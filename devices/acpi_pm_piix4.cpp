@@ -11,7 +11,8 @@ namespace {
 constexpr uint8_t kPmBase = 0x40, kDevActB = 0x58, kPmRegMisc = 0x80, kSmBusBase = 0x90, kSmBusConfig = 0xd2;
 constexpr uint8_t kPmIoEnable = 0x01;
 constexpr uint32_t kPmBaseBits = 0xffc0;
-// DEVACTB, bit 25: writes to APMC raise an SMI. SeaBIOS takes it for "somebody has set up SMM" and leaves SMM alone.
+// DEVACTB, bit 25: writes to APMC raise an SMI. SeaBIOS takes it for "somebody has set up SMM" and leaves SMM
+// alone.
 constexpr uint32_t kApmcEnable = 1u << 25;
 
 // The PM block
@@ -38,14 +39,22 @@ Nanoseconds time_of(uint64_t ticks) {
 }  // namespace
 
 AcpiPmPiix4::AcpiPmPiix4(VirtualClock& clock, IoBus& io, LineOutput sci, std::function<void()> power_off)
-    : PciFunction({.vendor = 0x8086, .device = 0x7113, .revision = 3, .class_code = 0x06'80'00,
-                   .subsystem_vendor = 0x1af4, .subsystem = 0x1100, .interrupt_pin = 1}),
+    : PciFunction({.vendor = 0x8086,
+                   .device = 0x7113,
+                   .revision = 3,
+                   .class_code = 0x06'80'00,
+                   .subsystem_vendor = 0x1af4,
+                   .subsystem = 0x1100,
+                   .interrupt_pin = 1}),
       clock_(clock),
       io_(io),
       sci_(std::move(sci)),
       power_off_(std::move(power_off)),
       window_(io.add_window(kBlockPorts, *this, kBlock)),
-      timer_(clock, [this] { note_timer(); update(); }) {
+      timer_(clock, [this] {
+        note_timer();
+        update();
+      }) {
   config_.define(PciConfig::kCommand, 2, 0, 0x0001);
   config_.define(PciConfig::kStatus, 2, 0x0280, 0, 0x0800);
   config_.define(kPmBase, 4, 1, kPmBaseBits);
@@ -76,7 +85,9 @@ void AcpiPmPiix4::press_power_button() {
   update();
 }
 
-uint64_t AcpiPmPiix4::ticks() const { return ticks_at(clock_.now()); }
+uint64_t AcpiPmPiix4::ticks() const {
+  return ticks_at(clock_.now());
+}
 
 // TMROF_STS follows the timer without an interrupt of its own while it is not enabled.
 void AcpiPmPiix4::note_timer() {
@@ -114,7 +125,9 @@ void AcpiPmPiix4::write_control(uint16_t value) {
 }
 
 uint8_t AcpiPmPiix4::read_byte(uint16_t offset) {
-  const auto half = [offset](uint16_t value) { return static_cast<uint8_t>(offset & 1 ? value >> 8 : value); };
+  const auto half = [offset](uint16_t value) {
+    return static_cast<uint8_t>(offset & 1 ? value >> 8 : value);
+  };
   switch (offset) {
     case kStatus:
     case kStatus + 1:
@@ -147,7 +160,8 @@ uint32_t AcpiPmPiix4::read(uint16_t offset, unsigned size) {
   uint32_t value = 0;
   for (unsigned i = 0; i < size; i++) {
     const auto at = static_cast<uint16_t>(offset + i);
-    const uint8_t byte = at >= kTimer && at < kTimerEnd ? static_cast<uint8_t>(timer >> 8 * (at - kTimer)) : read_byte(at);
+    const uint8_t byte =
+        at >= kTimer && at < kTimerEnd ? static_cast<uint8_t>(timer >> 8 * (at - kTimer)) : read_byte(at);
     value |= uint32_t{byte} << 8 * i;
   }
   return value;
@@ -230,7 +244,8 @@ DeviceState AcpiPmPiix4::save() const {
 void AcpiPmPiix4::load(const DeviceState& state) {
   require_version(state, 1, name());
   const auto status = bounded(state, "status", kStatusBits), enable = bounded(state, "enable", kEnableBits),
-             control = bounded(state, "control", kControlBits), apm_control = bounded(state, "apm_control", 0xff),
+             control = bounded(state, "control", kControlBits),
+             apm_control = bounded(state, "apm_control", 0xff),
              apm_status = bounded(state, "apm_status", 0xff),
              overflow = bounded(state, "overflow_seen", ticks() >> kHalfPeriodShift);
   const DeviceState& gpe_status = state.at("gpe_status");

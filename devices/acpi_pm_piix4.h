@@ -1,9 +1,10 @@
-// ACPI power management: PM timer, power button, sleep states, SCI, and the port that switches between ACPI and firmware.
+// ACPI power management: PM timer, power button, sleep states, SCI, and the port that switches between ACPI
+// and firmware.
 //
-// Intel 82371AB (PIIX4), 290562, function 3; ACPI 6.4, 4.8 (fixed hardware). As QEMU's pc machine has it: general purpose
-// events are at ports AFE0h (the PIIX4's own are in the PM block), and what is written to port B2h, which would raise an
-// SMI whose handler switches to ACPI, switches at once. Not modelled: SMM, device monitors, clock throttling, and the
-// SMBus host, on which nothing would answer.
+// Intel 82371AB (PIIX4), 290562, function 3; ACPI 6.4, 4.8 (fixed hardware). As QEMU's pc machine has it:
+// general purpose events are at ports AFE0h (the PIIX4's own are in the PM block), and what is written to
+// port B2h, which would raise an SMI whose handler switches to ACPI, switches at once. Not modelled: SMM,
+// device monitors, clock throttling, and the SMBus host, on which nothing would answer.
 #pragma once
 
 #include <cstdint>

@@ -13,7 +13,13 @@ constexpr uint16_t kIndexPort = 0x10, kDataPort = 0x14;
 constexpr uint8_t kMsiCapability = 0x80, kSataCapability = 0xa8;
 
 // Generic host control (AHCI 3.1)
-enum : uint32_t { kCapabilities = 0x00, kControl = 0x04, kInterrupts = 0x08, kPortsThere = 0x0c, kVersion = 0x10 };
+enum : uint32_t {
+  kCapabilities = 0x00,
+  kControl = 0x04,
+  kInterrupts = 0x08,
+  kPortsThere = 0x0c,
+  kVersion = 0x10
+};
 constexpr uint32_t kPortRegisters = 0x100;
 constexpr uint32_t kWide = 1u << 31, kQueuing = 1u << 30, kListOverride = 1u << 24, kGeneration1 = 1u << 20,
                    kAhciOnly = 1u << 18, kSlotsShift = 8;
@@ -37,8 +43,9 @@ AhciIch9::AhciIch9(std::string name, PhysicalMap& map, IoBus& io, LineOutput int
         return std::array<AhciPort, kPorts>{AhciPort(dma_, [this](bool news) { changed(i, news); })...};
       }(std::make_index_sequence<kPorts>())) {
   config_.add_capability(0x12, kSataCapability);
-  config_.define(kSataCapability + 2, 2, 0x0010);                                            // revision 1.0
-  config_.define(kSataCapability + 4, 4, (kIndexPort / 4u) << 4 | (0x10 + 4 * kIndexBase) / 4);  // where the index port is
+  config_.define(kSataCapability + 2, 2, 0x0010);  // revision 1.0
+  config_.define(kSataCapability + 4, 4,
+                 (kIndexPort / 4u) << 4 | (0x10 + 4 * kIndexBase) / 4);  // where the index port is
   const auto window = io.add_window(kIndexPorts, *this, 0);
   config_.add_io_base(kIndexBase, kIndexPorts, [&io, window](std::optional<uint64_t> address) {
     io.place(window, address ? std::optional(static_cast<uint16_t>(*address)) : std::nullopt);
@@ -55,8 +62,8 @@ AhciIch9::AhciIch9(std::string name, PhysicalMap& map, IoBus& io, LineOutput int
 uint32_t AhciIch9::read_register(uint64_t offset) const {
   switch (offset) {
     case kCapabilities:
-      return kWide | kQueuing | kListOverride | kGeneration1 | kAhciOnly | (AhciPort::kSlots - 1) << kSlotsShift |
-             (kPorts - 1);
+      return kWide | kQueuing | kListOverride | kGeneration1 | kAhciOnly |
+             (AhciPort::kSlots - 1) << kSlotsShift | (kPorts - 1);
     case kControl:
       return control_ | kAhciEnable;
     case kInterrupts:
@@ -92,16 +99,19 @@ void AhciIch9::write_register(uint64_t offset, uint32_t value) {
   ports_[at / AhciPort::kBytes].write(static_cast<uint32_t>(at % AhciPort::kBytes), value);
 }
 
-// Software reaches the registers as doublewords and pairs of them; parts of them are read, and not written (3, 4.1).
+// Software reaches the registers as doublewords and pairs of them; parts of them are read, and not written
+// (3, 4.1).
 uint64_t AhciIch9::mmio_read(uint64_t offset, unsigned size) {
   const uint64_t at = offset & ~uint64_t{3};
-  const uint64_t value = read_register(at) | (offset % 4 + size > 4 ? uint64_t{read_register(at + 4)} << 32 : 0);
+  const uint64_t value =
+      read_register(at) | (offset % 4 + size > 4 ? uint64_t{read_register(at + 4)} << 32 : 0);
   return value >> offset % 4 * 8;
 }
 
 void AhciIch9::mmio_write(uint64_t offset, unsigned size, uint64_t value) {
   if (offset % 4 != 0 || size < 4) return;
-  for (unsigned i = 0; i < size / 4; i++) write_register(offset + 4 * i, static_cast<uint32_t>(value >> 32 * i));
+  for (unsigned i = 0; i < size / 4; i++)
+    write_register(offset + 4 * i, static_cast<uint32_t>(value >> 32 * i));
 }
 
 uint32_t AhciIch9::read(uint16_t offset, unsigned size) {
@@ -136,7 +146,8 @@ bool AhciIch9::wants_line() const {
 void AhciIch9::update(bool news) {
   const bool pending = status_ != 0 && control_ & kInterruptEnable;
   config_.set(PciConfig::kStatus, 2,
-              (config_.word(PciConfig::kStatus) & ~PciConfig::kInterruptStatus) | (pending ? PciConfig::kInterruptStatus : 0));
+              (config_.word(PciConfig::kStatus) & ~PciConfig::kInterruptStatus) |
+                  (pending ? PciConfig::kInterruptStatus : 0));
   const bool level = wants_line();
   if (level != line_) {
     line_ = level;
@@ -157,13 +168,14 @@ void AhciIch9::reset() {
 DeviceState AhciIch9::save() const {
   DeviceState ports = DeviceState::array();
   for (const AhciPort& port : ports_) ports.push_back(port.save());
-  return {{"version", 1}, {"config", config_.save()}, {"ports", ports},
-          {"control", control_}, {"status", status_}, {"index", index_}};
+  return {{"version", 1},        {"config", config_.save()}, {"ports", ports},
+          {"control", control_}, {"status", status_},        {"index", index_}};
 }
 
 void AhciIch9::load(const DeviceState& state) {
   require_version(state, 1, name_);
-  const auto control = bounded(state, "control", kInterruptEnable), status = bounded(state, "status", (1u << kPorts) - 1),
+  const auto control = bounded(state, "control", kInterruptEnable),
+             status = bounded(state, "status", (1u << kPorts) - 1),
              index = bounded(state, "index", kRegisterBytes - 4);
   for (unsigned i = 0; i < kPorts; i++) ports_[i].load(state.at("ports").at(i));
   config_.load(state.at("config"));

@@ -1,7 +1,7 @@
 // The AHCI controller: six ports for drives, registers in memory and behind an index and data port, MSI.
 //
-// Intel I/O Controller Hub 9 (316972), chapter 15; Serial ATA AHCI 1.3.1; QEMU's ich9-ahci. Not modelled: the legacy IDE
-// mode, command completion coalescing, enclosure management, staggered spin-up.
+// Intel I/O Controller Hub 9 (316972), chapter 15; Serial ATA AHCI 1.3.1; QEMU's ich9-ahci. Not modelled: the
+// legacy IDE mode, command completion coalescing, enclosure management, staggered spin-up.
 #pragma once
 
 #include <array>

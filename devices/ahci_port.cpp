@@ -27,13 +27,14 @@ enum : uint32_t {
   kIssue = 0x38,
 };
 // Interrupt causes (3.3.5)
-constexpr uint32_t kRegisterFis = 1u << 0, kPioSetupFis = 1u << 1, kDeviceBitsFis = 1u << 3, kDescriptorProcessed = 1u << 5,
-                   kConnectChange = 1u << 6, kReadyChange = 1u << 22, kOverflow = 1u << 24, kBusFatal = 1u << 29,
-                   kTaskFileError = 1u << 30;
+constexpr uint32_t kRegisterFis = 1u << 0, kPioSetupFis = 1u << 1, kDeviceBitsFis = 1u << 3,
+                   kDescriptorProcessed = 1u << 5, kConnectChange = 1u << 6, kReadyChange = 1u << 22,
+                   kOverflow = 1u << 24, kBusFatal = 1u << 29, kTaskFileError = 1u << 30;
 constexpr uint32_t kAllCauses = 0xfdc0'00ff, kNotStored = kConnectChange | kReadyChange;
 // Command and status (3.3.7)
-constexpr uint32_t kStart = 1u << 0, kSpinUp = 1u << 1, kPowerOn = 1u << 2, kListOverride = 1u << 3, kFisEnable = 1u << 4,
-                   kFisRunning = 1u << 14, kListRunning = 1u << 15, kPacketDevice = 1u << 24, kPacketLed = 1u << 25;
+constexpr uint32_t kStart = 1u << 0, kSpinUp = 1u << 1, kPowerOn = 1u << 2, kListOverride = 1u << 3,
+                   kFisEnable = 1u << 4, kFisRunning = 1u << 14, kListRunning = 1u << 15,
+                   kPacketDevice = 1u << 24, kPacketLed = 1u << 25;
 constexpr uint32_t kCommandWritable = kStart | kFisEnable | kPacketDevice | kPacketLed | 0xf000'0000u;
 constexpr unsigned kCurrentSlotShift = 8;
 // Link control and error (3.3.11, 3.3.12)
@@ -77,7 +78,8 @@ void AhciPort::attach(std::unique_ptr<AtaDrive> drive) {
 
 // Two of its bits are those of the link's errors (3.3.5).
 uint32_t AhciPort::interrupt_status() const {
-  return status_ | (link_error_ & kExchanged ? kConnectChange : 0) | (link_error_ & kReadyChanged ? kReadyChange : 0);
+  return status_ | (link_error_ & kExchanged ? kConnectChange : 0) |
+         (link_error_ & kReadyChanged ? kReadyChange : 0);
 }
 
 uint32_t AhciPort::link_status() const {
@@ -140,9 +142,7 @@ void AhciPort::write(uint32_t offset, uint32_t value) {
   const auto low = [value](uint64_t& address, uint32_t alignment) {
     address = (address & ~uint64_t{0xffff'ffff}) | (value & ~(alignment - 1));
   };
-  const auto high = [value](uint64_t& address) {
-    address = (address & 0xffff'ffff) | uint64_t{value} << 32;
-  };
+  const auto high = [value](uint64_t& address) { address = (address & 0xffff'ffff) | uint64_t{value} << 32; };
   switch (offset) {
     case kListBase:
       return low(list_, 1024);
@@ -225,7 +225,9 @@ void AhciPort::link_reset() {
 }
 
 void AhciPort::signature() {
-  const auto register_value = [this](AtaDrive::Register which) { return uint32_t{drive_->read(which, false)}; };
+  const auto register_value = [this](AtaDrive::Register which) {
+    return uint32_t{drive_->read(which, false)};
+  };
   signature_ = register_value(AtaDrive::kLbaHigh) << 24 | register_value(AtaDrive::kLbaMid) << 16 |
                register_value(AtaDrive::kLbaLow) << 8 | register_value(AtaDrive::kCount);
   post(kRegisterArea, drive_registers(kDeviceToHost, false));
@@ -476,12 +478,14 @@ AhciPort::Moved AhciPort::move(Regions& regions, std::span<std::byte> data, bool
   while (!data.empty()) {
     if (regions.entry >= regions.entries) return Moved::Less;
     std::array<std::byte, kRegionBytes> entry;
-    if (!dma_.read(regions.table + kRegionsOffset + uint64_t{regions.entry} * kRegionBytes, entry)) return Moved::Failed;
+    if (!dma_.read(regions.table + kRegionsOffset + uint64_t{regions.entry} * kRegionBytes, entry))
+      return Moved::Failed;
     const uint32_t length = (dword(entry, 12) & kRegionBytesMask) + 1;
     const uint64_t address = (uint64_t{dword(entry, 4)} << 32 | dword(entry, 0)) + regions.offset;
     const size_t left = length - std::min(length, regions.offset);  // the entry may have changed
     const auto piece = data.first(std::min(left, data.size()));
-    if (!piece.empty() && !(to_memory ? dma_.write(address, piece) : dma_.read(address, piece))) return Moved::Failed;
+    if (!piece.empty() && !(to_memory ? dma_.write(address, piece) : dma_.read(address, piece)))
+      return Moved::Failed;
     data = data.subspan(piece.size());
     regions.offset += static_cast<uint32_t>(piece.size());
     if (regions.offset < length) continue;
@@ -495,26 +499,27 @@ AhciPort::Moved AhciPort::move(Regions& regions, std::span<std::byte> data, bool
 // --- State
 
 DeviceState AhciPort::save() const {
-  return {{"list", list_},
-          {"received", received_},
-          {"status", status_},
-          {"enable", enable_},
-          {"command", command_},
-          {"signature", signature_},
-          {"link_control", link_control_},
-          {"link_error", link_error_},
-          {"active", active_},
-          {"issued", issued_},
-          {"halted", halted_},
-          {"cleared", cleared_},
-          {"in_reset", in_reset_},
-          {"last_slot", last_slot_},
-          {"slot", slot_},
-          {"regions", {regions_.table, regions_.entries, regions_.entry, regions_.offset, regions_.interrupts}},
-          {"bytes", bytes_},
-          {"packet_awaited", packet_awaited_},
-          {"pio_read", pio_read_},
-          {"drive", drive_ ? drive_->save() : DeviceState(nullptr)}};
+  return {
+      {"list", list_},
+      {"received", received_},
+      {"status", status_},
+      {"enable", enable_},
+      {"command", command_},
+      {"signature", signature_},
+      {"link_control", link_control_},
+      {"link_error", link_error_},
+      {"active", active_},
+      {"issued", issued_},
+      {"halted", halted_},
+      {"cleared", cleared_},
+      {"in_reset", in_reset_},
+      {"last_slot", last_slot_},
+      {"slot", slot_},
+      {"regions", {regions_.table, regions_.entries, regions_.entry, regions_.offset, regions_.interrupts}},
+      {"bytes", bytes_},
+      {"packet_awaited", packet_awaited_},
+      {"pio_read", pio_read_},
+      {"drive", drive_ ? drive_->save() : DeviceState(nullptr)}};
 }
 
 void AhciPort::load(const DeviceState& state) {
@@ -526,9 +531,11 @@ void AhciPort::load(const DeviceState& state) {
                  link_error = number("link_error"), active = number("active"), issued = number("issued"),
                  last_slot = number("last_slot", kSlots - 1), slot = number("slot", kSlots),
                  bytes = number("bytes");
-  const uint64_t list = bounded(state, "list", ~uint64_t{0x3ff}), received = bounded(state, "received", ~uint64_t{0xff});
+  const uint64_t list = bounded(state, "list", ~uint64_t{0x3ff}),
+                 received = bounded(state, "received", ~uint64_t{0xff});
   const bool halted = state.at("halted").get<bool>(), cleared = state.at("cleared").get<bool>(),
-             in_reset = state.at("in_reset").get<bool>(), packet_awaited = state.at("packet_awaited").get<bool>(),
+             in_reset = state.at("in_reset").get<bool>(),
+             packet_awaited = state.at("packet_awaited").get<bool>(),
              pio_read = state.at("pio_read").get<bool>();
   const DeviceState& saved = state.at("regions");
   const Regions regions{.table = saved.at(0).get<uint64_t>(),

@@ -1,9 +1,10 @@
 // One port of an AHCI controller: its registers, its command list in memory, and the drive at its other end.
 //
-// Serial ATA AHCI 1.3.1, 3.3 and 5; frame information structures (FIS): Serial ATA 2.6, 10.3. A non-queued command moves its
-// data at once whenever the drive is ready; queued ones run beside each other, and one's data is moved when it ends. The
-// frames that move data and that accept a queued command (DMA setup, data) leave no trace in memory. Not modelled: port multipliers,
-// power states, command completion coalescing, enclosure management.
+// Serial ATA AHCI 1.3.1, 3.3 and 5; frame information structures (FIS): Serial ATA 2.6, 10.3. A non-queued
+// command moves its data at once whenever the drive is ready; queued ones run beside each other, and one's
+// data is moved when it ends. The frames that move data and that accept a queued command (DMA setup, data)
+// leave no trace in memory. Not modelled: port multipliers, power states, command completion coalescing,
+// enclosure management.
 #pragma once
 
 #include <array>
@@ -24,7 +25,8 @@ class AhciPort {
   static constexpr uint32_t kBytes = 0x80;  // of registers
 
   // `changed`: interrupt() may have changed; `news`: an enabled cause of interrupts was added.
-  AhciPort(const PciDma& dma, std::function<void(bool news)> changed) : dma_(dma), changed_(std::move(changed)) {}
+  AhciPort(const PciDma& dma, std::function<void(bool news)> changed)
+      : dma_(dma), changed_(std::move(changed)) {}
 
   // Once, before the machine runs.
   void attach(std::unique_ptr<AtaDrive> drive);
@@ -92,13 +94,13 @@ class AhciPort {
   // The command that the drive works on, unless it is queued.
   unsigned slot_ = kSlots;  // kSlots: none
   Regions regions_;
-  uint32_t bytes_ = 0;          // moved
+  uint32_t bytes_ = 0;           // moved
   bool packet_awaited_ = false;  // the drive wants the command's ATAPI packet
   bool pio_read_ = false;        // it has sent data by PIO
 
-  unsigned queued_ = 0;        // commands of this round that the drive works on
-  unsigned round_ = 0;         // those of earlier ones are forgotten
-  bool busy_ = false;           // in run()
+  unsigned queued_ = 0;  // commands of this round that the drive works on
+  unsigned round_ = 0;   // those of earlier ones are forgotten
+  bool busy_ = false;    // in run()
 };
 
 }  // namespace penumbra

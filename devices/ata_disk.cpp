@@ -387,7 +387,8 @@ void AtaDisk::read_log() {
   constexpr uint8_t kDirectory = 0x00, kQueuedErrors = 0x10;
   const unsigned count = now_.count | unsigned{previous_.count} << 8;
   const uint8_t log = now_.lba_low;
-  if (!queues() || count != 1 || now_.lba_mid != 0 || (log != kDirectory && log != kQueuedErrors)) return fail(kAborted);
+  if (!queues() || count != 1 || now_.lba_mid != 0 || (log != kDirectory && log != kQueuedErrors))
+    return fail(kAborted);
   std::vector<std::byte> page(kSectorBytes);
   const auto put = [&page](unsigned at, uint64_t value) { page[at] = static_cast<std::byte>(value); };
   if (log == kDirectory) {

@@ -1,8 +1,8 @@
 // An ATA hard disk: PIO, multiple-sector and DMA transfers, 28-bit and 48-bit addresses, cylinders, heads and
 // sectors, TRIM, native command queuing.
 //
-// AT Attachment with Packet Interface 7 (T13/1532D), volume 1; ATA8-ACS (T13/1699D) for what is newer. Not modelled: SMART,
-// security, host protected area, power states (a disk is always ready), streaming.
+// AT Attachment with Packet Interface 7 (T13/1532D), volume 1; ATA8-ACS (T13/1699D) for what is newer. Not
+// modelled: SMART, security, host protected area, power states (a disk is always ready), streaming.
 #pragma once
 
 #include <cstdint>

@@ -21,7 +21,8 @@ AtaDrive::AtaDrive(std::string name, BlockDevice& medium, Cable cable)
 
 void AtaDrive::identify_cable(AtaIdentify& id) const {
   switch (cable_) {
-    // An 80-conductor cable (T13/1532D volume 1, 8.15.43). Firmware looks for no drive 1 where drive 0 answers for it (bit 6).
+    // An 80-conductor cable (T13/1532D volume 1, 8.15.43). Firmware looks for no drive 1 where drive 0
+    // answers for it (bit 6).
     case Cable::OnlyParallel:
       return id.set(93, 0x604b);
     case Cable::FirstParallel:

@@ -71,8 +71,8 @@ class AtaDrive {
   // What a read was asked for; empty after a write or a failure.
   using QueuedDone = std::function<void(bool failed, std::span<std::byte> data)>;
   virtual bool queues() const { return false; }
-  // `data` is as long as the command's sectors, or empty for a read. `done` is called once; never when a reset or
-  // another queued command's failure aborts this one.
+  // `data` is as long as the command's sectors, or empty for a read. `done` is called once; never when a
+  // reset or another queued command's failure aborts this one.
   virtual void run_queued(const QueuedCommand& command, std::vector<std::byte> data, QueuedDone done);
 
   // Data of requests to the medium that have not ended, of aborted commands, too.

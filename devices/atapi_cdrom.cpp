@@ -496,7 +496,8 @@ void AtapiCdrom::mode_sense(const Packet& packet) {
 void AtapiCdrom::start_stop(const Packet& packet) {
   const bool start = packet[4] & 1, load_eject = packet[4] & 2;
   if (load_eject) {
-    if (!start && medium_.tray_locked() && !medium_.tray_open()) return check_condition({kIllegalRequest, kRemovalPrevented, 2});
+    if (!start && medium_.tray_locked() && !medium_.tray_open())
+      return check_condition({kIllegalRequest, kRemovalPrevented, 2});
     medium_.move_tray(!start);
   }
   done();

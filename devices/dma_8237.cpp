@@ -15,7 +15,8 @@ constexpr uint8_t kDisabled = 0x04;  // command
 constexpr uint8_t kAutoInitialize = 0x10, kDecrement = 0x20;
 constexpr unsigned kWayShift = 2;
 // Where the page registers of the channels are, from port 81h on.
-constexpr uint8_t kPages[8] = {0x87 - 0x81, 0x83 - 0x81, 0x81 - 0x81, 0x82 - 0x81, 0x8f - 0x81, 0x8b - 0x81, 0x89 - 0x81, 0x8a - 0x81};
+constexpr uint8_t kPages[8] = {0x87 - 0x81, 0x83 - 0x81, 0x81 - 0x81, 0x82 - 0x81,
+                               0x8f - 0x81, 0x8b - 0x81, 0x89 - 0x81, 0x8a - 0x81};
 }  // namespace
 
 uint8_t DmaPageRegisters::page(unsigned channel) const {
@@ -45,21 +46,25 @@ unsigned Dma8237::next_byte_shift() {
 
 // --- Transfers
 
-// One unit is a byte, or a word on the second controller, whose page has no bit 16. The address stays within the page.
+// One unit is a byte, or a word on the second controller, whose page has no bit 16. The address stays within
+// the page.
 template <class Copy>
 Dma8237::Moved Dma8237::move(unsigned number, Way way, size_t bytes, Copy copy) {
   Channel& channel = channels_[number];
   const auto programmed = static_cast<Way>(channel.mode >> kWayShift & 3);
   Moved moved;
-  if (mask_ & bit(number) || command_ & kDisabled || (programmed != way && programmed != Way::Verify)) return moved;
+  if (mask_ & bit(number) || command_ & kDisabled || (programmed != way && programmed != Way::Verify))
+    return moved;
   const unsigned unit = first_channel_ ? 2 : 1;
-  const uint64_t page = uint64_t{pages_.page(first_channel_ + number)} << 16 & ~uint64_t{unit == 2 ? 0x1'ffffu : 0xffffu};
+  const uint64_t page =
+      uint64_t{pages_.page(first_channel_ + number)} << 16 & ~uint64_t{unit == 2 ? 0x1'ffffu : 0xffffu};
   while (moved.bytes + unit <= bytes && !moved.terminal_count) {
     const bool down = channel.mode & kDecrement;
     // As many as lie in a row.
     size_t units = down ? 1 : std::min<size_t>((bytes - moved.bytes) / unit, 0x1'0000u - channel.address);
     units = std::min<size_t>(units, size_t{channel.count} + 1);
-    if (programmed != Way::Verify) copy(PhysAddr{page + uint64_t{channel.address} * unit}, moved.bytes, units * unit);
+    if (programmed != Way::Verify)
+      copy(PhysAddr{page + uint64_t{channel.address} * unit}, moved.bytes, units * unit);
     channel.address = static_cast<uint16_t>(down ? channel.address - 1 : channel.address + units);
     moved.bytes += units * unit;
     moved.terminal_count = units == size_t{channel.count} + 1;
@@ -166,12 +171,8 @@ DeviceState Dma8237::save() const {
                         {"count", channel.count},
                         {"mode", channel.mode}});
   }
-  return {{"version", 2},
-          {"channels", channels},
-          {"command", command_},
-          {"mask", mask_},
-          {"requests", requests_},
-          {"terminal_counts", terminal_counts_},
+  return {{"version", 2},           {"channels", channels},  {"command", command_},
+          {"mask", mask_},          {"requests", requests_}, {"terminal_counts", terminal_counts_},
           {"high_byte", high_byte_}};
 }
 

@@ -1,7 +1,8 @@
 // 8237A DMA controller and the PC's DMA page registers.
 //
-// Intel 8237A datasheet (order number 231466). A chip that asks for a transfer gets as much at once as its channel allows.
-// Not modelled: memory to memory, which a PC does not wire, cascading, requests by software, time on the bus.
+// Intel 8237A datasheet (order number 231466). A chip that asks for a transfer gets as much at once as its
+// channel allows. Not modelled: memory to memory, which a PC does not wire, cascading, requests by software,
+// time on the bus.
 #pragma once
 
 #include <array>
@@ -42,8 +43,9 @@ class Dma8237 : public ByteDevice {
   Dma8237(std::string name, unsigned first_channel, PhysicalMap& map, const DmaPageRegisters& pages)
       : name_(std::move(name)), first_channel_(first_channel), map_(map), pages_(pages) {}
 
-  // --- For a chip on `channel` (0 to 3): between `data` and memory, in the direction that the channel was programmed for, as
-  // many bytes as it takes. None: the channel is masked or programmed for the other direction.
+  // --- For a chip on `channel` (0 to 3): between `data` and memory, in the direction that the channel was
+  // programmed for, as many bytes as it takes. None: the channel is masked or programmed for the other
+  // direction.
   struct Moved {
     size_t bytes = 0;
     bool terminal_count = false;

@@ -17,23 +17,25 @@ namespace {
 
 // --- Registers (table 13-2)
 
-constexpr uint32_t kCtrl = 0x0000, kCtrlCopy = 0x0004, kStatus = 0x0008, kEecd = 0x0010, kEerd = 0x0014, kCtrlExt = 0x0018,
-                   kMdic = 0x0020, kFcal = 0x0028, kVet = 0x0038, kIcr = 0x00c0, kItr = 0x00c4, kIcs = 0x00c8,
-                   kIms = 0x00d0, kImc = 0x00d8, kRctl = 0x0100, kFcttv = 0x0170, kTxcw = 0x0178, kTctl = 0x0400,
-                   kTipg = 0x0410, kAit = 0x0458, kLedctl = 0x0e00, kPba = 0x1000, kFcrtl = 0x2160, kFcrth = 0x2168,
-                   kRdbal = 0x2800, kRdlen = 0x2808, kRdh = 0x2810, kRdt = 0x2818, kRdtr = 0x2820, kRxdctl = 0x2828,
-                   kRadv = 0x282c, kRsrpd = 0x2c00, kTxdmac = 0x3000, kTdbal = 0x3800, kTdlen = 0x3808, kTdh = 0x3810,
-                   kTdt = 0x3818, kTidv = 0x3820, kTxdctl = 0x3828, kTadv = 0x382c, kTspmt = 0x3830,
-                   kStatistics = 0x4000, kStatisticsEnd = 0x4100, kRxcsum = 0x5000, kMta = 0x5200, kRal = 0x5400,
-                   kVfta = 0x5600, kWuc = 0x5800, kWufc = 0x5808, kManc = 0x5820, kIpav = 0x5838, kIp4at = 0x5840,
-                   kIp6at = 0x5880;
+constexpr uint32_t kCtrl = 0x0000, kCtrlCopy = 0x0004, kStatus = 0x0008, kEecd = 0x0010, kEerd = 0x0014,
+                   kCtrlExt = 0x0018, kMdic = 0x0020, kFcal = 0x0028, kVet = 0x0038, kIcr = 0x00c0,
+                   kItr = 0x00c4, kIcs = 0x00c8, kIms = 0x00d0, kImc = 0x00d8, kRctl = 0x0100,
+                   kFcttv = 0x0170, kTxcw = 0x0178, kTctl = 0x0400, kTipg = 0x0410, kAit = 0x0458,
+                   kLedctl = 0x0e00, kPba = 0x1000, kFcrtl = 0x2160, kFcrth = 0x2168, kRdbal = 0x2800,
+                   kRdlen = 0x2808, kRdh = 0x2810, kRdt = 0x2818, kRdtr = 0x2820, kRxdctl = 0x2828,
+                   kRadv = 0x282c, kRsrpd = 0x2c00, kTxdmac = 0x3000, kTdbal = 0x3800, kTdlen = 0x3808,
+                   kTdh = 0x3810, kTdt = 0x3818, kTidv = 0x3820, kTxdctl = 0x3828, kTadv = 0x382c,
+                   kTspmt = 0x3830, kStatistics = 0x4000, kStatisticsEnd = 0x4100, kRxcsum = 0x5000,
+                   kMta = 0x5200, kRal = 0x5400, kVfta = 0x5600, kWuc = 0x5800, kWufc = 0x5808,
+                   kManc = 0x5820, kIpav = 0x5838, kIp4at = 0x5840, kIp6at = 0x5880;
 // From RDBAL to the other registers of a ring; the transmit ring's are in the same order.
 constexpr uint32_t kRingBaseHigh = 4;
 
 // Statistics (13.7)
-constexpr uint32_t kMpc = 0x4010, kPrc64 = 0x405c, kGprc = 0x4074, kBprc = 0x4078, kMprc = 0x407c, kGptc = 0x4080,
-                   kGorcl = 0x4088, kGotcl = 0x4090, kRnbc = 0x40a0, kRoc = 0x40ac, kTorl = 0x40c0, kTotl = 0x40c8,
-                   kTpr = 0x40d0, kTpt = 0x40d4, kPtc64 = 0x40d8, kMptc = 0x40f0, kBptc = 0x40f4, kTsctc = 0x40f8;
+constexpr uint32_t kMpc = 0x4010, kPrc64 = 0x405c, kGprc = 0x4074, kBprc = 0x4078, kMprc = 0x407c,
+                   kGptc = 0x4080, kGorcl = 0x4088, kGotcl = 0x4090, kRnbc = 0x40a0, kRoc = 0x40ac,
+                   kTorl = 0x40c0, kTotl = 0x40c8, kTpr = 0x40d0, kTpt = 0x40d4, kPtc64 = 0x40d8,
+                   kMptc = 0x40f0, kBptc = 0x40f4, kTsctc = 0x40f8;
 
 // Registers that hold what software writes: from, to and with `last`, and the writable bits.
 constexpr struct Stored {
@@ -98,10 +100,11 @@ const Stored* stored_register(uint32_t offset) {
 }
 
 // CTRL (13.4.1), CTRL_EXT (13.4.6)
-constexpr uint32_t kLinkReset = 1u << 3, kSoftwareReset = 1u << 26, kVlanMode = 1u << 30, kPhyReset = 1u << 31,
-                   kEepromReset = 1u << 13;
+constexpr uint32_t kLinkReset = 1u << 3, kSoftwareReset = 1u << 26, kVlanMode = 1u << 30,
+                   kPhyReset = 1u << 31, kEepromReset = 1u << 13;
 // STATUS (13.4.2)
-constexpr uint32_t kFullDuplex = 1u << 0, kLinkUp = 1u << 1, kTransmitOff = 1u << 4, kSpeed1000 = 2u << 6 | 2u << 8;
+constexpr uint32_t kFullDuplex = 1u << 0, kLinkUp = 1u << 1, kTransmitOff = 1u << 4,
+                   kSpeed1000 = 2u << 6 | 2u << 8;
 // EECD (13.4.3), EERD (13.4.4)
 constexpr uint32_t kSerialClock = 1u << 0, kSerialSelect = 1u << 1, kSerialIn = 1u << 2, kSerialOut = 1u << 3,
                    kSerialRequest = 1u << 6, kSerialGrant = 1u << 7, kEepromPresent = 1u << 8;
@@ -109,16 +112,17 @@ constexpr uint32_t kReadStart = 1u << 0, kReadDone = 1u << 4;
 constexpr unsigned kSerialCommandBits = 9;  // a start bit, two of the operation, six of the address
 constexpr unsigned kSerialRead = 2;
 // MDIC (13.4.7)
-constexpr uint32_t kMdiWrite = 1, kMdiRead = 2, kMdiReady = 1u << 28, kMdiInterrupt = 1u << 29, kMdiError = 1u << 30;
+constexpr uint32_t kMdiWrite = 1, kMdiRead = 2, kMdiReady = 1u << 28, kMdiInterrupt = 1u << 29,
+                   kMdiError = 1u << 30;
 constexpr unsigned kPhyAddress = 1;
 // Interrupt causes (13.4.17)
-constexpr uint32_t kTxdw = 1u << 0, kTxqe = 1u << 1, kLsc = 1u << 2, kRxdmt0 = 1u << 4, kRxt0 = 1u << 7, kMdac = 1u << 9,
-                   kAllCauses = 0x0001'ffff;
+constexpr uint32_t kTxdw = 1u << 0, kTxqe = 1u << 1, kLsc = 1u << 2, kRxdmt0 = 1u << 4, kRxt0 = 1u << 7,
+                   kMdac = 1u << 9, kAllCauses = 0x0001'ffff;
 constexpr Nanoseconds kItrUnit = 256;  // 13.4.18
 // RCTL (13.4.22), RXCSUM (13.4.37)
-constexpr uint32_t kReceiveEnable = 1u << 1, kUnicastAll = 1u << 3, kMulticastAll = 1u << 4, kLongPackets = 1u << 5,
-                   kLoopback = 3u << 6, kBroadcast = 1u << 15, kVlanFilter = 1u << 18, kSizeExtension = 1u << 25,
-                   kStripCrc = 1u << 26;
+constexpr uint32_t kReceiveEnable = 1u << 1, kUnicastAll = 1u << 3, kMulticastAll = 1u << 4,
+                   kLongPackets = 1u << 5, kLoopback = 3u << 6, kBroadcast = 1u << 15, kVlanFilter = 1u << 18,
+                   kSizeExtension = 1u << 25, kStripCrc = 1u << 26;
 constexpr unsigned kThresholdShift = 8, kMulticastShift = 12, kSizeShift = 16;
 constexpr uint32_t kIpChecksums = 1u << 8, kTcpChecksums = 1u << 9;
 // TCTL (13.4.33)
@@ -132,7 +136,8 @@ constexpr size_t kDescriptorBytes = 16;
 // Transmit (3.3.3 to 3.3.7)
 constexpr uint64_t kEop = 1u << 24, kInsertChecksum = 1u << 26, kSegment = 1u << 26, kReportStatus = 1u << 27,
                    kExtended = 1u << 29, kVlanInsert = 1u << 30;
-constexpr uint64_t kTypeMask = 0xf << 20, kContextType = 0 << 20, kTcpContext = 1 << 24, kIpv4Context = 1 << 25;
+constexpr uint64_t kTypeMask = 0xf << 20, kContextType = 0 << 20, kTcpContext = 1 << 24,
+                   kIpv4Context = 1 << 25;
 constexpr uint64_t kInsertIpSum = uint64_t{1} << 40, kInsertTcpSum = uint64_t{1} << 41;
 constexpr uint64_t kDone = uint64_t{1} << 32;
 // Receive status (3.2.3.1) and errors (3.2.3.2), as the descriptor's status and error bytes
@@ -161,8 +166,9 @@ enum : unsigned {
   kPhySpecificControl,
   kPhySpecificStatus,
 };
-constexpr uint16_t kPhySoftReset = 0x8000, kPhyLoopback = 0x4000, kPhyNegotiate = 0x1000, kPhyPowerDown = 0x0800,
-                   kPhyRestart = 0x0200, kPhySelfClearing = kPhySoftReset | kPhyRestart;
+constexpr uint16_t kPhySoftReset = 0x8000, kPhyLoopback = 0x4000, kPhyNegotiate = 0x1000,
+                   kPhyPowerDown = 0x0800, kPhyRestart = 0x0200,
+                   kPhySelfClearing = kPhySoftReset | kPhyRestart;
 constexpr uint16_t kPhyLinkStatus = 0x0004, kPhyNegotiated = 0x0020;
 
 constexpr struct {
@@ -170,25 +176,18 @@ constexpr struct {
 } kPhy[] = {
     {0x1140, 0x7dc0},  // autonegotiation, full duplex, 1000 Mb/s
     {0x7949, 0},       // all of 10 and 100 Mb/s, extended status, autonegotiation
-    {0x0141, 0},
-    {0x0c20, 0},
-    {0x0de1, 0xffff},
-    {0x0de1 | 0x4000, 0},  // a partner that can all of 10 and 100 Mb/s, and acknowledged
-    {0x0001, 0},           // the partner can negotiate
-    {0x2001, 0xffff},
-    {0, 0xffff},
-    {0x0300, 0xff00},
-    {0x3c00, 0},  // a partner with 1000BASE-T; both receivers work
-    {0, 0},
-    {0, 0},
-    {0, 0},
-    {0, 0},
-    {0x3000, 0},       // 1000BASE-T
-    {0x0068, 0xffff},  // crossover and speed by themselves
-    {0xac08, 0},       // 1000 Mb/s, full duplex, resolved, link
-    {0, 0xffff},       // interrupt enable
-    {0, 0},
-    {0x0c68, 0xffff},  // extended control
+    {0x0141, 0},      {0x0c20, 0},
+    {0x0de1, 0xffff}, {0x0de1 | 0x4000, 0},  // a partner that can all of 10 and 100 Mb/s, and acknowledged
+    {0x0001, 0},                             // the partner can negotiate
+    {0x2001, 0xffff}, {0, 0xffff},
+    {0x0300, 0xff00}, {0x3c00, 0},  // a partner with 1000BASE-T; both receivers work
+    {0, 0},           {0, 0},
+    {0, 0},           {0, 0},
+    {0x3000, 0},                         // 1000BASE-T
+    {0x0068, 0xffff},                    // crossover and speed by themselves
+    {0xac08, 0},                         // 1000 Mb/s, full duplex, resolved, link
+    {0, 0xffff},                         // interrupt enable
+    {0, 0},           {0x0c68, 0xffff},  // extended control
 };
 
 // 5.6
@@ -215,19 +214,24 @@ uint64_t little64(const std::byte* bytes) {
   return value;
 }
 uint16_t big16(std::span<const std::byte> bytes, size_t offset) {
-  return static_cast<uint16_t>(static_cast<unsigned>(bytes[offset]) << 8 | static_cast<unsigned>(bytes[offset + 1]));
+  return static_cast<uint16_t>(static_cast<unsigned>(bytes[offset]) << 8 |
+                               static_cast<unsigned>(bytes[offset + 1]));
 }
 void set_big16(std::span<std::byte> bytes, size_t offset, uint16_t value) {
   bytes[offset] = static_cast<std::byte>(value >> 8);
   bytes[offset + 1] = static_cast<std::byte>(value);
 }
 
-bool is_multicast(std::span<const std::byte> frame) { return static_cast<unsigned>(frame[0]) & 1; }
+bool is_multicast(std::span<const std::byte> frame) {
+  return static_cast<unsigned>(frame[0]) & 1;
+}
 bool is_broadcast(std::span<const std::byte> frame) {
-  return std::ranges::all_of(frame.first(kAddressBytes), [](std::byte byte) { return byte == std::byte{0xff}; });
+  return std::ranges::all_of(frame.first(kAddressBytes),
+                             [](std::byte byte) { return byte == std::byte{0xff}; });
 }
 
-// 3.6: the sum from `start` to and with `end` (0: the packet's end) goes to `offset`; nothing if that is not in the packet.
+// 3.6: the sum from `start` to and with `end` (0: the packet's end) goes to `offset`; nothing if that is not
+// in the packet.
 void insert_checksum(std::span<std::byte> packet, size_t start, size_t offset, size_t end, bool never_zero) {
   const size_t stop = end == 0 || end >= packet.size() ? packet.size() : end + 1;
   if (start >= stop || offset + 2 > packet.size()) return;
@@ -237,8 +241,8 @@ void insert_checksum(std::span<std::byte> packet, size_t start, size_t offset, s
 
 }  // namespace
 
-Ethernet82540em::Ethernet82540em(std::string name, PhysicalMap& map, IoBus& io, VirtualClock& clock, LineOutput interrupt,
-                                 NetworkBackend& network, const MacAddress& address)
+Ethernet82540em::Ethernet82540em(std::string name, PhysicalMap& map, IoBus& io, VirtualClock& clock,
+                                 LineOutput interrupt, NetworkBackend& network, const MacAddress& address)
     : PciFunction({.vendor = 0x8086,
                    .device = 0x100e,
                    .revision = 3,
@@ -349,16 +353,16 @@ void Ethernet82540em::write_register(uint32_t offset, uint32_t value) {
   at(offset) = (at(offset) & ~known->writable) | (value & known->writable);
   switch (offset) {
     case kEerd:
-      at(kEerd) = (value & ~(kReadStart | kReadDone) & 0xffff) |
-                  (value & kReadStart
-                       ? kReadDone | uint32_t{eeprom_[(value >> 8 & 0xff) % kEepromWords]} << 16
-                       : 0);
+      at(kEerd) =
+          (value & ~(kReadStart | kReadDone) & 0xffff) |
+          (value & kReadStart ? kReadDone | uint32_t{eeprom_[(value >> 8 & 0xff) % kEepromWords]} << 16 : 0);
       break;
     case kCtrlExt:
       at(kCtrlExt) &= ~kEepromReset;  // done at once
       break;
     case kPba:
-      at(kPba) = (value & 0x7f) | (64 - std::min(value & 0x7f, 64u)) << 16;  // 13.4.16: the rest of 64 KiB transmits
+      at(kPba) = (value & 0x7f) | (64 - std::min(value & 0x7f, 64u))
+                                      << 16;  // 13.4.16: the rest of 64 KiB transmits
       break;
     case kRctl:
     case kRdlen:
@@ -442,7 +446,9 @@ void Ethernet82540em::write_mdic(uint32_t value) {
   if (value & kMdiInterrupt) raise(kMdac);
 }
 
-bool Ethernet82540em::link_up() const { return !(phy_[kPhyControl] & kPhyPowerDown); }
+bool Ethernet82540em::link_up() const {
+  return !(phy_[kPhyControl] & kPhyPowerDown);
+}
 
 uint16_t Ethernet82540em::read_phy(unsigned number) const {
   if (number == kPhyStatus && link_up()) {
@@ -456,7 +462,8 @@ void Ethernet82540em::write_phy(unsigned number, uint16_t value) {
   if (number >= std::size(kPhy)) return;
   if (number == kPhyControl && value & kPhySoftReset) return reset_phy();
   const bool was_up = link_up();
-  phy_[number] = static_cast<uint16_t>((phy_[number] & ~kPhy[number].writable) | (value & kPhy[number].writable));
+  phy_[number] =
+      static_cast<uint16_t>((phy_[number] & ~kPhy[number].writable) | (value & kPhy[number].writable));
   if (number != kPhyControl) return;
   phy_[kPhyControl] &= static_cast<uint16_t>(~kPhySelfClearing);
   // A new negotiation takes the link down and up again.
@@ -515,7 +522,9 @@ void Ethernet82540em::drive(bool level) {
 
 // --- Rings (3.2.6, 3.4)
 
-uint32_t Ethernet82540em::ring_size(uint32_t length_register) const { return at(length_register) / kDescriptorBytes; }
+uint32_t Ethernet82540em::ring_size(uint32_t length_register) const {
+  return at(length_register) / kDescriptorBytes;
+}
 
 uint64_t Ethernet82540em::ring_base(uint32_t low_register) const {
   return at(low_register) | uint64_t{at(low_register + kRingBaseHigh)} << 32;
@@ -589,7 +598,8 @@ void Ethernet82540em::transmit_data(uint64_t address, uint64_t control, bool leg
     std::vector<std::byte>* to = &packet.bytes;
     if (packet.segmented) {
       const Offload& offload = offloads_[1];
-      const size_t header_left = offload.header_bytes - std::min<size_t>(offload.header_bytes, packet.header.size());
+      const size_t header_left =
+          offload.header_bytes - std::min<size_t>(offload.header_bytes, packet.header.size());
       if (header_left > 0) {
         to = &packet.header;
         piece = std::min(piece, header_left);
@@ -630,14 +640,15 @@ void Ethernet82540em::finish_packet(uint64_t control, bool legacy) {
     const Offload& offload = offloads_[0];
     if (packet.insert_tcp)
       insert_checksum(packet.bytes, offload.tcp_start, offload.tcp_offset, offload.tcp_end, !offload.tcp);
-    if (packet.insert_ip) insert_checksum(packet.bytes, offload.ip_start, offload.ip_offset, offload.ip_end, false);
+    if (packet.insert_ip)
+      insert_checksum(packet.bytes, offload.ip_start, offload.ip_offset, offload.ip_end, false);
     send_frame(packet.bytes);
   }
   outgoing_ = {};
 }
 
-// 3.5.5 and 3.5.6: the header of each segment is the packet's with its lengths, numbers and flags adjusted, and its
-// checksums made. Software left the TCP length out of the pseudo-header's sum.
+// 3.5.5 and 3.5.6: the header of each segment is the packet's with its lengths, numbers and flags adjusted,
+// and its checksums made. Software left the TCP length out of the pseudo-header's sum.
 void Ethernet82540em::send_segments(bool last) {
   Outgoing& packet = outgoing_;
   const Offload& offload = offloads_[1];
@@ -645,8 +656,8 @@ void Ethernet82540em::send_segments(bool last) {
   frame.insert(frame.end(), packet.bytes.begin(), packet.bytes.end());
   packet.bytes.clear();
   const size_t ip = offload.ip_start, tcp = offload.tcp_start, size = frame.size();
-  constexpr size_t kIpv4Length = 2, kIpv4Id = 4, kIpv6Length = 4, kIpv6Bytes = 40, kUdpLength = 4, kSequence = 4,
-                   kFlags = 13;
+  constexpr size_t kIpv4Length = 2, kIpv4Id = 4, kIpv6Length = 4, kIpv6Bytes = 40, kUdpLength = 4,
+                   kSequence = 4, kFlags = 13;
   constexpr std::byte kFinAndPush{0x09};
   if (offload.ipv4 && ip + kIpv4Id + 2 <= size) {
     set_big16(frame, ip + kIpv4Length, static_cast<uint16_t>(size - ip));
@@ -655,8 +666,9 @@ void Ethernet82540em::send_segments(bool last) {
     set_big16(frame, ip + kIpv6Length, static_cast<uint16_t>(size - ip - kIpv6Bytes));
   }
   if (offload.tcp && tcp + kFlags < size) {
-    const uint32_t sequence = (uint32_t{big16(frame, tcp + kSequence)} << 16 | big16(frame, tcp + kSequence + 2)) +
-                              uint32_t{packet.segments} * offload.segment_bytes;
+    const uint32_t sequence =
+        (uint32_t{big16(frame, tcp + kSequence)} << 16 | big16(frame, tcp + kSequence + 2)) +
+        uint32_t{packet.segments} * offload.segment_bytes;
     set_big16(frame, tcp + kSequence, static_cast<uint16_t>(sequence >> 16));
     set_big16(frame, tcp + kSequence + 2, static_cast<uint16_t>(sequence));
     if (!last) frame[tcp + kFlags] &= ~kFinAndPush;
@@ -712,7 +724,8 @@ size_t Ethernet82540em::buffer_bytes() const {
 // 3.2.1, 13.5
 Ethernet82540em::Match Ethernet82540em::match(std::span<const std::byte> frame) const {
   const uint32_t control = at(kRctl);
-  if (control & kVlanFilter && big16(frame, 2 * kAddressBytes) == at(kVet) && frame.size() >= kHeaderBytes + kTagBytes) {
+  if (control & kVlanFilter && big16(frame, 2 * kAddressBytes) == at(kVet) &&
+      frame.size() >= kHeaderBytes + kTagBytes) {
     const unsigned id = big16(frame, kHeaderBytes) & 0xfff;
     if (!(at(kVfta + id / 32 * 4) >> id % 32 & 1)) return Match::None;
   }
@@ -723,11 +736,13 @@ Ethernet82540em::Match Ethernet82540em::match(std::span<const std::byte> frame) 
   std::memcpy(&address, frame.data(), kAddressBytes);
   for (unsigned i = 0; i < kAddresses; i++) {
     const uint32_t high = at(kRal + 8 * i + 4);
-    if (high & kAddressValid && (at(kRal + 8 * i) | uint64_t{high & 0xffff} << 32) == address) return Match::Exact;
+    if (high & kAddressValid && (at(kRal + 8 * i) | uint64_t{high & 0xffff} << 32) == address)
+      return Match::Exact;
   }
   if (!multicast) return Match::None;
   static constexpr unsigned kShifts[] = {4, 3, 2, 0};
-  const unsigned hash = static_cast<unsigned>(address >> 32) >> kShifts[control >> kMulticastShift & 3] & 0xfff;
+  const unsigned hash =
+      static_cast<unsigned>(address >> 32) >> kShifts[control >> kMulticastShift & 3] & 0xfff;
   return at(kMta + hash / 32 * 4) >> hash % 32 & 1 ? Match::Inexact : Match::None;
 }
 
@@ -753,9 +768,11 @@ uint16_t Ethernet82540em::checksum_status(std::span<const std::byte> frame) cons
   const auto segment = packet.subspan(header, length - header);
   if (segment.size() < 8) return status;
   if (protocol == kUdp && big16(segment, 6) == 0) return status;  // without a checksum
-  const uint32_t pseudo = internet_sum(packet.subspan(12, 8)) + static_cast<uint32_t>(protocol) + static_cast<uint32_t>(segment.size());
+  const uint32_t pseudo = internet_sum(packet.subspan(12, 8)) + static_cast<uint32_t>(protocol) +
+                          static_cast<uint32_t>(segment.size());
   status |= kRxTcpSum;
-  if (internet_checksum(segment, static_cast<uint16_t>((pseudo & 0xffff) + (pseudo >> 16))) != 0) status |= kRxTcpError;
+  if (internet_checksum(segment, static_cast<uint16_t>((pseudo & 0xffff) + (pseudo >> 16))) != 0)
+    status |= kRxTcpError;
   return status;
 }
 
@@ -809,7 +826,8 @@ bool Ethernet82540em::receive(std::span<const std::byte> frame) {
   return true;
 }
 
-// 3.2.3: the frame in scratch_ goes to as many buffers as it needs; what is known of it stands in the last descriptor.
+// 3.2.3: the frame in scratch_ goes to as many buffers as it needs; what is known of it stands in the last
+// descriptor.
 void Ethernet82540em::store_frame(uint16_t status, uint16_t special) {
   const uint32_t size = ring_size(kRdlen);
   const std::span<const std::byte> frame = scratch_;
@@ -910,8 +928,12 @@ void Ethernet82540em::load(const DeviceState& state) {
   Offload offloads[2];
   for (unsigned i = 0; i < 2; i++) {
     const DeviceState& saved = state.at("offloads").at(i);
-    const auto byte = [&saved](const char* member) { return static_cast<uint8_t>(bounded(saved, member, 0xff)); };
-    const auto word = [&saved](const char* member) { return static_cast<uint16_t>(bounded(saved, member, 0xffff)); };
+    const auto byte = [&saved](const char* member) {
+      return static_cast<uint8_t>(bounded(saved, member, 0xff));
+    };
+    const auto word = [&saved](const char* member) {
+      return static_cast<uint16_t>(bounded(saved, member, 0xffff));
+    };
     offloads[i] = {.ip_start = byte("ip_start"),
                    .ip_offset = byte("ip_offset"),
                    .tcp_start = byte("tcp_start"),
@@ -940,12 +962,13 @@ void Ethernet82540em::load(const DeviceState& state) {
                     .header = to_bytes(saved_bytes(sent, "header", 0, 0xff))};
   if (!sent.at("tag").is_null()) outgoing.tag = static_cast<uint16_t>(bounded(sent, "tag", 0xffff));
   const DeviceState& wire = state.at("serial");
-  const Serial serial{.command_bits = static_cast<unsigned>(bounded(wire, "command_bits", kSerialCommandBits)),
-                      .command = static_cast<unsigned>(bounded(wire, "command", (1u << kSerialCommandBits) - 1)),
-                      .address = static_cast<unsigned>(bounded(wire, "address", kEepromWords - 1)),
-                      .data_bits = static_cast<unsigned>(bounded(wire, "data_bits", 15)),
-                      .reading = wire.at("reading").get<bool>(),
-                      .out = wire.at("out").get<bool>()};
+  const Serial serial{
+      .command_bits = static_cast<unsigned>(bounded(wire, "command_bits", kSerialCommandBits)),
+      .command = static_cast<unsigned>(bounded(wire, "command", (1u << kSerialCommandBits) - 1)),
+      .address = static_cast<unsigned>(bounded(wire, "address", kEepromWords - 1)),
+      .data_bits = static_cast<unsigned>(bounded(wire, "data_bits", 15)),
+      .reading = wire.at("reading").get<bool>(),
+      .out = wire.at("out").get<bool>()};
   const bool asserted = state.at("asserted").get<bool>(), throttled = state.at("throttled").get<bool>(),
              continues = state.at("continues").get<bool>();
   config_.load(state.at("config"));

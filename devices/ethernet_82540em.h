@@ -1,10 +1,11 @@
 // Gigabit Ethernet controller Intel 82540EM, QEMU's e1000.
 //
-// PCI/PCI-X Family of Gigabit Ethernet Controllers Software Developer's Manual, 317453, revision 4.0 (the sections
-// named here). Not modelled: delayed interrupts (RDTR, RADV, TIDV, TADV: causes come at once and ITR alone holds them
-// back, as 13.4.30 recommends), flow control frames, wake-up and manageability, the packet checksum of receive
-// descriptors (reads 0), writing the EEPROM, the packet buffer's diagnostic window. A frame that finds no receive
-// descriptors waits in the network, where the chip would drop it once its own buffer is full.
+// PCI/PCI-X Family of Gigabit Ethernet Controllers Software Developer's Manual, 317453, revision 4.0 (the
+// sections named here). Not modelled: delayed interrupts (RDTR, RADV, TIDV, TADV: causes come at once and ITR
+// alone holds them back, as 13.4.30 recommends), flow control frames, wake-up and manageability, the packet
+// checksum of receive descriptors (reads 0), writing the EEPROM, the packet buffer's diagnostic window. A
+// frame that finds no receive descriptors waits in the network, where the chip would drop it once its own
+// buffer is full.
 #pragma once
 
 #include <array>
@@ -41,7 +42,8 @@ class Ethernet82540em : public PciFunction, private MmioHandler {
   const std::array<uint16_t, kEepromWords>& eeprom() const { return eeprom_; }
 
  private:
-  // Registers below this offset are kept in one array; which of them exist, and their writable bits, is a table.
+  // Registers below this offset are kept in one array; which of them exist, and their writable bits, is a
+  // table.
   static constexpr uint32_t kStoredBytes = 0x6000;
   static constexpr unsigned kPhyRegisters = 32;
 
@@ -119,8 +121,8 @@ class Ethernet82540em : public PciFunction, private MmioHandler {
   uint32_t causes_ = 0;  // ICR
   bool asserted_ = false;
   Nanoseconds next_interrupt_ = 0;  // not before
-  Timer throttle_;  // for next_interrupt_
-  Timer continue_;  // transmission that gave way to the guest's code
+  Timer throttle_;                  // for next_interrupt_
+  Timer continue_;                  // transmission that gave way to the guest's code
   unsigned frames_sent_ = 0;
   Offload offloads_[2];  // for checksums alone; for segmentation
   Outgoing outgoing_;

@@ -39,8 +39,10 @@ constexpr uint8_t kMultiTrack = 0x80, kRelative = 0x80, kInwards = 0x40;
 constexpr uint8_t kEnhancedController = 0x90;
 
 // Status 0 to 3 (6)
-constexpr uint8_t kAbnormal = 0x40, kInvalid = 0x80, kPollChange = 0xc0, kSeekEnd = 0x20, kEquipmentCheck = 0x10;
-constexpr uint8_t kMissingMark = 0x01, kNotWritable = 0x02, kNoData = 0x04, kDataError = 0x20, kEndOfCylinder = 0x80;
+constexpr uint8_t kAbnormal = 0x40, kInvalid = 0x80, kPollChange = 0xc0, kSeekEnd = 0x20,
+                  kEquipmentCheck = 0x10;
+constexpr uint8_t kMissingMark = 0x01, kNotWritable = 0x02, kNoData = 0x04, kDataError = 0x20,
+                  kEndOfCylinder = 0x80;
 constexpr uint8_t kWrongCylinder = 0x10, kDataErrorInData = 0x20;
 constexpr uint8_t kAlwaysReady = 0x28, kTrack0 = 0x10, kWriteProtected = 0x40;
 
@@ -111,7 +113,8 @@ Fdc82077aa::Fdc82077aa(Dma8237& dma, LineOutput interrupt, std::array<BlockDevic
 // While the change line is active, that of the drive that the digital output register selects.
 bool Fdc82077aa::changed(unsigned drive) const {
   if (drive >= kDrives || !drives_[drive]) return false;
-  return change_[drive] || drives_[drive]->bytes() == 0 || generations_[drive] != drives_[drive]->generation();
+  return change_[drive] || drives_[drive]->bytes() == 0 ||
+         generations_[drive] != drives_[drive]->generation();
 }
 
 uint8_t Fdc82077aa::main_status() const {
@@ -273,12 +276,14 @@ void Fdc82077aa::execute() {
       lock_ = bytes_[0] & 0x80;
       return result({static_cast<uint8_t>(lock_ << 4)}, false);
     case kDumpRegisters:
-      return result({tracks_[0], tracks_[1], tracks_[2], tracks_[3], specified_, specified_head_, last_sector_,
-                     static_cast<uint8_t>(lock_ << 7 | perpendicular_), configuration_, precompensation_},
-                    false);
+      return result(
+          {tracks_[0], tracks_[1], tracks_[2], tracks_[3], specified_, specified_head_, last_sector_,
+           static_cast<uint8_t>(lock_ << 7 | perpendicular_), configuration_, precompensation_},
+          false);
     case kReadId:
       at_ = {.cylinder = tracks_[selected_], .head = static_cast<uint8_t>(bytes_[1] >> 2 & 1), .sector = 1};
-      if (!ready() || format().rate != rate_ || at_.head >= format().heads || at_.cylinder >= format().cylinders)
+      if (!ready() || format().rate != rate_ || at_.head >= format().heads ||
+          at_.cylinder >= format().cylinders)
         return transfer_ended(kAbnormal, kMissingMark, 0);
       return transfer_ended(0, 0, 0);
     default:
@@ -299,12 +304,16 @@ void Fdc82077aa::seek_ended(unsigned drive, uint8_t st0) {
 // --- Transfers
 
 void Fdc82077aa::transfer_ended(uint8_t st0, uint8_t st1, uint8_t st2) {
-  result({static_cast<uint8_t>(st0 | at_.head << 2 | selected_), st1, st2, at_.cylinder, at_.head, at_.sector, kSizeCode}, true);
+  result({static_cast<uint8_t>(st0 | at_.head << 2 | selected_), st1, st2, at_.cylinder, at_.head, at_.sector,
+          kSizeCode},
+         true);
 }
 
 uint64_t Fdc82077aa::offset_of(const Address& address) const {
   const Format format_now = format();
-  return ((uint64_t{address.cylinder} * format_now.heads + address.head) * format_now.sectors + address.sector - 1) * kSectorBytes;
+  return ((uint64_t{address.cylinder} * format_now.heads + address.head) * format_now.sectors +
+          address.sector - 1) *
+         kSectorBytes;
 }
 
 void Fdc82077aa::start_transfer() {
@@ -344,7 +353,8 @@ uint32_t Fdc82077aa::span() const {
   return last >= at_.sector ? last - at_.sector + 1u : 1u;
 }
 
-// After the sector that was dealt with last (5.1.1, table of result phases): whether the command has another one.
+// After the sector that was dealt with last (5.1.1, table of result phases): whether the command has another
+// one.
 bool Fdc82077aa::advance() {
   if (at_.sector != std::min(last_sector_, format().sectors) && at_.sector < format().sectors) {
     at_.sector++;
@@ -380,18 +390,19 @@ void Fdc82077aa::read_on() {
   // An image may be shorter than its diskette: the rest reads as zeros.
   const uint64_t offset = offset_of(at_), end = std::max(medium()->bytes(), offset);
   const size_t bytes = size_t{span()} * kSectorBytes, there = std::min<uint64_t>(bytes, end - offset);
-  submit(BlockRequest::Kind::Read, there ? offset : 0, std::vector<std::byte>(there), [this, bytes](BlockRequest& read) {
-    if (read.error) return transfer_ended(kAbnormal, kDataError, kDataErrorInData);
-    data_ = std::move(read.data);
-    data_.resize(bytes);
-    position_ = 0;
-    phase_ = Phase::ToHost;
-    if (command() == kVerify) {
-      position_ = data_.size();
-      return moved_all(false);
-    }
-    move_data();
-  });
+  submit(BlockRequest::Kind::Read, there ? offset : 0, std::vector<std::byte>(there),
+         [this, bytes](BlockRequest& read) {
+           if (read.error) return transfer_ended(kAbnormal, kDataError, kDataErrorInData);
+           data_ = std::move(read.data);
+           data_.resize(bytes);
+           position_ = 0;
+           phase_ = Phase::ToHost;
+           if (command() == kVerify) {
+             position_ = data_.size();
+             return moved_all(false);
+           }
+           move_data();
+         });
 }
 
 void Fdc82077aa::dma_ready() {
@@ -407,8 +418,8 @@ void Fdc82077aa::move_data() {
   if (moved.terminal_count || position_ == data_.size()) moved_all(moved.terminal_count);
 }
 
-// What is in data_ up to position_ has passed. Without a terminal count a command goes on to its last sector, and that is an
-// error (6.2, EN) unless it only verifies.
+// What is in data_ up to position_ has passed. Without a terminal count a command goes on to its last sector,
+// and that is an error (6.2, EN) unless it only verifies.
 void Fdc82077aa::moved_all(bool terminal_count) {
   set_interrupt(false);
   terminal_count_ = terminal_count;
@@ -445,16 +456,18 @@ void Fdc82077aa::write_done() {
 
 // One sector after the other, by the identifications that the host gave.
 void Fdc82077aa::format_next() {
-  if (format_left_ == 0 || !ready()) return transfer_ended(ready() ? 0 : kAbnormal, ready() ? 0 : kMissingMark, 0);
+  if (format_left_ == 0 || !ready())
+    return transfer_ended(ready() ? 0 : kAbnormal, ready() ? 0 : kMissingMark, 0);
   const Format format_now = format();
   const auto field = [this](unsigned i) { return static_cast<uint8_t>(data_[position_ + i]); };
   at_ = {.cylinder = field(0), .head = field(1), .sector = field(2)};
-  if (at_.cylinder >= format_now.cylinders || at_.head >= format_now.heads || at_.sector == 0 || at_.sector > format_now.sectors)
+  if (at_.cylinder >= format_now.cylinders || at_.head >= format_now.heads || at_.sector == 0 ||
+      at_.sector > format_now.sectors)
     return transfer_ended(kAbnormal, kNoData, 0);
   position_ += 4;
   format_left_--;
-  submit(BlockRequest::Kind::Write, offset_of(at_), std::vector(kSectorBytes, static_cast<std::byte>(bytes_[5])),
-         [this](BlockRequest& written) {
+  submit(BlockRequest::Kind::Write, offset_of(at_),
+         std::vector(kSectorBytes, static_cast<std::byte>(bytes_[5])), [this](BlockRequest& written) {
            if (written.error) return transfer_ended(kAbnormal, kDataError, 0);
            format_next();
          });
@@ -526,9 +539,13 @@ DeviceState Fdc82077aa::save() const {
 
 void Fdc82077aa::load(const DeviceState& state) {
   require_version(state, 1, name());
-  const auto byte = [&state](const char* name, unsigned limit = 0xff) { return static_cast<uint8_t>(bounded(state, name, limit)); };
-  const auto bytes = state.at("bytes").get<std::vector<uint8_t>>(), saved_result = state.at("result").get<std::vector<uint8_t>>(),
-             data = state.at("data").get<std::vector<uint8_t>>(), specified = state.at("specified").get<std::vector<uint8_t>>(),
+  const auto byte = [&state](const char* name, unsigned limit = 0xff) {
+    return static_cast<uint8_t>(bounded(state, name, limit));
+  };
+  const auto bytes = state.at("bytes").get<std::vector<uint8_t>>(),
+             saved_result = state.at("result").get<std::vector<uint8_t>>(),
+             data = state.at("data").get<std::vector<uint8_t>>(),
+             specified = state.at("specified").get<std::vector<uint8_t>>(),
              at = state.at("at").get<std::vector<uint8_t>>();
   const auto tracks = state.at("tracks").get<std::array<uint8_t, 4>>();
   const auto change = state.at("change").get<std::array<bool, kDrives>>();
@@ -538,18 +555,22 @@ void Fdc82077aa::load(const DeviceState& state) {
   const unsigned length = bytes.empty() ? 0 : length_of(bytes[0]);
   const uint8_t code = bytes.empty() ? 0 : bytes[0] & 0x1f;
   const bool is_transfer = length == 9 || length == 6;
-  if (phase == Phase::Busy || data.size() > kMostSectors * kSectorBytes || bytes.size() > std::max(length, 1u) || specified.size() != 2 ||
-      at.size() != 3 || saved_result.size() > 10 || (phase == Phase::Result) == saved_result.empty() ||
+  if (phase == Phase::Busy || data.size() > kMostSectors * kSectorBytes ||
+      bytes.size() > std::max(length, 1u) || specified.size() != 2 || at.size() != 3 ||
+      saved_result.size() > 10 || (phase == Phase::Result) == saved_result.empty() ||
       (phase == Phase::Command && !bytes.empty() && bytes.size() == length) ||
-      (transfers && (!is_transfer || bytes.size() != length || position == data.size() || (phase == Phase::ToHost && code == kFormatTrack))))
+      (transfers && (!is_transfer || bytes.size() != length || position == data.size() ||
+                     (phase == Phase::ToHost && code == kFormatTrack))))
     throw std::invalid_argument("fdc_82077aa: impossible saved state");
-  const auto output = byte("output"), rate = byte("rate", 3), tape = byte("tape", 3), configuration = byte("configuration"),
-             precompensation = byte("precompensation"), perpendicular = byte("perpendicular", 0x7f),
-             senses = byte("reset_senses", 4), sense = byte("sense"), sense_track = byte("sense_track"),
-             selected = byte("selected", 3), last_sector = byte("last_sector"), format_left = byte("format_left", kMostSectors);
+  const auto output = byte("output"), rate = byte("rate", 3), tape = byte("tape", 3),
+             configuration = byte("configuration"), precompensation = byte("precompensation"),
+             perpendicular = byte("perpendicular", 0x7f), senses = byte("reset_senses", 4),
+             sense = byte("sense"), sense_track = byte("sense_track"), selected = byte("selected", 3),
+             last_sector = byte("last_sector"), format_left = byte("format_left", kMostSectors);
   const bool lock = state.at("lock").get<bool>(), non_dma = state.at("non_dma").get<bool>(),
              terminal_count = state.at("terminal_count").get<bool>(), level = state.at("level").get<bool>();
-  if (transfers && (selected >= kDrives || !drives_[selected])) throw std::invalid_argument("fdc_82077aa: no such drive");
+  if (transfers && (selected >= kDrives || !drives_[selected]))
+    throw std::invalid_argument("fdc_82077aa: no such drive");
   round_++;
   output_ = output;
   rate_ = rate;

@@ -1,9 +1,9 @@
 // The floppy disk controller with up to two drives.
 //
-// Intel 82077AA (290166); QEMU's isa-fdc for how a drive and its diskette are told from an image. Head movement takes no time and is
-// implied by every command that names a cylinder; a diskette has the standard formats with 512-byte sectors. Not modelled: scan
-// commands, perpendicular mode's effect, gaps, tape drives, single density, sector sizes but 512, deleted data marks (they are
-// not kept).
+// Intel 82077AA (290166); QEMU's isa-fdc for how a drive and its diskette are told from an image. Head
+// movement takes no time and is implied by every command that names a cylinder; a diskette has the standard
+// formats with 512-byte sectors. Not modelled: scan commands, perpendicular mode's effect, gaps, tape drives,
+// single density, sector sizes but 512, deleted data marks (they are not kept).
 #pragma once
 
 #include <array>
@@ -77,7 +77,8 @@ class Fdc82077aa : public ByteDevice {
   void moved_all(bool terminal_count);
   void write_done();
   void format_next();
-  void submit(BlockRequest::Kind kind, uint64_t offset, std::vector<std::byte> data, std::function<void(BlockRequest&)> then);
+  void submit(BlockRequest::Kind kind, uint64_t offset, std::vector<std::byte> data,
+              std::function<void(BlockRequest&)> then);
   void set_interrupt(bool level);
 
   BlockDevice* medium() const { return selected_ < kDrives ? drives_[selected_] : nullptr; }
@@ -92,9 +93,10 @@ class Fdc82077aa : public ByteDevice {
   const std::array<BlockDevice*, kDrives> drives_;
 
   uint8_t output_ = 0, rate_ = 0, tape_ = 0;
-  uint8_t specified_ = 0, specified_head_ = 0, configuration_ = 0x20, precompensation_ = 0, perpendicular_ = 0;
+  uint8_t specified_ = 0, specified_head_ = 0, configuration_ = 0x20, precompensation_ = 0,
+          perpendicular_ = 0;
   bool lock_ = false, non_dma_ = false;
-  std::array<uint8_t, 4> tracks_{};             // present cylinder numbers
+  std::array<uint8_t, 4> tracks_{};              // present cylinder numbers
   std::array<unsigned, kDrives> generations_{};  // of the medium when the change line was last cleared
   std::array<bool, kDrives> change_{};           // since power-on or a change
   uint8_t reset_senses_ = 0;                     // SENSE INTERRUPTs that a reset still owes

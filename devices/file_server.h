@@ -13,8 +13,8 @@ class FileServer {
 
   virtual ~FileServer() = default;
 
-  // Takes a message, and calls `done` once with its answer of up to `room` bytes; an empty one: there is no answer. Messages are
-  // answered in their order.
+  // Takes a message, and calls `done` once with its answer of up to `room` bytes; an empty one: there is no
+  // answer. Messages are answered in their order.
   using Answer = std::function<void(const std::vector<std::byte>& answer)>;
   virtual void submit(std::vector<std::byte> request, size_t room, Answer done) = 0;
   // The guest has forgotten all of it. What was submitted before is answered all the same.

@@ -9,9 +9,9 @@ namespace penumbra {
 
 namespace {
 // 290667, table 4. Reading the array has another code in QEMU's chip, which its firmware may use.
-constexpr uint8_t kReadArray = 0xff, kReadArrayToo = 0x00, kReadIdentifier = 0x90, kReadQuery = 0x98, kReadStatus = 0x70,
-                  kClearStatus = 0x50, kProgram = 0x40, kProgramToo = 0x10, kErase = 0x20, kWriteToBuffer = 0xe8,
-                  kLockSetup = 0x60, kConfirm = 0xd0, kSetLock = 0x01;
+constexpr uint8_t kReadArray = 0xff, kReadArrayToo = 0x00, kReadIdentifier = 0x90, kReadQuery = 0x98,
+                  kReadStatus = 0x70, kClearStatus = 0x50, kProgram = 0x40, kProgramToo = 0x10, kErase = 0x20,
+                  kWriteToBuffer = 0xe8, kLockSetup = 0x60, kConfirm = 0xd0, kSetLock = 0x01;
 
 // Status register
 constexpr uint8_t kReady = 0x80, kEraseError = 0x20, kProgramError = 0x10, kProtected = 0x02,
@@ -20,8 +20,8 @@ constexpr uint8_t kReady = 0x80, kEraseError = 0x20, kProgramError = 0x10, kProt
 constexpr uint8_t kIntel = 0x89, kDevice = 0x18;
 }  // namespace
 
-Flash28F128J3::Flash28F128J3(std::string name, PhysicalMap& map, PhysAddr start, std::span<const std::byte> contents,
-                             Store store)
+Flash28F128J3::Flash28F128J3(std::string name, PhysicalMap& map, PhysAddr start,
+                             std::span<const std::byte> contents, Store store)
     : name_(std::move(name)),
       map_(map),
       store_(std::move(store)),
@@ -81,11 +81,48 @@ uint8_t Flash28F128J3::query_byte(uint64_t offset) const {
   const uint64_t blocks = bytes_ / kBlockBytes - 1;
   const auto size_shift = static_cast<uint8_t>(std::bit_width(bytes_ - 1));
   const uint8_t table[] = {
-      'Q', 'R', 'Y', 0x01, 0x00, 0x31, 0x00, 0x00, 0x00, 0x00, 0x00,                        // Intel's command set
-      0x27, 0x36, 0x00, 0x00, 0x07, 0x07, 0x0a, 0x00, 0x04, 0x04, 0x04, 0x00,                // 2.7 to 3.6 V; times as powers of 2
-      size_shift, 0x00, 0x00, kBufferShift, 0x00, 0x01,                                      // x8; one region of blocks
-      static_cast<uint8_t>(blocks), static_cast<uint8_t>(blocks >> 8), kBlockBytes / 256, 0,  //
-      'P', 'R', 'I', '1', '0', 0x00, 0x00, 0x00, 0x00,                                       // nothing beyond the basic commands
+      'Q',
+      'R',
+      'Y',
+      0x01,
+      0x00,
+      0x31,
+      0x00,
+      0x00,
+      0x00,
+      0x00,
+      0x00,  // Intel's command set
+      0x27,
+      0x36,
+      0x00,
+      0x00,
+      0x07,
+      0x07,
+      0x0a,
+      0x00,
+      0x04,
+      0x04,
+      0x04,
+      0x00,  // 2.7 to 3.6 V; times as powers of 2
+      size_shift,
+      0x00,
+      0x00,
+      kBufferShift,
+      0x00,
+      0x01,  // x8; one region of blocks
+      static_cast<uint8_t>(blocks),
+      static_cast<uint8_t>(blocks >> 8),
+      kBlockBytes / 256,
+      0,  //
+      'P',
+      'R',
+      'I',
+      '1',
+      '0',
+      0x00,
+      0x00,
+      0x00,
+      0x00,  // nothing beyond the basic commands
   };
   return offset >= kFirst && offset - kFirst < std::size(table) ? table[offset - kFirst] : 0;
 }
@@ -93,7 +130,8 @@ uint8_t Flash28F128J3::query_byte(uint64_t offset) const {
 // --- Writing
 
 void Flash28F128J3::mmio_write(uint64_t offset, unsigned size, uint64_t value) {
-  for (unsigned i = 0; i < size && offset + i < bytes_; i++) write_byte(offset + i, static_cast<uint8_t>(value >> 8 * i));
+  for (unsigned i = 0; i < size && offset + i < bytes_; i++)
+    write_byte(offset + i, static_cast<uint8_t>(value >> 8 * i));
 }
 
 void Flash28F128J3::write_byte(uint64_t offset, uint8_t value) {

@@ -1,8 +1,8 @@
 // NOR flash for firmware and its variables: what QEMU's pc machine has for -drive if=pflash.
 //
-// Intel StrataFlash 28F128J3A (290667), Common Flash Interface (JESD68.01). As on that machine, data is eight bits wide, blocks
-// have 4 KiB and the size is what the image has. Not modelled: the time that erasing and programming take and their
-// suspension, the protection register; lock bits are lost with the power.
+// Intel StrataFlash 28F128J3A (290667), Common Flash Interface (JESD68.01). As on that machine, data is eight
+// bits wide, blocks have 4 KiB and the size is what the image has. Not modelled: the time that erasing and
+// programming take and their suspension, the protection register; lock bits are lost with the power.
 #pragma once
 
 #include <array>
@@ -21,18 +21,22 @@ namespace penumbra {
 class Flash28F128J3 : public Device, public MmioHandler {
  public:
   static constexpr uint64_t kBlockBytes = 4096, kSectorBytes = 512;
-  // Keeps what was programmed or erased, in whole sectors; false when it cannot be kept, which fails the guest's command.
+  // Keeps what was programmed or erased, in whole sectors; false when it cannot be kept, which fails the
+  // guest's command.
   using Store = std::function<bool(uint64_t offset, std::span<const std::byte> bytes)>;
 
   // `contents` are whole blocks. Without `store` the chip is write-protected.
-  Flash28F128J3(std::string name, PhysicalMap& map, PhysAddr start, std::span<const std::byte> contents, Store store);
+  Flash28F128J3(std::string name, PhysicalMap& map, PhysAddr start, std::span<const std::byte> contents,
+                Store store);
 
   uint64_t mmio_read(uint64_t offset, unsigned size) override;
   void mmio_write(uint64_t offset, unsigned size, uint64_t value) override;
 
   // Device: as through memory.
   std::string_view name() const override { return name_; }
-  uint32_t read(uint16_t offset, unsigned size) override { return static_cast<uint32_t>(mmio_read(offset, size)); }
+  uint32_t read(uint16_t offset, unsigned size) override {
+    return static_cast<uint32_t>(mmio_read(offset, size));
+  }
   void write(uint16_t offset, unsigned size, uint32_t value) override { mmio_write(offset, size, value); }
   void reset() override;
   DeviceState save() const override;  // without the contents, as a disk's
@@ -41,7 +45,15 @@ class Flash28F128J3 : public Device, public MmioHandler {
  private:
   enum class Mode : uint8_t { Array, Status, Identifier, Query };
   // What the next write cycle is.
-  enum class Next : uint8_t { Command, ProgramData, EraseConfirm, LockSetup, BufferCount, BufferData, BufferConfirm };
+  enum class Next : uint8_t {
+    Command,
+    ProgramData,
+    EraseConfirm,
+    LockSetup,
+    BufferCount,
+    BufferData,
+    BufferConfirm
+  };
   static constexpr size_t kBufferBytes = 256;
 
   std::span<std::byte> contents() { return map_.device_ram(region_); }

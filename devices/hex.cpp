@@ -20,9 +20,13 @@ std::string to_hex(std::span<const std::byte> bytes) {
   return text;
 }
 
-std::string to_hex(std::span<const uint8_t> bytes) { return to_hex(std::as_bytes(bytes)); }
+std::string to_hex(std::span<const uint8_t> bytes) {
+  return to_hex(std::as_bytes(bytes));
+}
 
-std::string to_hex(std::string_view bytes) { return to_hex(std::as_bytes(std::span(bytes))); }
+std::string to_hex(std::string_view bytes) {
+  return to_hex(std::as_bytes(std::span(bytes)));
+}
 
 std::optional<std::string> from_hex(std::string_view text) {
   if (text.size() % 2 != 0) return std::nullopt;

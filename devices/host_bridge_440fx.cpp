@@ -13,13 +13,18 @@ constexpr uint32_t kEnable = 0x8000'0000, kAddressBits = 0x80ff'ffff;
 constexpr uint8_t kPmcConfiguration = 0x50, kDeterboTimer = 0x57, kPam0 = 0x59, kPams = 7, kSmram = 0x72;
 constexpr uint8_t kReadEnable = 1, kWriteEnable = 2;
 
-constexpr uint64_t kShadowStart = 0xc'0000, kSegmentBytes = 0x4000, kBiosStart = 0xf'0000, kBiosBytes = 0x1'0000;
+constexpr uint64_t kShadowStart = 0xc'0000, kSegmentBytes = 0x4000, kBiosStart = 0xf'0000,
+                   kBiosBytes = 0x1'0000;
 constexpr uint64_t kHoleStart = 0xa'0000, kHoleEnd = 0x10'0000;
 }  // namespace
 
 HostBridge440fx::HostBridge440fx(PhysicalMap& map, PciBus& bus, Device& isa)
-    : PciFunction({.vendor = 0x8086, .device = 0x1237, .revision = 2, .class_code = 0x06'00'00,
-                   .subsystem_vendor = 0x1af4, .subsystem = 0x1100}),
+    : PciFunction({.vendor = 0x8086,
+                   .device = 0x1237,
+                   .revision = 2,
+                   .class_code = 0x06'00'00,
+                   .subsystem_vendor = 0x1af4,
+                   .subsystem = 0x1100}),
       map_(map),
       bus_(bus),
       isa_(isa) {
@@ -49,7 +54,9 @@ void HostBridge440fx::show_segments() {
     const unsigned half = i + 1 < kSegments ? 2 + i : 1;
     const unsigned attribute = config_.byte(static_cast<uint8_t>(kPam0 + half / 2)) >> (half % 2 * 4);
     using enum PhysicalMap::Visibility;
-    map_.show(segments_[i], !(attribute & kReadEnable) ? Hidden : attribute & kWriteEnable ? Writable : ReadOnly);
+    map_.show(segments_[i], !(attribute & kReadEnable) ? Hidden
+                            : attribute & kWriteEnable ? Writable
+                                                       : ReadOnly);
   }
 }
 
@@ -61,13 +68,16 @@ void HostBridge440fx::open_shadow_ram() {
 
 // --- Configuration mechanism #1 (PCI 3.0, 3.2.2.3.2). There is no bus but 0.
 
-bool HostBridge440fx::selected() const { return address_ & kEnable && (address_ >> 16 & 0xff) == 0; }
+bool HostBridge440fx::selected() const {
+  return address_ & kEnable && (address_ >> 16 & 0xff) == 0;
+}
 
 uint32_t HostBridge440fx::read(uint16_t offset, unsigned size) {
   if (offset == kAddressPort && size == 4) return address_;
   if (offset < kDataPort) return isa_.read(offset, size);
   if (offset + size > kPortsEnd || !selected()) return 0xffff'ffff;
-  return bus_.read_config(static_cast<uint8_t>(address_ >> 8), (address_ & 0xfc) + (offset - kDataPort), size);
+  return bus_.read_config(static_cast<uint8_t>(address_ >> 8), (address_ & 0xfc) + (offset - kDataPort),
+                          size);
 }
 
 void HostBridge440fx::write(uint16_t offset, unsigned size, uint32_t value) {
@@ -76,7 +86,8 @@ void HostBridge440fx::write(uint16_t offset, unsigned size, uint32_t value) {
   } else if (offset < kDataPort) {
     isa_.write(offset, size, value);
   } else if (offset + size <= kPortsEnd && selected()) {
-    bus_.write_config(static_cast<uint8_t>(address_ >> 8), (address_ & 0xfc) + (offset - kDataPort), size, value);
+    bus_.write_config(static_cast<uint8_t>(address_ >> 8), (address_ & 0xfc) + (offset - kDataPort), size,
+                      value);
   }
 }
 

@@ -1,8 +1,8 @@
 // The host bridge: configuration mechanism #1, shadow RAM, and the holes in RAM below 1 MiB.
 //
-// Intel 82441FX PCI and Memory Controller (PMC), 290549, as QEMU's pc machine has it. Not modelled: DRAM timing and row
-// registers (stored), SMM (SMRAM stays closed), an attribute "write only" of a PAM segment, which shows the board as
-// QEMU does.
+// Intel 82441FX PCI and Memory Controller (PMC), 290549, as QEMU's pc machine has it. Not modelled: DRAM
+// timing and row registers (stored), SMM (SMRAM stays closed), an attribute "write only" of a PAM segment,
+// which shows the board as QEMU does.
 #pragma once
 
 #include <array>
@@ -19,7 +19,8 @@ class HostBridge440fx : public PciFunction {
   // `isa`: gets what is no access to CONFADD at ports CF8h to CFBh, with its offset from CF8h.
   HostBridge440fx(PhysicalMap& map, PciBus& bus, Device& isa);
 
-  // What system firmware does with the PAM registers when its tables are in shadow RAM: C0000h to FFFFFh are RAM.
+  // What system firmware does with the PAM registers when its tables are in shadow RAM: C0000h to FFFFFh are
+  // RAM.
   void open_shadow_ram();
 
   // Offsets from port CF8h: 0 CONFADD, 4 CONFDATA.

@@ -8,7 +8,8 @@
 
 namespace penumbra {
 
-// One's complement sum of the 16-bit words, the first byte the upper one; an odd last byte is followed by a zero.
+// One's complement sum of the 16-bit words, the first byte the upper one; an odd last byte is followed by a
+// zero.
 inline uint16_t internet_sum(std::span<const std::byte> bytes, uint16_t start = 0) {
   // In the host's byte order, which swaps the sum's bytes and nothing else (RFC 1071, 2B).
   uint64_t sum = 0;

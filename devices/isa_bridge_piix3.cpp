@@ -14,25 +14,30 @@ constexpr uint16_t kRoutable = 0xdef8;
 }  // namespace
 
 IsaBridgePiix3::IsaBridgePiix3(std::function<void(unsigned irq, bool level)> irq)
-    : PciFunction({.vendor = 0x8086, .device = 0x7000, .revision = 0, .class_code = 0x06'01'00,
-                   .subsystem_vendor = 0x1af4, .subsystem = 0x1100, .multifunction = true}),
+    : PciFunction({.vendor = 0x8086,
+                   .device = 0x7000,
+                   .revision = 0,
+                   .class_code = 0x06'01'00,
+                   .subsystem_vendor = 0x1af4,
+                   .subsystem = 0x1100,
+                   .multifunction = true}),
       irq_(std::move(irq)) {
   config_.define(PciConfig::kCommand, 2, 0x0007, 0x0108);
   config_.define(PciConfig::kStatus, 2, 0x0200, 0, 0x7800);
-  config_.define(0x4c, 1, 0x4d, 0xff);                              // IORT
-  config_.define(0x4e, 2, 0x0003, 0x07ff);                          // XBCS
+  config_.define(0x4c, 1, 0x4d, 0xff);      // IORT
+  config_.define(0x4e, 2, 0x0003, 0x07ff);  // XBCS
   config_.define(kPirqRoute, 4, 0x8080'8080, 0x8f8f'8f8f);
-  config_.define(0x69, 1, 0x02, 0xfe);                              // TOM
-  config_.define(0x6a, 2, 0, 0x9004);                               // MSTAT
-  config_.define(0x70, 2, 0x8080, 0xefef);                          // MBIRQ
-  config_.define(0x76, 2, 0x0c0c, 0x8f8f);                          // MBDMA
-  config_.define(0x78, 2, 0x0002, 0xffff);                          // PCSC
-  config_.define(0x80, 1, 0, 0x7f);                                 // APICBASE
-  config_.define(0x82, 1, 0, 0x0f);                                 // DLC
-  config_.define(0xa0, 4, 0x08, 0xff'00ff);                         // SMICNTL, SMIEN
-  config_.define(0xa4, 4, 0, 0xffff'ffff);                          // SEE
-  config_.define(0xa8, 4, 0x0f, 0xff'00ff);                         // FTMR, SMIREQ
-  config_.define(0xac, 4, 0, 0xff'00ff);                            // CTLTMR, CTHTMR
+  config_.define(0x69, 1, 0x02, 0xfe);       // TOM
+  config_.define(0x6a, 2, 0, 0x9004);        // MSTAT
+  config_.define(0x70, 2, 0x8080, 0xefef);   // MBIRQ
+  config_.define(0x76, 2, 0x0c0c, 0x8f8f);   // MBDMA
+  config_.define(0x78, 2, 0x0002, 0xffff);   // PCSC
+  config_.define(0x80, 1, 0, 0x7f);          // APICBASE
+  config_.define(0x82, 1, 0, 0x0f);          // DLC
+  config_.define(0xa0, 4, 0x08, 0xff'00ff);  // SMICNTL, SMIEN
+  config_.define(0xa4, 4, 0, 0xffff'ffff);   // SEE
+  config_.define(0xa8, 4, 0x0f, 0xff'00ff);  // FTMR, SMIREQ
+  config_.define(0xac, 4, 0, 0xff'00ff);     // CTLTMR, CTHTMR
   config_.set_write_listener([this](unsigned, unsigned) { update(); });
 }
 
@@ -58,9 +63,13 @@ void IsaBridgePiix3::set_pirq(unsigned pirq, bool level) {
   update();
 }
 
-void IsaBridgePiix3::route(unsigned pirq, uint8_t irq) { config_.write(kPirqRoute + pirq, 1, irq); }
+void IsaBridgePiix3::route(unsigned pirq, uint8_t irq) {
+  config_.write(kPirqRoute + pirq, 1, irq);
+}
 
-void IsaBridgePiix3::reset() { config_.reset(); }
+void IsaBridgePiix3::reset() {
+  config_.reset();
+}
 
 DeviceState IsaBridgePiix3::save() const {
   return {{"version", 1}, {"config", config_.save()}, {"pirqs", pirqs_}};

@@ -1,7 +1,8 @@
 // The ISA bridge's PCI side: routing of the PIRQ lines to ISA interrupts.
 //
-// Intel 82371SB (PIIX3), 290550, function 0. Its ISA chips are devices of their own. Not modelled: X-bus chip select,
-// positive decode of ISA memory and DMA through the TOM register (all stored), motherboard interrupt and APIC base routing.
+// Intel 82371SB (PIIX3), 290550, function 0. Its ISA chips are devices of their own. Not modelled: X-bus chip
+// select, positive decode of ISA memory and DMA through the TOM register (all stored), motherboard interrupt
+// and APIC base routing.
 #pragma once
 
 #include <array>
@@ -34,7 +35,7 @@ class IsaBridgePiix3 : public PciFunction {
   uint16_t irqs() const;
   void update();
   std::function<void(unsigned irq, bool level)> irq_;
-  uint8_t pirqs_ = 0;   // levels
+  uint8_t pirqs_ = 0;    // levels
   uint16_t driven_ = 0;  // the lines that are high
 };
 

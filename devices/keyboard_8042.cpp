@@ -140,8 +140,8 @@ void Keyboard8042::answer(uint8_t value, Source source, bool timeout) {
   update();
 }
 
-// Where no device clocks the byte out, the controller puts FEh into the output buffer after its time limit and sets the
-// time-out bit. Sending to a port enables it.
+// Where no device clocks the byte out, the controller puts FEh into the output buffer after its time limit
+// and sets the time-out bit. Sending to a port enables it.
 void Keyboard8042::send(Port& port, uint8_t value) {
   command_byte_ &= ~port.disable_bit;
   if (port.device) {

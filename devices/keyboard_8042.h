@@ -3,10 +3,10 @@
 // IBM PS/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device Controller"; commands DDh
 // and DFh (A20 gate) as AMI's firmware and QEMU have them.
 //
-// Where nothing is plugged into a port, a byte that is sent there is answered as the controller itself answers when no
-// device clocks the byte out, with FEh and the time-out bit. The controller's own commands work for both ports, so that
-// probes find a sound controller and give the devices up at once. Not modelled: the keyboard lock, the pulse of output port
-// bits other than reset, and the time that a byte takes.
+// Where nothing is plugged into a port, a byte that is sent there is answered as the controller itself
+// answers when no device clocks the byte out, with FEh and the time-out bit. The controller's own commands
+// work for both ports, so that probes find a sound controller and give the devices up at once. Not modelled:
+// the keyboard lock, the pulse of output port bits other than reset, and the time that a byte takes.
 #pragma once
 
 #include <functional>

@@ -39,8 +39,8 @@ constexpr uint64_t kBootstrap = 0x100, kX2Apic = 0x400, kGlobalEnable = 0x800, k
 // SVR
 constexpr uint32_t kSoftwareEnable = 0x100, kSpuriousBits = 0x3ff;
 // LVT
-constexpr uint32_t kVectorBits = 0xff, kRemoteIrr = 0x4000, kLevel = 0x8000,
-                   kMasked = 0x1'0000, kPolarity = 0x2000, kDeliveryBits = 0x700, kTimerMode = 0x6'0000;
+constexpr uint32_t kVectorBits = 0xff, kRemoteIrr = 0x4000, kLevel = 0x8000, kMasked = 0x1'0000,
+                   kPolarity = 0x2000, kDeliveryBits = 0x700, kTimerMode = 0x6'0000;
 constexpr uint32_t kOneShot = 0, kPeriodic = 0x2'0000, kTscDeadline = 0x4'0000;
 constexpr uint32_t kLvtWritable[] = {kVectorBits | kMasked | kTimerMode,
                                      kVectorBits | kMasked | kDeliveryBits,

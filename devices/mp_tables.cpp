@@ -34,7 +34,8 @@ class Table {
     number(id, 1);
     text(name);
   }
-  void interrupt(uint8_t entry, uint8_t type, uint16_t flags, uint8_t from_bus, unsigned line, uint8_t to, uint8_t input) {
+  void interrupt(uint8_t entry, uint8_t type, uint16_t flags, uint8_t from_bus, unsigned line, uint8_t to,
+                 uint8_t input) {
     for (const uint8_t field : {entry, type}) number(field, 1);
     number(flags, 2);
     for (const unsigned field : {unsigned{from_bus}, line, unsigned{to}, unsigned{input}}) number(field, 1);
@@ -42,7 +43,8 @@ class Table {
   // So that all bytes from `from` on add up to nothing.
   void set_checksum(size_t from, size_t end, size_t at) {
     const auto first = bytes.begin();
-    const auto sum = std::accumulate(first + static_cast<ptrdiff_t>(from), first + static_cast<ptrdiff_t>(end), 0u);
+    const auto sum =
+        std::accumulate(first + static_cast<ptrdiff_t>(from), first + static_cast<ptrdiff_t>(end), 0u);
     bytes[at] = static_cast<uint8_t>(-sum);
   }
 };
@@ -73,7 +75,9 @@ std::vector<uint8_t> make_mp_tables(uint32_t address, std::span<const MpPciInter
   const auto entry = [&entries] { entries++; };
   constexpr uint8_t kLocalApicVersion = 0x14, kEnabled = 1, kBootstrap = 2;
   constexpr uint32_t kSignature = 0x600, kFeatures = 0x201;  // of a processor with FPU and local APIC
-  for (const uint8_t field : {uint8_t{kProcessor}, uint8_t{0}, kLocalApicVersion, uint8_t{kEnabled | kBootstrap}}) table.number(field, 1);
+  for (const uint8_t field :
+       {uint8_t{kProcessor}, uint8_t{0}, kLocalApicVersion, uint8_t{kEnabled | kBootstrap}})
+    table.number(field, 1);
   table.number(kSignature, 4);
   table.number(kFeatures, 4);
   table.number(0, 8);
@@ -83,11 +87,13 @@ std::vector<uint8_t> make_mp_tables(uint32_t address, std::span<const MpPciInter
   table.bus(kIsaBusId, "ISA   ");
   entry();
   constexpr uint8_t kIoApicVersion = 0x20;
-  for (const uint8_t field : {uint8_t{kIoApicEntry}, kIoApicId, kIoApicVersion, uint8_t{1}}) table.number(field, 1);
+  for (const uint8_t field : {uint8_t{kIoApicEntry}, kIoApicId, kIoApicVersion, uint8_t{1}})
+    table.number(field, 1);
   table.number(IoApic::kBase, 4);
   entry();
   for (const MpPciInterrupt& pin : pci) {
-    table.interrupt(kIoInterrupt, kVectored, kHighLevel, kPciBusId, pin.device << 2 | pin.pin, kIoApicId, pin.input);
+    table.interrupt(kIoInterrupt, kVectored, kHighLevel, kPciBusId, pin.device << 2 | pin.pin, kIoApicId,
+                    pin.input);
     entry();
   }
   for (unsigned line = 0; line < kInputs; line++) {

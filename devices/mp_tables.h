@@ -1,5 +1,5 @@
-// What the board tells operating systems without ACPI of its processor and interrupt controllers: Intel MultiProcessor
-// Specification 1.4 (242016). Where firmware runs, it makes its own.
+// What the board tells operating systems without ACPI of its processor and interrupt controllers: Intel
+// MultiProcessor Specification 1.4 (242016). Where firmware runs, it makes its own.
 #pragma once
 
 #include <cstdint>

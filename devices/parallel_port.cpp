@@ -8,10 +8,12 @@ namespace {
 constexpr uint16_t kData = 0, kStatus = 1, kControl = 2;
 // A printer that is selected, has paper, no error, and is never busy.
 constexpr uint8_t kIdle = 0xd8;
-constexpr uint8_t kStrobe = 0x01, kNotInit = 0x04, kInterruptEnable = 0x10, kControlBits = 0x3f, kControlUnused = 0xc0;
+constexpr uint8_t kStrobe = 0x01, kNotInit = 0x04, kInterruptEnable = 0x10, kControlBits = 0x3f,
+                  kControlUnused = 0xc0;
 }  // namespace
 
-ParallelPort::ParallelPort(LineOutput interrupt, ByteSink out) : interrupt_(std::move(interrupt)), out_(std::move(out)) {
+ParallelPort::ParallelPort(LineOutput interrupt, ByteSink out)
+    : interrupt_(std::move(interrupt)), out_(std::move(out)) {
   reset();
 }
 
@@ -46,7 +48,9 @@ void ParallelPort::write_byte(uint16_t offset, uint8_t value) {
   interrupt_(false);
 }
 
-DeviceState ParallelPort::save() const { return {{"version", 1}, {"data", data_}, {"control", control_}}; }
+DeviceState ParallelPort::save() const {
+  return {{"version", 1}, {"data", data_}, {"control", control_}};
+}
 
 void ParallelPort::load(const DeviceState& state) {
   require_version(state, 1, name());

@@ -1,5 +1,6 @@
-// Parallel port with a printer that takes every byte: IBM PS/2 Hardware Interface Technical Reference, "Parallel Port
-// Controller", compatible mode. Not modelled: bidirectional and extended modes, the printer's own time.
+// Parallel port with a printer that takes every byte: IBM PS/2 Hardware Interface Technical Reference,
+// "Parallel Port Controller", compatible mode. Not modelled: bidirectional and extended modes, the printer's
+// own time.
 #pragma once
 
 #include "devices/chip.h"

@@ -21,7 +21,8 @@ constexpr unsigned kPitIrq = 0, kKeyboardIrq = 1, kFloppyIrq = 6, kRtcIrq = 8, k
 
 // Where the functions of the chip set are on the PCI bus.
 constexpr uint8_t kHostBridge = PciBus::address(0, 0), kIsaBridge = PciBus::address(1, 0),
-                  kIde = PciBus::address(1, 1), kPowerManagement = PciBus::address(1, 3), kVga = PciBus::address(2, 0);
+                  kIde = PciBus::address(1, 1), kPowerManagement = PciBus::address(1, 3),
+                  kVga = PciBus::address(2, 0);
 constexpr unsigned kFirstCard = 3;  // 2 is the display's, as in QEMU's pc machine
 
 // Inputs of the shared lines.
@@ -33,7 +34,8 @@ constexpr struct {
 } kSerials[4] = {{"com1", 0x3f8}, {"com2", 0x2f8}, {"com3", 0x3e8}, {"com4", 0x2e8}};
 
 // CMOS bytes that QEMU's firmware reads.
-constexpr uint8_t kBootOrderThird = 0x38, kBootOrder = 0x3d, kDiskTranslation = 0x39, kFloppyTypes = 0x10, kEquipment = 0x14;
+constexpr uint8_t kBootOrderThird = 0x38, kBootOrder = 0x3d, kDiskTranslation = 0x39, kFloppyTypes = 0x10,
+                  kEquipment = 0x14;
 constexpr uint8_t kFpuAndMouse = 0x06;
 
 constexpr uint64_t kKib = 1024, kMib = 1024 * kKib;
@@ -112,8 +114,8 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
       irq8_(irq_line(kRtcIrq)),
       hpet_(clock, map,
             {.interrupt = [this](unsigned input, bool level) { io_apic_.set_input(input, level); },
-             .legacy_interrupt =
-                 [this](unsigned irq, bool level) { (irq == kPitIrq ? irq0_ : irq8_).drive_hpet(level); },
+             .legacy_interrupt = [this](unsigned irq,
+                                        bool level) { (irq == kPitIrq ? irq0_ : irq8_).drive_hpet(level); },
              .legacy =
                  [this](bool selected) {
                    irq0_.select_hpet(selected);
@@ -205,13 +207,16 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
   add_flashes(map, std::move(options.flashes));
   attach_drives(options);
   add_network_cards(clock, io, map, options);
-  for (size_t i = 0; i < options.ahci.size(); i++) add_ahci(io, map, "ahci_ich9_" + std::to_string(i), options.ahci[i]);
+  for (size_t i = 0; i < options.ahci.size(); i++)
+    add_ahci(io, map, "ahci_ich9_" + std::to_string(i), options.ahci[i]);
   for (size_t i = 0; i < options.virtio_disks.size(); i++) {
     const PcBoardOptions::VirtioDisk& disk = options.virtio_disks[i];
     boots(disk.boot_index, PciBus::address(pci_.free_device(kFirstCard), 0), "scsi", "/disk@0,0");
-    add_virtio(io, map, "virtio_blk_" + std::to_string(i), std::make_unique<VirtioBlk>(map, *disk.medium, disk.serial));
+    add_virtio(io, map, "virtio_blk_" + std::to_string(i),
+               std::make_unique<VirtioBlk>(map, *disk.medium, disk.serial));
   }
-  if (options.entropy) add_virtio(io, map, "virtio_rng", std::make_unique<VirtioRng>(map, std::move(options.entropy)));
+  if (options.entropy)
+    add_virtio(io, map, "virtio_rng", std::make_unique<VirtioRng>(map, std::move(options.entropy)));
   if (options.virtio_keyboard) {
     auto keyboard = std::make_unique<VirtioKeyboard>(map);
     virtio_keyboard_ = keyboard.get();
@@ -234,7 +239,8 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
   }
   for (size_t i = 0; i < options.shared_folders.size(); i++) {
     const PcBoardOptions::SharedFolder& folder = options.shared_folders[i];
-    add_virtio(io, map, "virtio_9p_" + std::to_string(i), std::make_unique<Virtio9p>(map, *folder.server, folder.tag));
+    add_virtio(io, map, "virtio_9p_" + std::to_string(i),
+               std::make_unique<Virtio9p>(map, *folder.server, folder.tag));
   }
   write_memory_sizes(map);
   add_floppies(io, options);
@@ -252,9 +258,9 @@ void PcBoard::add(IoBus& io, uint16_t first, uint16_t count, Device& chip, uint1
 VirtioPci& PcBoard::add_virtio(IoBus& io, PhysicalMap& map, std::string name,
                                std::unique_ptr<VirtioDevice> device, std::optional<unsigned> place) {
   const uint8_t address = PciBus::address(place ? *place : pci_.free_device(kFirstCard), 0);
-  virtio_.push_back(std::make_unique<VirtioPci>(
-      std::move(name), std::move(device), map, io, pci_.interrupt_line(address),
-      [this, &map](uint64_t to, uint32_t data) { send_msi(map, to, data); }));
+  virtio_.push_back(
+      std::make_unique<VirtioPci>(std::move(name), std::move(device), map, io, pci_.interrupt_line(address),
+                                  [this, &map](uint64_t to, uint32_t data) { send_msi(map, to, data); }));
   pci_.add(address, *virtio_.back());
   chips_.push_back(virtio_.back().get());
   return *virtio_.back();
@@ -269,7 +275,8 @@ void PcBoard::key(KeyCode code, bool down) {
 void PcBoard::send_msi(PhysicalMap& map, uint64_t address, uint32_t data) {
   constexpr uint64_t kInterrupts = 0xfee;
   if (address >> 20 == kInterrupts) return local_apic_.receive(ApicMessage::from_msi(address, data));
-  if (map.is_ram(PhysAddr{address}, sizeof data)) map.write_bytes(PhysAddr{address}, std::as_bytes(std::span(&data, 1)));
+  if (map.is_ram(PhysAddr{address}, sizeof data))
+    map.write_bytes(PhysAddr{address}, std::as_bytes(std::span(&data, 1)));
 }
 
 void PcBoard::add_low_firmware(PhysicalMap& map, std::span<const std::byte> image) {
@@ -283,8 +290,9 @@ void PcBoard::add_flashes(PhysicalMap& map, std::vector<PcBoardOptions::Flash> f
   uint64_t start = uint64_t{1} << 32;
   for (PcBoardOptions::Flash& flash : flashes) {
     start -= flash.contents.size();
-    flashes_.push_back(std::make_unique<Flash28F128J3>("flash_" + std::to_string(flashes_.size()), map, PhysAddr{start},
-                                                       flash.contents, std::move(flash.store)));
+    flashes_.push_back(std::make_unique<Flash28F128J3>("flash_" + std::to_string(flashes_.size()), map,
+                                                       PhysAddr{start}, flash.contents,
+                                                       std::move(flash.store)));
     chips_.push_back(flashes_.back().get());
   }
 }
@@ -292,7 +300,8 @@ void PcBoard::add_flashes(PhysicalMap& map, std::vector<PcBoardOptions::Flash> f
 void PcBoard::add_vga(VirtualClock& clock, IoBus& io, PhysicalMap& map, std::span<const std::byte> rom) {
   vga_ = std::make_unique<VgaStd>(clock, map, rom);
   add(io, 0x3b4, 2, *vga_, 0x3b4 - VgaStd::kFirstPort);
-  for (const auto& [port, count] : {std::pair<uint16_t, uint16_t>{0x3ba, 1}, {0x3c0, 16}, {0x3d4, 2}, {0x3da, 1}}) {
+  for (const auto& [port, count] :
+       {std::pair<uint16_t, uint16_t>{0x3ba, 1}, {0x3c0, 16}, {0x3d4, 2}, {0x3da, 1}}) {
     io.add(port, count, *vga_, static_cast<uint16_t>(port - VgaStd::kFirstPort));
   }
   io.add(0x1ce, VgaStd::kDispiPorts, *vga_, VgaStd::kDispiIndex);
@@ -300,7 +309,8 @@ void PcBoard::add_vga(VirtualClock& clock, IoBus& io, PhysicalMap& map, std::spa
 }
 
 namespace {
-std::unique_ptr<AtaDrive> make_drive(const PcBoardOptions::AtaDrive& drive, std::string name, AtaDrive::Cable cable) {
+std::unique_ptr<AtaDrive> make_drive(const PcBoardOptions::AtaDrive& drive, std::string name,
+                                     AtaDrive::Cable cable) {
   if (drive.cdrom) return std::make_unique<AtapiCdrom>(std::move(name), *drive.medium, cable);
   return std::make_unique<AtaDisk>(std::move(name), *drive.medium, cable, drive.serial);
 }
@@ -309,8 +319,9 @@ std::unique_ptr<AtaDrive> make_drive(const PcBoardOptions::AtaDrive& drive, std:
 void PcBoard::add_ahci(IoBus& io, PhysicalMap& map, const std::string& name,
                        const PcBoardOptions::AhciController& controller) {
   const uint8_t address = PciBus::address(pci_.free_device(kFirstCard), 0);
-  auto chip = std::make_unique<AhciIch9>(name, map, io, pci_.interrupt_line(address),
-                                         [this, &map](uint64_t to, uint32_t data) { send_msi(map, to, data); });
+  auto chip =
+      std::make_unique<AhciIch9>(name, map, io, pci_.interrupt_line(address),
+                                 [this, &map](uint64_t to, uint32_t data) { send_msi(map, to, data); });
   for (unsigned port = 0; port < AhciIch9::kPorts; port++) {
     const PcBoardOptions::AtaDrive& drive = controller.drives[port];
     if (!drive.medium) continue;
@@ -328,14 +339,16 @@ void PcBoard::attach_drives(const PcBoardOptions& options) {
     for (unsigned number = 0; number < 2; number++) {
       const PcBoardOptions::AtaDrive& drive = options.ide[channel][number];
       if (!drive.medium) continue;
-      boots(drive.boot_index, kIde, "ide", "/drive@" + std::to_string(channel) + "/disk@" + std::to_string(number));
+      boots(drive.boot_index, kIde, "ide",
+            "/drive@" + std::to_string(channel) + "/disk@" + std::to_string(number));
       ide_.attach(channel, number,
                   make_drive(drive, "ide" + std::to_string(channel) + "." + std::to_string(number),
-                             number == 1                       ? AtaDrive::Cable::SecondParallel
+                             number == 1                      ? AtaDrive::Cable::SecondParallel
                              : options.ide[channel][1].medium ? AtaDrive::Cable::FirstParallel
                                                               : AtaDrive::Cable::OnlyParallel));
       if (drive.cdrom) continue;
-      // What firmware says of cylinders to programs that ask: the disk's own numbers (0) while they fit, else LBA's (1).
+      // What firmware says of cylinders to programs that ask: the disk's own numbers (0) while they fit, else
+      // LBA's (1).
       const bool fits = AtaDisk::default_geometry(drive.medium->bytes()).cylinders <= 1024;
       if (!fits) translations |= static_cast<uint8_t>(1u << 2 * (2 * channel + number));
     }
@@ -343,19 +356,22 @@ void PcBoard::attach_drives(const PcBoardOptions& options) {
   rtc_.set_memory(kDiskTranslation, translations);
 }
 
-void PcBoard::add_network_cards(VirtualClock& clock, IoBus& io, PhysicalMap& map, const PcBoardOptions& options) {
+void PcBoard::add_network_cards(VirtualClock& clock, IoBus& io, PhysicalMap& map,
+                                const PcBoardOptions& options) {
   unsigned number = 0;
   for (const PcBoardOptions::NetworkCard& card : options.network_cards) {
     const std::string suffix = "_" + std::to_string(number++);
     const uint8_t place = PciBus::address(card.place ? *card.place : pci_.free_device(kFirstCard), 0);
     boots(card.boot_index, place, "ethernet", "/ethernet-phy@0");
     if (card.model == PcBoardOptions::NetworkCard::Model::VirtioNet) {
-      add_virtio(io, map, "virtio_net" + suffix, std::make_unique<VirtioNet>(map, *card.network, card.address), card.place)
+      add_virtio(io, map, "virtio_net" + suffix,
+                 std::make_unique<VirtioNet>(map, *card.network, card.address), card.place)
           .add_rom(map, card.rom);
       continue;
     }
     cards_.push_back(std::make_unique<Ethernet82540em>("ethernet_82540em" + suffix, map, io, clock,
-                                                       pci_.interrupt_line(place), *card.network, card.address));
+                                                       pci_.interrupt_line(place), *card.network,
+                                                       card.address));
     cards_.back()->add_rom(map, card.rom);
     pci_.add(place, *cards_.back());
     chips_.push_back(cards_.back().get());
@@ -391,7 +407,7 @@ void PcBoard::write_memory_sizes(const PhysicalMap& map) {
   constexpr uint64_t kMost = 65'535;
   const uint64_t low = map.ram_below_4g(), high = map.ram_above_4g();
   rtc_.set_memory(kEquipment, kFpuAndMouse);  // no floppy drive yet, a display with its own firmware
-  set16(0x15, 640);                      // KiB of base memory
+  set16(0x15, 640);                           // KiB of base memory
   const uint64_t extended = low > kMib ? std::min((low - kMib) / kKib, kMost) : 0;
   set16(0x17, extended);  // KiB above 1 MiB
   set16(0x30, extended);
@@ -404,7 +420,11 @@ void PcBoard::write_boot_order(const std::string& letters) {
   uint8_t codes[3] = {};
   for (size_t i = 0; i < std::min<size_t>(letters.size(), 3); i++) {
     const char letter = letters[i];
-    codes[i] = letter == 'a' || letter == 'b' ? 1 : letter == 'c' ? 2 : letter == 'd' ? 3 : letter == 'n' ? 4 : 0;
+    codes[i] = letter == 'a' || letter == 'b' ? 1
+               : letter == 'c'                ? 2
+               : letter == 'd'                ? 3
+               : letter == 'n'                ? 4
+                                              : 0;
   }
   constexpr uint8_t kNoFloppySignatureCheck = 0x01;
   rtc_.set_memory(kBootOrder, static_cast<uint8_t>(codes[1] << 4 | codes[0]));
@@ -412,7 +432,8 @@ void PcBoard::write_boot_order(const std::string& letters) {
 }
 
 // What has a place in the boot order, by QEMU's names (Open Firmware's paths).
-void PcBoard::boots(std::optional<unsigned> index, uint8_t pci_address, std::string_view kind, std::string_view below) {
+void PcBoard::boots(std::optional<unsigned> index, uint8_t pci_address, std::string_view kind,
+                    std::string_view below) {
   if (!index) return;
   const unsigned device = pci_address >> 3, function = pci_address & 7;
   char hex[2 + 1 + 1];
@@ -498,14 +519,8 @@ void PcBoard::reset() {
 DeviceState PcBoard::save() const {
   DeviceState chips = DeviceState::object();
   for (const Device* chip : chips_) chips[std::string(chip->name())] = chip->save();
-  return {{"version", 1},
-          {"chips", chips},
-          {"pci", pci_.save()},
-          {"a20", a20_.levels()},
-          {"irq0", irq0_.save()},
-          {"irq8", irq8_.save()},
-          {"irq3", irq3_.levels()},
-          {"irq4", irq4_.levels()}};
+  return {{"version", 1},         {"chips", chips},       {"pci", pci_.save()},     {"a20", a20_.levels()},
+          {"irq0", irq0_.save()}, {"irq8", irq8_.save()}, {"irq3", irq3_.levels()}, {"irq4", irq4_.levels()}};
 }
 
 void PcBoard::load(const DeviceState& state) {

@@ -1,8 +1,8 @@
 // The PC: which chips there are, and how ports, interrupt lines, the A20 gate and the reset line connect
 // them.
 //
-// As QEMU's pc machine: 440FX host bridge, PIIX3 ISA bridge and IDE controller, PIIX4 power management; two 8259A with ELCR, 8254, MC146818,
-// 8042, up to four 16550A, 8237A, and the system control ports.
+// As QEMU's pc machine: 440FX host bridge, PIIX3 ISA bridge and IDE controller, PIIX4 power management; two
+// 8259A with ELCR, 8254, MC146818, 8042, up to four 16550A, 8237A, and the system control ports.
 #pragma once
 
 #include <cstdint>
@@ -49,11 +49,11 @@
 #include "devices/rtc_mc146818.h"
 #include "devices/smbios_tables.h"
 #include "devices/uart_16550a.h"
+#include "devices/vga_std.h"
 #include "devices/virtio_balloon.h"
 #include "devices/virtio_input.h"
 #include "devices/virtio_pci.h"
 #include "devices/virtio_serial.h"
-#include "devices/vga_std.h"
 #include "mmu/physical_map.h"
 
 namespace penumbra {
@@ -81,7 +81,8 @@ struct PcBoardOptions {
     AtaDrive drives[AhciIch9::kPorts];
   };
   std::vector<AhciController> ahci;
-  std::array<BlockDevice*, Fdc82077aa::kDrives> floppies{};  // as an ATA drive's; without any, there is no controller
+  std::array<BlockDevice*, Fdc82077aa::kDrives>
+      floppies{};  // as an ATA drive's; without any, there is no controller
   std::array<std::optional<unsigned>, Fdc82077aa::kDrives> floppy_boot_index{};
   struct VirtioDisk {
     BlockDevice* medium = nullptr;  // as an ATA drive's
@@ -128,7 +129,7 @@ struct PcBoardOptions {
   };
   std::vector<Flash> flashes;
   SmbiosOptions smbios;
-  int64_t start_time = 0;  // Unix seconds when the clock reads 0
+  int64_t start_time = 0;                  // Unix seconds when the clock reads 0
   uint64_t apic_timer_hz = 1'000'000'000;  // what CPUID says of it, if anything
 };
 
@@ -142,8 +143,8 @@ class PcBoard final : public Board {
 
   InterruptSource& interrupts() override { return local_apic_; }
   LocalApic& local_apic() { return local_apic_; }
-  // Whether an interrupt line ends in an NMI, so that a halt with interrupts off may have an end. (Messages of PCI functions that
-  // say NMI are not looked for.)
+  // Whether an interrupt line ends in an NMI, so that a halt with interrupts off may have an end. (Messages
+  // of PCI functions that say NMI are not looked for.)
   bool routes_nmi() const { return local_apic_.routes_nmi() || io_apic_.routes_nmi(); }
   PicPair& pics() { return pics_; }
   PciBus& pci() { return pci_; }
@@ -224,12 +225,14 @@ class PcBoard final : public Board {
   void add_flashes(PhysicalMap& map, std::vector<PcBoardOptions::Flash> flashes);
   void add_vga(VirtualClock& clock, IoBus& io, PhysicalMap& map, std::span<const std::byte> rom);
   void attach_drives(const PcBoardOptions& options);
-  void add_ahci(IoBus& io, PhysicalMap& map, const std::string& name, const PcBoardOptions::AhciController& controller);
+  void add_ahci(IoBus& io, PhysicalMap& map, const std::string& name,
+                const PcBoardOptions::AhciController& controller);
   void add_network_cards(VirtualClock& clock, IoBus& io, PhysicalMap& map, const PcBoardOptions& options);
   void add_floppies(IoBus& io, const PcBoardOptions& options);
   void write_memory_sizes(const PhysicalMap& map);
   void write_boot_order(const std::string& letters);
-  void boots(std::optional<unsigned> index, uint8_t pci_address, std::string_view kind, std::string_view below);
+  void boots(std::optional<unsigned> index, uint8_t pci_address, std::string_view kind,
+             std::string_view below);
   void list_boot_order(bool strict);
   void describe_machine(const PhysicalMap& map, const PcBoardOptions& options);
 
@@ -265,7 +268,7 @@ class PcBoard final : public Board {
   std::vector<std::unique_ptr<VirtioPci>> virtio_;
   VirtioKeyboard* virtio_keyboard_ = nullptr;  // in virtio_, as the tablet
   VirtioTablet* tablet_ = nullptr;
-  VirtioBalloon* balloon_ = nullptr;        // in virtio_
+  VirtioBalloon* balloon_ = nullptr;       // in virtio_
   VirtioSerial* virtio_serial_ = nullptr;  // in virtio_
   std::vector<std::unique_ptr<PciFunction>> cards_;
   std::vector<std::unique_ptr<DebugConsole>> debug_consoles_;

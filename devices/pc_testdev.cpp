@@ -10,8 +10,10 @@ constexpr uint64_t kScratchBytes = 0x1'0000;
 
 // Which of the latches' bytes is there; negative: none.
 int latch_at(unsigned offset) {
-  for (const auto& [first, index] : {std::pair{PcTestdev::kLatch, 0}, {PcTestdev::kByteLatch, PcTestdev::kLatchPorts}}) {
-    if (offset >= first && offset < first + unsigned{PcTestdev::kLatchPorts}) return static_cast<int>(offset) - first + index;
+  for (const auto& [first, index] :
+       {std::pair{PcTestdev::kLatch, 0}, {PcTestdev::kByteLatch, PcTestdev::kLatchPorts}}) {
+    if (offset >= first && offset < first + unsigned{PcTestdev::kLatchPorts})
+      return static_cast<int>(offset) - first + index;
   }
   return -1;
 }
@@ -50,7 +52,9 @@ void PcTestdev::reset() {
   for (unsigned line = 0; line < kLineCount; line++) drive(line, false);
 }
 
-DeviceState PcTestdev::save() const { return {{"version", 1}, {"lines", lines_}, {"latches", latches_}}; }
+DeviceState PcTestdev::save() const {
+  return {{"version", 1}, {"lines", lines_}, {"latches", latches_}};
+}
 
 void PcTestdev::load(const DeviceState& state) {
   require_version(state, 1, name());

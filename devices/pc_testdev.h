@@ -1,5 +1,5 @@
-// QEMU's pc-testdev (hw/misc/pc-testdev.c): what bare-metal test programs poke to see port and memory accesses come back, and
-// to raise interrupt lines.
+// QEMU's pc-testdev (hw/misc/pc-testdev.c): what bare-metal test programs poke to see port and memory
+// accesses come back, and to raise interrupt lines.
 #pragma once
 
 #include <array>
@@ -14,7 +14,8 @@ namespace penumbra {
 
 class PcTestdev : public Device {
  public:
-  // Offsets: interrupt lines, a latch, a port that does nothing (QEMU forgets translations), a latch that is written by bytes.
+  // Offsets: interrupt lines, a latch, a port that does nothing (QEMU forgets translations), a latch that is
+  // written by bytes.
   static constexpr uint16_t kLines = 0, kLineCount = 24, kLatch = 0x20, kByteLatch = 0x28, kLatchPorts = 4;
 
   PcTestdev(PhysicalMap& map, std::function<void(unsigned line, bool level)> interrupt);

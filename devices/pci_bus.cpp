@@ -68,7 +68,8 @@ void PciBus::load(const DeviceState& state) {
   }
   asserted_ = asserted;
   assertions_ = {};
-  for (unsigned address = 0; address < kFunctions; address++) assertions_[pirq_of(address >> 3, 0)] += asserted_[address];
+  for (unsigned address = 0; address < kFunctions; address++)
+    assertions_[pirq_of(address >> 3, 0)] += asserted_[address];
 }
 
 }  // namespace penumbra

@@ -1,7 +1,9 @@
-// PCI bus 0: which function is at which address, and how the functions' interrupt pins are wired to the four PIRQ lines.
+// PCI bus 0: which function is at which address, and how the functions' interrupt pins are wired to the four
+// PIRQ lines.
 //
-// PCI Local Bus Specification 3.0, 2.2.6 (a line may be shared) and 3.2.2.3.2. The wiring is the one of QEMU's pc
-// machine, which firmware and the ACPI tables count on: PIRQ = (device + pin - 1) modulo 4, pins from 0.
+// PCI Local Bus Specification 3.0, 2.2.6 (a line may be shared) and 3.2.2.3.2. The wiring is the one of
+// QEMU's pc machine, which firmware and the ACPI tables count on: PIRQ = (device + pin - 1) modulo 4, pins
+// from 0.
 #pragma once
 
 #include <array>
@@ -26,7 +28,8 @@ class PciBus {
   // Throws std::invalid_argument when the place is taken.
   void add(uint8_t address, PciFunction& function);
   PciFunction* at(uint8_t address) const { return functions_[address]; }
-  // The first device number from `from` on whose function 0 is free; throws std::invalid_argument when all are taken.
+  // The first device number from `from` on whose function 0 is free; throws std::invalid_argument when all
+  // are taken.
   unsigned free_device(unsigned from) const;
 
   // The INTA# of a function, high when it is asserted.

@@ -10,10 +10,11 @@
 namespace penumbra {
 
 namespace {
-constexpr uint8_t kVendor = 0x00, kDevice = 0x02, kRevisionAndClass = 0x08, kCacheLine = 0x0c, kLatency = 0x0d,
-                  kHeaderType = 0x0e, kSubsystemVendor = 0x2c, kSubsystem = 0x2e;
+constexpr uint8_t kVendor = 0x00, kDevice = 0x02, kRevisionAndClass = 0x08, kCacheLine = 0x0c,
+                  kLatency = 0x0d, kHeaderType = 0x0e, kSubsystemVendor = 0x2c, kSubsystem = 0x2e;
 constexpr uint8_t kMultifunction = 0x80;
-constexpr uint16_t kCommandBits = 0x0547;  // I/O, memory, bus master, parity response, SERR#, interrupt disable
+constexpr uint16_t kCommandBits =
+    0x0547;  // I/O, memory, bus master, parity response, SERR#, interrupt disable
 constexpr uint16_t kStatusErrors = 0xf900;
 constexpr uint32_t kIoIndicator = 1, kWide = 4, kPrefetchable = 8, kRomEnable = 1;
 }  // namespace
@@ -37,28 +38,45 @@ void PciConfig::add_io_base(unsigned index, uint32_t size, Placement placement) 
   assert(index < 6 && size >= 4 && std::has_single_bit(size));
   const auto offset = static_cast<uint8_t>(kBase0 + 4 * index);
   define(offset, 4, kIoIndicator, ~(size - 1));
-  bases_.push_back({.offset = offset, .io = true, .wide = false, .rom = false, .size = size,
-                    .placement = std::move(placement), .seen = {}});
+  bases_.push_back({.offset = offset,
+                    .io = true,
+                    .wide = false,
+                    .rom = false,
+                    .size = size,
+                    .placement = std::move(placement),
+                    .seen = {}});
 }
 
-void PciConfig::add_memory_base(unsigned index, uint64_t size, Placement placement, bool wide, bool prefetchable) {
+void PciConfig::add_memory_base(unsigned index, uint64_t size, Placement placement, bool wide,
+                                bool prefetchable) {
   assert(index + wide < 6 && size >= 16 && std::has_single_bit(size));
   const auto offset = static_cast<uint8_t>(kBase0 + 4 * index);
   const uint64_t mask = ~(size - 1);
   define(offset, 4, (wide ? kWide : 0) | (prefetchable ? kPrefetchable : 0), static_cast<uint32_t>(mask));
   if (wide) define(static_cast<uint8_t>(offset + 4), 4, 0, static_cast<uint32_t>(mask >> 32));
-  bases_.push_back({.offset = offset, .io = false, .wide = wide, .rom = false, .size = size,
-                    .placement = std::move(placement), .seen = {}});
+  bases_.push_back({.offset = offset,
+                    .io = false,
+                    .wide = wide,
+                    .rom = false,
+                    .size = size,
+                    .placement = std::move(placement),
+                    .seen = {}});
 }
 
 void PciConfig::add_rom_base(uint32_t size, Placement placement) {
   assert(size >= 2048 && std::has_single_bit(size));
   define(kRomBase, 4, 0, ~(size - 1) | kRomEnable);
-  bases_.push_back({.offset = kRomBase, .io = false, .wide = false, .rom = true, .size = size,
-                    .placement = std::move(placement), .seen = {}});
+  bases_.push_back({.offset = kRomBase,
+                    .io = false,
+                    .wide = false,
+                    .rom = true,
+                    .size = size,
+                    .placement = std::move(placement),
+                    .seen = {}});
 }
 
-void PciConfig::define(uint8_t offset, unsigned size, uint32_t value, uint32_t writable, uint32_t write_one_clears) {
+void PciConfig::define(uint8_t offset, unsigned size, uint32_t value, uint32_t writable,
+                       uint32_t write_one_clears) {
   assert(offset + size <= kBytes);
   for (unsigned i = 0; i < size; i++) {
     bytes_[offset + i] = reset_[offset + i] = static_cast<uint8_t>(value >> 8 * i);
@@ -130,7 +148,9 @@ void PciConfig::reset() {
   if (write_listener_) write_listener_(0, kBytes);
 }
 
-DeviceState PciConfig::save() const { return {{"version", 1}, {"bytes", bytes_}}; }
+DeviceState PciConfig::save() const {
+  return {{"version", 1}, {"bytes", bytes_}};
+}
 
 // Only what can differ from the configuration's own bytes is taken.
 void PciConfig::load(const DeviceState& state) {

@@ -1,8 +1,8 @@
 // The configuration space of one PCI function: identity, command and status, base addresses, capabilities.
 //
-// PCI Local Bus Specification 3.0, chapter 6: header type 00h. What a function has beyond the header it adds as bytes
-// with a value at reset and a mask of the bits that software may write. Not modelled: built-in self test, the cache line
-// size's and the latency timer's effects (both are stored), parity and system errors.
+// PCI Local Bus Specification 3.0, chapter 6: header type 00h. What a function has beyond the header it adds
+// as bytes with a value at reset and a mask of the bits that software may write. Not modelled: built-in self
+// test, the cache line size's and the latency timer's effects (both are stored), parity and system errors.
 #pragma once
 
 #include <array>
@@ -18,10 +18,11 @@ namespace penumbra {
 class PciConfig {
  public:
   // Registers of the header.
-  static constexpr uint8_t kCommand = 0x04, kStatus = 0x06, kBase0 = 0x10, kRomBase = 0x30, kCapabilities = 0x34,
-                           kInterruptLine = 0x3c, kInterruptPin = 0x3d;
+  static constexpr uint8_t kCommand = 0x04, kStatus = 0x06, kBase0 = 0x10, kRomBase = 0x30,
+                           kCapabilities = 0x34, kInterruptLine = 0x3c, kInterruptPin = 0x3d;
   // Command
-  static constexpr uint16_t kIoSpace = 0x0001, kMemorySpace = 0x0002, kBusMaster = 0x0004, kInterruptDisable = 0x0400;
+  static constexpr uint16_t kIoSpace = 0x0001, kMemorySpace = 0x0002, kBusMaster = 0x0004,
+                            kInterruptDisable = 0x0400;
   // Status
   static constexpr uint16_t kInterruptStatus = 0x0008, kHasCapabilities = 0x0010;
 
@@ -37,14 +38,17 @@ class PciConfig {
 
   // Where a base address register decodes now; nowhere without a value. Called on every change.
   using Placement = std::function<void(std::optional<uint64_t> address)>;
-  // Sizes are powers of two, I/O at least 4 bytes and memory at least 16. A wide one takes the next register, too.
+  // Sizes are powers of two, I/O at least 4 bytes and memory at least 16. A wide one takes the next register,
+  // too.
   void add_io_base(unsigned index, uint32_t size, Placement placement);
   void add_memory_base(unsigned index, uint64_t size, Placement placement, bool wide = false,
                        bool prefetchable = false);
   void add_rom_base(uint32_t size, Placement placement);
 
-  // `size` bytes (1, 2, 4) at `offset`: value after reset, and which bits software writes or clears by writing ones.
-  void define(uint8_t offset, unsigned size, uint32_t value, uint32_t writable = 0, uint32_t write_one_clears = 0);
+  // `size` bytes (1, 2, 4) at `offset`: value after reset, and which bits software writes or clears by
+  // writing ones.
+  void define(uint8_t offset, unsigned size, uint32_t value, uint32_t writable = 0,
+              uint32_t write_one_clears = 0);
   // Appends a capability; its first two bytes are the ID and the link, the rest is for define().
   void add_capability(uint8_t id, uint8_t offset);
 

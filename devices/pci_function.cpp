@@ -9,10 +9,13 @@ namespace penumbra {
 
 namespace {
 
-uint8_t byte_at(std::span<const std::byte> image, size_t at) { return at < image.size() ? static_cast<uint8_t>(image[at]) : 0; }
+uint8_t byte_at(std::span<const std::byte> image, size_t at) {
+  return at < image.size() ? static_cast<uint8_t>(image[at]) : 0;
+}
 
-// iPXE's one image for virtio names today's device, firmware runs a ROM only for the function that it names: the first image is
-// made this function's, as QEMU does it. A byte that its entry jumps over keeps the checksum.
+// iPXE's one image for virtio names today's device, firmware runs a ROM only for the function that it names:
+// the first image is made this function's, as QEMU does it. A byte that its entry jumps over keeps the
+// checksum.
 void adopt(std::span<std::byte> image, uint32_t vendor_and_device) {
   constexpr size_t kHeader = 0x18, kSpare = 6;
   const size_t data = byte_at(image, kHeader) | size_t{byte_at(image, kHeader + 1)} << 8;

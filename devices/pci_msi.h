@@ -30,7 +30,8 @@ class PciMsi {
   // A message is a bus-master write, which needs the enable of those.
   void notify() {
     if (!enabled() || !config_.bus_master()) return;
-    send_(uint64_t{config_.dword(at(kUpperAddress))} << 32 | config_.dword(at(kAddress)), config_.word(at(kData)));
+    send_(uint64_t{config_.dword(at(kUpperAddress))} << 32 | config_.dword(at(kAddress)),
+          config_.word(at(kData)));
   }
 
  private:

@@ -88,8 +88,8 @@ class Pit8254 : public ByteDevice {
     void reload(Pulse boundary);
   };
 
-  // An access, a gate's change and the timer each look at the clock once, with look(): an edge that fell between
-  // two looks would be lost.
+  // An access, a gate's change and the timer each look at the clock once, with look(): an edge that fell
+  // between two looks would be lost.
   void look();
   Pulse now() const { return now_; }
   Nanoseconds time_of(Pulse pulse) const;

@@ -23,7 +23,9 @@ void Ps2Device::reset() {
   last_ = 0;
 }
 
-DeviceState Ps2Device::save() const { return {{"output", output_}, {"last", last_}}; }
+DeviceState Ps2Device::save() const {
+  return {{"output", output_}, {"last", last_}};
+}
 
 void Ps2Device::load(const DeviceState& state) {
   const auto output = state.at("output").get<std::deque<uint8_t>>();

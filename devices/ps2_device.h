@@ -1,4 +1,5 @@
-// What a keyboard and a mouse on a PS/2 port have in common: bytes to the controller wait until it clocks them out.
+// What a keyboard and a mouse on a PS/2 port have in common: bytes to the controller wait until it clocks
+// them out.
 //
 // IBM PS/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device Controller".
 #pragma once
@@ -30,8 +31,8 @@ class Ps2Device {
 
  protected:
   // Commands that both know.
-  static constexpr uint8_t kReadId = 0xf2, kEnable = 0xf4, kDisable = 0xf5, kSetDefaults = 0xf6, kResendCommand = 0xfe,
-                           kReset = 0xff;
+  static constexpr uint8_t kReadId = 0xf2, kEnable = 0xf4, kDisable = 0xf5, kSetDefaults = 0xf6,
+                           kResendCommand = 0xfe, kReset = 0xff;
   static constexpr uint8_t kAcknowledge = 0xfa, kSelfTestPassed = 0xaa, kResend = 0xfe;
   static constexpr size_t kRoom = 64;  // bytes: no answer or packet is ever cut
 

@@ -49,7 +49,9 @@ uint8_t Ps2Keyboard::translate(uint8_t set2) {
   return set2 < kTranslation.size() ? kTranslation[set2] : set2;
 }
 
-Ps2Keyboard::Ps2Keyboard(VirtualClock& clock) : clock_(clock), repeat_timer_(clock, [this] { repeat(); }) { reset(); }
+Ps2Keyboard::Ps2Keyboard(VirtualClock& clock) : clock_(clock), repeat_timer_(clock, [this] { repeat(); }) {
+  reset();
+}
 
 void Ps2Keyboard::reset() {
   Ps2Device::reset();
@@ -98,11 +100,13 @@ void Ps2Keyboard::send_key(KeyCode code, bool down) {
   const bool first = set_ == 1;
   if (code == kKeyPause) {  // makes and breaks at once
     if (!down) return;
-    return first ? send({0xe1, 0x1d, 0x45, 0xe1, 0x9d, 0xc5}) : send({0xe1, 0x14, 0x77, 0xe1, kRelease, 0x14, kRelease, 0x77});
+    return first ? send({0xe1, 0x1d, 0x45, 0xe1, 0x9d, 0xc5})
+                 : send({0xe1, 0x14, 0x77, 0xe1, kRelease, 0x14, kRelease, 0x77});
   }
   if (code == kKeyPrint) {  // with a shift of its own
     if (first) return down ? send({kPrefix, 0x2a, kPrefix, 0x37}) : send({kPrefix, 0xb7, kPrefix, 0xaa});
-    return down ? send({kPrefix, 0x12, kPrefix, 0x7c}) : send({kPrefix, kRelease, 0x7c, kPrefix, kRelease, 0x12});
+    return down ? send({kPrefix, 0x12, kPrefix, 0x7c})
+                : send({kPrefix, kRelease, 0x7c, kPrefix, kRelease, 0x12});
   }
   const bool extended = code & kExtended;
   const uint8_t plain = code & 0x7f;
@@ -187,8 +191,9 @@ DeviceState Ps2Keyboard::save() const {
 
 void Ps2Keyboard::load(const DeviceState& state) {
   const bool enabled = state.at("enabled").get<bool>(), repeats = state.at("repeats").get<bool>();
-  const auto set = bounded(state, "set", 2), lights = bounded(state, "lights", 7), typematic = bounded(state, "typematic", 0x7f),
-             awaiting = bounded(state, "awaiting", 0xff), repeating = bounded(state, "repeating", 0xff);
+  const auto set = bounded(state, "set", 2), lights = bounded(state, "lights", 7),
+             typematic = bounded(state, "typematic", 0x7f), awaiting = bounded(state, "awaiting", 0xff),
+             repeating = bounded(state, "repeating", 0xff);
   const auto repeat_time = state.at("repeat_time").get<Nanoseconds>();
   Ps2Device::load(state);
   enabled_ = enabled;

@@ -1,7 +1,7 @@
 // The keyboard on the PS/2 port.
 //
-// IBM PS/2 Hardware Interface Technical Reference, "Keyboards (101- and 102-Key)": scan code sets 1 and 2, typematic,
-// lights. Not modelled: scan code set 3 and its commands for single keys (they are acknowledged).
+// IBM PS/2 Hardware Interface Technical Reference, "Keyboards (101- and 102-Key)": scan code sets 1 and 2,
+// typematic, lights. Not modelled: scan code set 3 and its commands for single keys (they are acknowledged).
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,8 @@
 
 namespace penumbra {
 
-// A key by its code of scan code set 1, as PCs have numbered them since the first; those with prefix E0h have bit 7 set.
+// A key by its code of scan code set 1, as PCs have numbered them since the first; those with prefix E0h have
+// bit 7 set.
 using KeyCode = uint8_t;
 inline constexpr KeyCode kKeyPrint = 0xb7, kKeyPause = 0xc6;
 

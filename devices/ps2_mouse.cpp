@@ -43,7 +43,9 @@ void Ps2Mouse::set_defaults() {
 }
 
 void Ps2Mouse::move(int x, int y, int wheel, uint8_t buttons) {
-  const auto add = [](int& sum, int more) { sum = std::clamp(sum + std::clamp(more, -kMostKept, kMostKept), -kMostKept, kMostKept); };
+  const auto add = [](int& sum, int more) {
+    sum = std::clamp(sum + std::clamp(more, -kMostKept, kMostKept), -kMostKept, kMostKept);
+  };
   add(x_, x);
   add(y_, -y);  // the mouse counts away from the user
   add(wheel_, wheel);
@@ -64,11 +66,13 @@ std::optional<uint8_t> Ps2Mouse::take() {
 }
 
 void Ps2Mouse::send_packet() {
-  const int x = std::clamp(x_, -kMostMovement, kMostMovement), y = std::clamp(y_, -kMostMovement, kMostMovement);
+  const int x = std::clamp(x_, -kMostMovement, kMostMovement),
+            y = std::clamp(y_, -kMostMovement, kMostMovement);
   x_ -= x;
   y_ -= y;
   sent_buttons_ = buttons_;
-  const auto head = static_cast<uint8_t>(kAlwaysOne | (buttons_ & 7) | (x < 0 ? kNegativeX : 0) | (y < 0 ? kNegativeY : 0));
+  const auto head =
+      static_cast<uint8_t>(kAlwaysOne | (buttons_ & 7) | (x < 0 ? kNegativeX : 0) | (y < 0 ? kNegativeY : 0));
   const auto low_x = static_cast<uint8_t>(x), low_y = static_cast<uint8_t>(y);
   if (id_ == kPlain) {
     wheel_ = 0;
@@ -115,8 +119,10 @@ void Ps2Mouse::command(uint8_t byte) {
       awaiting_ = byte;
       break;
     case kStatus: {
-      const auto buttons = static_cast<uint8_t>((buttons_ & kLeft ? 4 : 0) | (buttons_ & kMiddle ? 2 : 0) | (buttons_ & kRight ? 1 : 0));
-      const auto status = static_cast<uint8_t>(buttons | (scaling_ ? 0x10 : 0) | (reporting_ ? 0x20 : 0) | (remote_ ? 0x40 : 0));
+      const auto buttons = static_cast<uint8_t>((buttons_ & kLeft ? 4 : 0) | (buttons_ & kMiddle ? 2 : 0) |
+                                                (buttons_ & kRight ? 1 : 0));
+      const auto status = static_cast<uint8_t>(buttons | (scaling_ ? 0x10 : 0) | (reporting_ ? 0x20 : 0) |
+                                               (remote_ ? 0x40 : 0));
       return send({kAcknowledge, status, resolution_, rate_});
     }
     case kStream:

@@ -1,8 +1,8 @@
 // The mouse on the PS/2 port.
 //
-// IBM PS/2 Hardware Interface Technical Reference, "Mouse"; Microsoft's IntelliMouse (wheel) and IntelliMouse Explorer (two
-// more buttons), which appear after their sequences of sample rates. Not modelled: the time between two samples, 2:1
-// scaling, the resolution's effect (both are stored and reported).
+// IBM PS/2 Hardware Interface Technical Reference, "Mouse"; Microsoft's IntelliMouse (wheel) and IntelliMouse
+// Explorer (two more buttons), which appear after their sequences of sample rates. Not modelled: the time
+// between two samples, 2:1 scaling, the resolution's effect (both are stored and reported).
 #pragma once
 
 #include <array>
@@ -18,7 +18,8 @@ class Ps2Mouse final : public Ps2Device {
 
   Ps2Mouse() { reset(); }
 
-  // Someone moves the mouse, `x` to the right, `y` towards the user, `wheel` towards the user, with these buttons down.
+  // Someone moves the mouse, `x` to the right, `y` towards the user, `wheel` towards the user, with these
+  // buttons down.
   void move(int x, int y, int wheel, uint8_t buttons);
 
   void receive(uint8_t byte) override;
@@ -40,7 +41,7 @@ class Ps2Mouse final : public Ps2Device {
   uint8_t resolution_, rate_;
   uint8_t id_;
   std::array<uint8_t, 2> earlier_rates_;
-  uint8_t awaiting_;  // the command whose parameter comes next; 0: none
+  uint8_t awaiting_;   // the command whose parameter comes next; 0: none
   int x_, y_, wheel_;  // not reported yet
   uint8_t buttons_, sent_buttons_;
 };

@@ -53,7 +53,8 @@ class Structure {
 
 class Builder {
  public:
-  Builder(const SmbiosOptions& options, uint64_t low, uint64_t high) : options_(options), low_(low), high_(high) {}
+  Builder(const SmbiosOptions& options, uint64_t low, uint64_t high)
+      : options_(options), low_(low), high_(high) {}
 
   SmbiosTables build() {
     if (options_.firmware) add(firmware(*options_.firmware));
@@ -76,7 +77,8 @@ class Builder {
   static constexpr uint8_t kUnknown = 2;
 
   static bool has(const SmbiosOptions::Part& part) {
-    return !(part.manufacturer + part.product + part.version + part.serial + part.asset + part.location).empty();
+    return !(part.manufacturer + part.product + part.version + part.serial + part.asset + part.location)
+                .empty();
   }
 
   void add(Structure structure) {
@@ -94,7 +96,8 @@ class Builder {
     const std::string_view release = about.release;
     const size_t dot = std::min(release.find('.'), release.size());
     std::from_chars(release.data(), release.data() + dot, major);
-    if (dot < release.size()) std::from_chars(release.data() + dot + 1, release.data() + release.size(), minor);
+    if (dot < release.size())
+      std::from_chars(release.data() + dot + 1, release.data() + release.size(), minor);
     Structure structure(0, 0);
     structure.text(about.vendor, kMaker).text(about.version, "1");
     structure.word(0xe800).text(about.date, "01/01/2024").byte(0).qword(kNoCharacteristics);
@@ -107,8 +110,12 @@ class Builder {
     constexpr uint8_t kPowerSwitch = 6;
     const SmbiosOptions::Part& part = options_.system;
     Structure structure(1, 0x100);
-    structure.text(part.manufacturer, kMaker).text(part.product, kProduct).text(part.version).text(part.serial);
-    for (const unsigned i : {3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15}) structure.byte(options_.uuid[i]);
+    structure.text(part.manufacturer, kMaker)
+        .text(part.product, kProduct)
+        .text(part.version)
+        .text(part.serial);
+    for (const unsigned i : {3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15})
+      structure.byte(options_.uuid[i]);
     return structure.byte(kPowerSwitch).text(part.sku).text(part.family);
   }
 
@@ -117,7 +124,11 @@ class Builder {
     constexpr uint8_t kHosting = 0x01, kMotherboard = 0x0a;
     const SmbiosOptions::Part& part = options_.board;
     Structure structure(2, 0x200);
-    structure.text(part.manufacturer, kMaker).text(part.product).text(part.version).text(part.serial).text(part.asset);
+    structure.text(part.manufacturer, kMaker)
+        .text(part.product)
+        .text(part.version)
+        .text(part.serial)
+        .text(part.asset);
     return structure.byte(kHosting).text(part.location).word(kChassis).byte(kMotherboard).byte(0);
   }
 
@@ -126,7 +137,11 @@ class Builder {
     constexpr uint8_t kOther = 1, kSafe = 3;
     const SmbiosOptions::Part& part = options_.chassis;
     Structure structure(3, kChassis);
-    structure.text(part.manufacturer, kMaker).byte(kOther).text(part.version).text(part.serial).text(part.asset);
+    structure.text(part.manufacturer, kMaker)
+        .byte(kOther)
+        .text(part.version)
+        .text(part.serial)
+        .text(part.asset);
     structure.byte(kSafe).byte(kSafe).byte(kSafe).byte(kUnknown).dword(0).byte(0).byte(0).byte(0).byte(0);
     return structure.text(part.sku);
   }
@@ -159,14 +174,19 @@ class Builder {
     Structure array(16, kArray);
     array.byte(kOther).byte(kSystemMemory).byte(kNoCorrection);
     const bool fits = bytes / kKib < kMostKib;
-    array.dword(static_cast<uint32_t>(fits ? bytes / kKib : kMostKib)).word(0xfffe).word(static_cast<uint16_t>(modules));
+    array.dword(static_cast<uint32_t>(fits ? bytes / kKib : kMostKib))
+        .word(0xfffe)
+        .word(static_cast<uint16_t>(modules));
     add(array.qword(fits ? 0 : bytes));
     const SmbiosOptions::Part& part = options_.memory;
     for (uint64_t i = 0; i < modules; i++) {
       Structure module(17, static_cast<uint16_t>(kDevices + i));
       module.word(kArray).word(0xfffe).word(kNone).word(kNone);
       module.word(static_cast<uint16_t>(std::min(kModule, bytes - i * kModule) / kMib)).byte(kDimm).byte(0);
-      module.text(part.location.empty() ? "DIMM " + std::to_string(i) : part.location).text(part.version).byte(kRam).word(2);
+      module.text(part.location.empty() ? "DIMM " + std::to_string(i) : part.location)
+          .text(part.version)
+          .byte(kRam)
+          .word(2);
       module.word(0).text(part.manufacturer, kMaker).text(part.serial).text(part.asset).text(part.product);
       add(module.byte(0).dword(0).word(0).word(0).word(0).word(0));
     }

@@ -1,5 +1,5 @@
-// What the board tells of itself to management software: DMTF's System Management BIOS Reference Specification 2.8 (DSP0134),
-// with a 32-bit entry point. Firmware copies the tables to where it likes.
+// What the board tells of itself to management software: DMTF's System Management BIOS Reference
+// Specification 2.8 (DSP0134), with a 32-bit entry point. Firmware copies the tables to where it likes.
 #pragma once
 
 #include <array>
@@ -27,7 +27,8 @@ struct SmbiosOptions {
 };
 
 struct SmbiosTables {
-  static constexpr const char *kAnchorFile = "etc/smbios/smbios-anchor", *kTablesFile = "etc/smbios/smbios-tables";
+  static constexpr const char *kAnchorFile = "etc/smbios/smbios-anchor",
+                              *kTablesFile = "etc/smbios/smbios-tables";
   std::vector<uint8_t> anchor, tables;  // address and checksums of the anchor are firmware's
 };
 

@@ -241,8 +241,8 @@ uint8_t Uart16550a::read_line_status() {
 // --- Transmitter
 
 void Uart16550a::transmit(uint8_t value) {
-  // The interrupt falls with the write and rises when the holding register is empty again, which is mostly at once:
-  // an edge-triggered interrupt controller would miss the second request without the edge.
+  // The interrupt falls with the write and rises when the holding register is empty again, which is mostly at
+  // once: an edge-triggered interrupt controller would miss the second request without the edge.
   transmitter_pending_ = false;
   update();
   if (loopback()) {

@@ -4,10 +4,10 @@
 // also gates the interrupt line.
 //
 // Bytes leave at the moment they are written and arrive when the outside has them, so that a console is as
-// fast as the host: the transmitter is empty unless the outside takes no more, and the baud rate counts only for the
-// character timeout interrupt. A byte written to a transmitter that is not empty leaves all the same. Bytes pass whole: word length and parity change nothing on the line. Not modelled: the
-// RXRDY and TXRDY pins (DMA mode, FCR bit 3), a break sent by the guest (LCR bit 6), writes to LSR and MSR
-// (factory test).
+// fast as the host: the transmitter is empty unless the outside takes no more, and the baud rate counts only
+// for the character timeout interrupt. A byte written to a transmitter that is not empty leaves all the same.
+// Bytes pass whole: word length and parity change nothing on the line. Not modelled: the RXRDY and TXRDY pins
+// (DMA mode, FCR bit 3), a break sent by the guest (LCR bit 6), writes to LSR and MSR (factory test).
 #pragma once
 
 #include <deque>

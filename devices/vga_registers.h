@@ -1,7 +1,9 @@
-// The registers of a VGA and of Bochs' display interface (DISPI), as the chip keeps them and the renderer reads them.
+// The registers of a VGA and of Bochs' display interface (DISPI), as the chip keeps them and the renderer
+// reads them.
 //
-// IBM Personal System/2 Hardware Interface Technical Reference, "Video Subsystem"; Bochs VBE extensions, as QEMU's
-// docs/specs/standard-vga has them. Memory is four planes, interleaved: byte n of plane p is byte 4 * n + p.
+// IBM Personal System/2 Hardware Interface Technical Reference, "Video Subsystem"; Bochs VBE extensions, as
+// QEMU's docs/specs/standard-vga has them. Memory is four planes, interleaved: byte n of plane p is byte 4 *
+// n + p.
 #pragma once
 
 #include <array>
@@ -71,15 +73,16 @@ struct VgaRegisters {
 
   // --- Bits
   static constexpr uint8_t kMiscColor = 0x01, kMiscRam = 0x02;
-  static constexpr uint8_t kEightDots = 0x01, kHalfDotClock = 0x08, kScreenOff = 0x20;                 // clocking mode
-  static constexpr uint8_t kSequential = 0x04, kChain4 = 0x08;                                         // memory mode
-  static constexpr uint8_t kReadCompare = 0x08, kReadOddEven = 0x10, kShiftPairs = 0x20, kShift256 = 0x40;  // mode
+  static constexpr uint8_t kEightDots = 0x01, kHalfDotClock = 0x08, kScreenOff = 0x20;  // clocking mode
+  static constexpr uint8_t kSequential = 0x04, kChain4 = 0x08;                          // memory mode
+  static constexpr uint8_t kReadCompare = 0x08, kReadOddEven = 0x10, kShiftPairs = 0x20,
+                           kShift256 = 0x40;  // mode
   static constexpr uint8_t kGraphicsNotText = 0x01;
   static constexpr uint8_t kDoubleScan = 0x80;
   static constexpr uint8_t kLineGraphics = 0x04, kBlink = 0x08, kPanUpperOnly = 0x20, kColorSelectLow = 0x80;
   static constexpr uint8_t kMonochrome = 0x02;
-  static constexpr uint16_t kDispiEnabled = 0x01, kDispiCapabilities = 0x02, kDispiDac8 = 0x20, kDispiLinear = 0x40,
-                            kDispiKeepMemory = 0x80;
+  static constexpr uint16_t kDispiEnabled = 0x01, kDispiCapabilities = 0x02, kDispiDac8 = 0x20,
+                            kDispiLinear = 0x40, kDispiKeepMemory = 0x80;
 
   uint8_t miscellaneous = 0;
   uint8_t feature = 0;

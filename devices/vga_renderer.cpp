@@ -15,8 +15,12 @@ constexpr unsigned kIdleWidth = 640, kIdleHeight = 480, kLeastWidth = 64, kLeast
 
 using Palette = std::array<uint32_t, 256>;
 
-constexpr uint32_t rgb(uint32_t red, uint32_t green, uint32_t blue) { return red << 16 | green << 8 | blue; }
-constexpr uint32_t widen(uint32_t value, unsigned bits) { return value << (8 - bits) | value >> (2 * bits - 8); }
+constexpr uint32_t rgb(uint32_t red, uint32_t green, uint32_t blue) {
+  return red << 16 | green << 8 | blue;
+}
+constexpr uint32_t widen(uint32_t value, unsigned bits) {
+  return value << (8 - bits) | value >> (2 * bits - 8);
+}
 
 // The colour of each value that reaches the DAC.
 Palette dac_colors(const R& registers) {
@@ -46,7 +50,11 @@ std::array<uint32_t, 16> attribute_colors(const R& registers, const Palette& dac
 class Renderer {
  public:
   Renderer(const R& registers, std::span<const std::byte> memory, VgaBlink blink, VgaImage& image)
-      : registers_(registers), memory_(memory), blink_(blink), image_(image), dac_(dac_colors(registers)),
+      : registers_(registers),
+        memory_(memory),
+        blink_(blink),
+        image_(image),
+        dac_(dac_colors(registers)),
         attributes_(attribute_colors(registers, dac_)) {}
 
   void render() {
@@ -64,7 +72,8 @@ class Renderer {
         return clear();
       }
     }
-    if (!r.palette_address_source || (!dispi && r.sequencer[R::kClockingMode] & R::kScreenOff)) return clear();
+    if (!r.palette_address_source || (!dispi && r.sequencer[R::kClockingMode] & R::kScreenOff))
+      return clear();
     dispi ? linear() : scan();
   }
 
@@ -98,7 +107,8 @@ class Renderer {
       uint32_t* to = line(y);
       if (r.dispi[R::kBitsPerPixel] == 4) {
         // Planes: a line has its width / 8 cells.
-        const uint64_t counter = r.dispi[R::kYOffset] * pitch / 4 + r.dispi[R::kXOffset] / 8 + y * (pitch / 4);
+        const uint64_t counter =
+            r.dispi[R::kYOffset] * pitch / 4 + r.dispi[R::kXOffset] / 8 + y * (pitch / 4);
         planar_line(to, image_.width / 8, counter, 0, 1);
       } else {
         linear_line(to, from, r.dispi[R::kBitsPerPixel]);
@@ -157,7 +167,8 @@ class Renderer {
     unsigned row_scan = r.crtc[R::kPresetRowScan] & 0x1f, copies = 0;
     uint8_t panning = r.attribute[R::kPanning] & 0x0f;
     for (unsigned y = 0; y < image_.height; ++y) {
-      graphics ? graphics_line(line(y), scanned(counter, row_scan), panning) : text_line(line(y), counter, row_scan, panning);
+      graphics ? graphics_line(line(y), scanned(counter, row_scan), panning)
+               : text_line(line(y), counter, row_scan, panning);
       if (++copies >= doubled) {
         copies = 0;
         if (row_scan == last_scan) {
@@ -178,7 +189,9 @@ class Renderer {
   unsigned scanned(unsigned counter, unsigned row_scan) const {
     const uint8_t mode = registers_.crtc[R::kCrtcMode];
     const unsigned word = mode & 0x40 ? 0 : 1;  // word addressing: address bit n is counter bit n - 1
-    const auto replace = [&counter](unsigned bit, unsigned value) { counter = (counter & ~(1u << bit)) | value << bit; };
+    const auto replace = [&counter](unsigned bit, unsigned value) {
+      counter = (counter & ~(1u << bit)) | value << bit;
+    };
     if (!(mode & 1)) replace(13 - word, row_scan & 1);
     if (!(mode & 2)) replace(14 - word, row_scan >> 1 & 1);
     return counter;
@@ -231,7 +244,8 @@ class Renderer {
       for (unsigned half = 0; half < 2; ++half) {
         for (unsigned shift = 8; shift > 0;) {
           shift -= 2;
-          out.put(attributes_[(planes >> (8 * half + shift) & 3) | (planes >> (16 + 8 * half + shift) & 3) << 2]);
+          out.put(
+              attributes_[(planes >> (8 * half + shift) & 3) | (planes >> (16 + 8 * half + shift) & 3) << 2]);
         }
       }
     }
@@ -253,8 +267,10 @@ class Renderer {
     const unsigned cells = r.crtc[R::kHorizontalEnd] + 1u;
     const unsigned cursor_at = static_cast<unsigned>(r.crtc[R::kCursorHigh] << 8 | r.crtc[R::kCursorLow]);
     const bool cursor_line = blink_.cursor && !(r.crtc[R::kCursorStart] & 0x20) &&
-                             row_scan >= (r.crtc[R::kCursorStart] & 0x1fu) && row_scan <= (r.crtc[R::kCursorEnd] & 0x1fu);
-    // Two character sets, chosen by bit 3 of the attribute; their places in plane 2 are 16 KiB apart, or in between.
+                             row_scan >= (r.crtc[R::kCursorStart] & 0x1fu) &&
+                             row_scan <= (r.crtc[R::kCursorEnd] & 0x1fu);
+    // Two character sets, chosen by bit 3 of the attribute; their places in plane 2 are 16 KiB apart, or in
+    // between.
     const uint8_t map = r.sequencer[R::kCharacterMap];
     const auto font_of = [](unsigned low, unsigned high) { return low * 0x4000u + high * 0x2000u; };
     const unsigned font_b = font_of(map & 3, map >> 4 & 1), font_a = font_of(map >> 2 & 3, map >> 5 & 1);
@@ -295,16 +311,20 @@ class Renderer {
 };
 
 bool is_text(const R& r) {
-  return !r.dispi_enabled() && !(r.graphics[R::kMiscellaneous] & R::kGraphicsNotText) && r.palette_address_source;
+  return !r.dispi_enabled() && !(r.graphics[R::kMiscellaneous] & R::kGraphicsNotText) &&
+         r.palette_address_source;
 }
 
 }  // namespace
 
-void render_vga(const VgaRegisters& registers, std::span<const std::byte> memory, VgaBlink blink, VgaImage& image) {
+void render_vga(const VgaRegisters& registers, std::span<const std::byte> memory, VgaBlink blink,
+                VgaImage& image) {
   Renderer(registers, memory, blink, image).render();
 }
 
-bool vga_blinks(const VgaRegisters& registers) { return is_text(registers); }
+bool vga_blinks(const VgaRegisters& registers) {
+  return is_text(registers);
+}
 
 std::vector<std::vector<uint8_t>> vga_text(const VgaRegisters& registers, std::span<const std::byte> memory) {
   std::vector<std::vector<uint8_t>> rows;

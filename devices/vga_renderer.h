@@ -1,10 +1,11 @@
-// What a monitor shows of a VGA's registers and memory, as an image. No state: the same registers and memory make the same
-// image, and nothing happens to them.
+// What a monitor shows of a VGA's registers and memory, as an image. No state: the same registers and memory
+// make the same image, and nothing happens to them.
 //
-// IBM Personal System/2 Hardware Interface Technical Reference, "Video Subsystem". The memory address counter counts cells
-// of four bytes, one a plane, however CPU accesses are spread over them (chain 4, odd/even); so byte, word and doubleword
-// addressing of the CRTC make no difference, but for which counter bit a row scan bit replaces. Not modelled: overscan,
-// retrace and skew positions, blinking in graphics modes, the CRTC's doubled vertical counter.
+// IBM Personal System/2 Hardware Interface Technical Reference, "Video Subsystem". The memory address counter
+// counts cells of four bytes, one a plane, however CPU accesses are spread over them (chain 4, odd/even); so
+// byte, word and doubleword addressing of the CRTC make no difference, but for which counter bit a row scan
+// bit replaces. Not modelled: overscan, retrace and skew positions, blinking in graphics modes, the CRTC's
+// doubled vertical counter.
 #pragma once
 
 #include <cstddef>
@@ -28,7 +29,8 @@ struct VgaBlink {
 };
 
 // `memory`: a multiple of 64 KiB, at least 256 KiB.
-void render_vga(const VgaRegisters& registers, std::span<const std::byte> memory, VgaBlink blink, VgaImage& image);
+void render_vga(const VgaRegisters& registers, std::span<const std::byte> memory, VgaBlink blink,
+                VgaImage& image);
 
 // Whether the image depends on the time: a text cursor, blinking characters.
 bool vga_blinks(const VgaRegisters& registers);

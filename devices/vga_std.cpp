@@ -16,9 +16,10 @@ namespace {
 using R = VgaRegisters;
 
 // Ports
-constexpr uint16_t kAttributePort = 0x3c0, kAttributeRead = 0x3c1, kMiscellaneousWrite = 0x3c2, kSequencerIndex = 0x3c4,
-                   kSequencerData = 0x3c5, kPelMask = 0x3c6, kDacReadIndex = 0x3c7, kDacWriteIndex = 0x3c8, kDacData = 0x3c9,
-                   kFeatureRead = 0x3ca, kMiscellaneousRead = 0x3cc, kGraphicsIndex = 0x3ce, kGraphicsData = 0x3cf;
+constexpr uint16_t kAttributePort = 0x3c0, kAttributeRead = 0x3c1, kMiscellaneousWrite = 0x3c2,
+                   kSequencerIndex = 0x3c4, kSequencerData = 0x3c5, kPelMask = 0x3c6, kDacReadIndex = 0x3c7,
+                   kDacWriteIndex = 0x3c8, kDacData = 0x3c9, kFeatureRead = 0x3ca, kMiscellaneousRead = 0x3cc,
+                   kGraphicsIndex = 0x3ce, kGraphicsData = 0x3cf;
 // These are at 3Bxh in monochrome modes, at 3Dxh in colour.
 constexpr uint16_t kCrtcIndex = 0x3d4, kCrtcData = 0x3d5, kStatus = 0x3da, kMonochromeAlias = 0x20;
 
@@ -33,7 +34,8 @@ constexpr uint8_t kGraphicsBits[R::kGraphics] = {0x0f, 0x0f, 0x0f, 0x1f, 0x03, 0
 constexpr uint16_t kDispiVersion = 0xb0c5, kDispiOldest = 0xb0c0;
 constexpr uint16_t kMostX = 16000, kMostY = 12000, kMostBits = 32;
 constexpr uint64_t kBankBytes = 64 * 1024;
-constexpr uint16_t kEnableBits = R::kDispiEnabled | R::kDispiCapabilities | R::kDispiDac8 | R::kDispiLinear | R::kDispiKeepMemory;
+constexpr uint16_t kEnableBits =
+    R::kDispiEnabled | R::kDispiCapabilities | R::kDispiDac8 | R::kDispiLinear | R::kDispiKeepMemory;
 
 // Base address 2
 constexpr uint64_t kRegistersBytes = 4096, kMmioPorts = 0x400, kMmioPortsEnd = 0x420, kMmioDispi = 0x500,
@@ -49,13 +51,19 @@ constexpr uint32_t spread(unsigned planes) {
   return mask;
 }
 
-constexpr uint32_t in_all_planes(uint8_t value) { return value * 0x0101'0101u; }
+constexpr uint32_t in_all_planes(uint8_t value) {
+  return value * 0x0101'0101u;
+}
 
 }  // namespace
 
 VgaStd::VgaStd(VirtualClock& clock, PhysicalMap& map, std::span<const std::byte> rom)
-    : PciFunction({.vendor = 0x1234, .device = 0x1111, .revision = 2, .class_code = 0x03'00'00,
-                   .subsystem_vendor = 0x1af4, .subsystem = 0x1100}),
+    : PciFunction({.vendor = 0x1234,
+                   .device = 0x1111,
+                   .revision = 2,
+                   .class_code = 0x03'00'00,
+                   .subsystem_vendor = 0x1af4,
+                   .subsystem = 0x1100}),
       clock_(clock),
       map_(map),
       frame_buffer_(map.add_pci_ram(kMemoryBytes, changed_, "VGA memory")),
@@ -66,7 +74,8 @@ VgaStd::VgaStd(VirtualClock& clock, PhysicalMap& map, std::span<const std::byte>
     };
   };
   config_.add_memory_base(0, kMemoryBytes, placement(frame_buffer_), false, true);
-  config_.add_memory_base(2, kRegistersBytes, placement(map.add_pci_mmio(kRegistersBytes, registers_window_, "VGA registers")));
+  config_.add_memory_base(2, kRegistersBytes,
+                          placement(map.add_pci_mmio(kRegistersBytes, registers_window_, "VGA registers")));
   add_rom(map, rom);
   map.add_mmio(PhysAddr{kWindow}, kWindowBytes, window_, "VGA window");
   reset();
@@ -94,7 +103,8 @@ uint32_t VgaStd::read(uint16_t offset, unsigned size) {
   uint32_t value = 0;
   for (unsigned i = 0; i < size; ++i) {
     const unsigned at = offset + i;
-    value |= uint32_t{at < kLegacyPorts ? read_port(static_cast<uint16_t>(kFirstPort + at)) : uint8_t{0xff}} << 8 * i;
+    value |= uint32_t{at < kLegacyPorts ? read_port(static_cast<uint16_t>(kFirstPort + at)) : uint8_t{0xff}}
+             << 8 * i;
   }
   return value;
 }
@@ -123,7 +133,8 @@ uint8_t VgaStd::read_port(uint16_t port) {
   if (port < 0x3c0) port += kMonochromeAlias;
   switch (port) {
     case kAttributePort:
-      return static_cast<uint8_t>(attribute_index_ | (registers_.palette_address_source ? kPaletteAddressSource : 0));
+      return static_cast<uint8_t>(attribute_index_ |
+                                  (registers_.palette_address_source ? kPaletteAddressSource : 0));
     case kAttributeRead:
       return attribute_index_ < R::kAttributes ? registers_.attribute[attribute_index_] : 0;
     case kMiscellaneousWrite:
@@ -318,7 +329,8 @@ void VgaStd::dispi_enable(uint16_t value) {
     dispi[R::kXOffset] = dispi[R::kYOffset] = 0;
     dispi_fit();
     if (!(value & R::kDispiKeepMemory)) {
-      std::ranges::fill(memory_.first(std::min<size_t>(memory_.size(), registers_.dispi_line_bytes() * dispi[R::kYResolution])),
+      std::ranges::fill(memory_.first(std::min<size_t>(
+                            memory_.size(), registers_.dispi_line_bytes() * dispi[R::kYResolution])),
                         std::byte{0});
     }
   }
@@ -331,15 +343,19 @@ void VgaStd::dispi_fit() {
   auto& dispi = registers_.dispi;
   constexpr uint16_t kDepths[] = {4, 8, 15, 16, 24, 32};
   if (std::ranges::find(kDepths, dispi[R::kBitsPerPixel]) == std::end(kDepths)) dispi[R::kBitsPerPixel] = 8;
-  const auto whole = [](uint16_t width) { return static_cast<uint16_t>(std::clamp<unsigned>(width & ~7u, 8, kMostX)); };
+  const auto whole = [](uint16_t width) {
+    return static_cast<uint16_t>(std::clamp<unsigned>(width & ~7u, 8, kMostX));
+  };
   dispi[R::kXResolution] = whole(dispi[R::kXResolution]);
   dispi[R::kVirtualWidth] = std::max(whole(dispi[R::kVirtualWidth]), dispi[R::kXResolution]);
   const uint64_t line = registers_.dispi_line_bytes();
   const uint64_t lines = kMemoryBytes / line;
-  dispi[R::kYResolution] = static_cast<uint16_t>(std::clamp<uint64_t>(dispi[R::kYResolution], 1, std::min<uint64_t>(lines, kMostY)));
+  dispi[R::kYResolution] = static_cast<uint16_t>(
+      std::clamp<uint64_t>(dispi[R::kYResolution], 1, std::min<uint64_t>(lines, kMostY)));
   dispi[R::kVirtualHeight] = static_cast<uint16_t>(std::min<uint64_t>(lines, 0xffff));
   const auto end = [&] {
-    return (uint64_t{dispi[R::kYOffset]} + dispi[R::kYResolution]) * line + uint64_t{dispi[R::kXOffset]} * registers_.dispi_bits() / 8;
+    return (uint64_t{dispi[R::kYOffset]} + dispi[R::kYResolution]) * line +
+           uint64_t{dispi[R::kXOffset]} * registers_.dispi_bits() / 8;
   };
   if (end() > kMemoryBytes) dispi[R::kYOffset] = 0;
   if (end() > kMemoryBytes) dispi[R::kXOffset] = 0;
@@ -389,7 +405,8 @@ uint8_t VgaStd::window_read(uint64_t offset) {
   }
   latches_ = cell(offset);
   if (!(graphics[R::kGraphicsMode] & R::kReadCompare)) return static_cast<uint8_t>(latches_ >> 8 * plane);
-  const uint32_t differs = (latches_ ^ spread(graphics[R::kColorCompare])) & spread(graphics[R::kColorDontCare]);
+  const uint32_t differs =
+      (latches_ ^ spread(graphics[R::kColorCompare])) & spread(graphics[R::kColorDontCare]);
   return static_cast<uint8_t>(~(differs | differs >> 8 | differs >> 16 | differs >> 24));
 }
 
@@ -475,7 +492,8 @@ uint64_t VgaStd::Registers::mmio_read(uint64_t offset, unsigned size) {
   if (offset >= kMmioPorts) return ~uint64_t{0};
   static constexpr auto kEdid = monitor_edid();
   uint64_t value = 0;
-  for (unsigned i = 0; i < size && offset + i < kEdid.size(); ++i) value |= uint64_t{kEdid[offset + i]} << 8 * i;
+  for (unsigned i = 0; i < size && offset + i < kEdid.size(); ++i)
+    value |= uint64_t{kEdid[offset + i]} << 8 * i;
   return value;
 }
 
@@ -534,12 +552,17 @@ void VgaStd::load(const DeviceState& state) {
   for (unsigned i = 0; i < R::kGraphics; ++i) loaded.graphics[i] &= kGraphicsBits[i];
   loaded.dispi[R::kBank] = static_cast<uint16_t>(loaded.dispi[R::kBank] % (kMemoryBytes / kBankBytes));
   loaded.dispi[R::kMemory64k] = registers_.dispi[R::kMemory64k];
-  const auto sequencer_index = bounded(state, "sequencer_index", 7), graphics_index = bounded(state, "graphics_index", 0x0f),
-             crtc_index = bounded(state, "crtc_index", 0x3f), attribute_index = bounded(state, "attribute_index", 0x1f),
-             dac_read_index = bounded(state, "dac_read_index", 0xff), dac_write_index = bounded(state, "dac_write_index", 0xff),
-             dac_component = bounded(state, "dac_component", 2), dispi_index = bounded(state, "dispi_index", 0xffff),
+  const auto sequencer_index = bounded(state, "sequencer_index", 7),
+             graphics_index = bounded(state, "graphics_index", 0x0f),
+             crtc_index = bounded(state, "crtc_index", 0x3f),
+             attribute_index = bounded(state, "attribute_index", 0x1f),
+             dac_read_index = bounded(state, "dac_read_index", 0xff),
+             dac_write_index = bounded(state, "dac_write_index", 0xff),
+             dac_component = bounded(state, "dac_component", 2),
+             dispi_index = bounded(state, "dispi_index", 0xffff),
              latches = bounded(state, "latches", 0xffff'ffff);
-  const bool attribute_data_next = state.at("attribute_data_next").get<bool>(), dac_reading = state.at("dac_reading").get<bool>();
+  const bool attribute_data_next = state.at("attribute_data_next").get<bool>(),
+             dac_reading = state.at("dac_reading").get<bool>();
   const auto dac_pending = state.at("dac_pending").get<std::array<uint8_t, 3>>();
   config_.load(state.at("config"));
   registers_ = loaded;

@@ -1,10 +1,11 @@
 // The display adapter that QEMU calls "std": a VGA with Bochs' display interface (DISPI), on PCI.
 //
-// IBM Personal System/2 Hardware Interface Technical Reference, "Video Subsystem"; QEMU, docs/specs/standard-vga: device
-// 1234:1111 with frame buffer (base address 0), registers in memory (base address 2) and ROM. Memory is four interleaved
-// planes (vga_registers.h), which the linear frame buffer shows as it is. Chain 4 and odd/even put consecutive cells next
-// to each other, as Super VGAs do, where IBM's VGA leaves gaps. Not modelled: EDID, light pen, the switch sense, retrace
-// interrupts, what the CRTC's word and doubleword addressing does to addresses beyond the screen.
+// IBM Personal System/2 Hardware Interface Technical Reference, "Video Subsystem"; QEMU,
+// docs/specs/standard-vga: device 1234:1111 with frame buffer (base address 0), registers in memory (base
+// address 2) and ROM. Memory is four interleaved planes (vga_registers.h), which the linear frame buffer
+// shows as it is. Chain 4 and odd/even put consecutive cells next to each other, as Super VGAs do, where
+// IBM's VGA leaves gaps. Not modelled: EDID, light pen, the switch sense, retrace interrupts, what the CRTC's
+// word and doubleword addressing does to addresses beyond the screen.
 #pragma once
 
 #include <atomic>
@@ -26,7 +27,8 @@ class VgaStd : public PciFunction {
                             kDispiPorts = 3;
   static constexpr uint64_t kMemoryBytes = uint64_t{16} << 20, kWindow = 0xa'0000, kWindowBytes = 0x2'0000;
 
-  // `rom`: the expansion ROM; empty: none. Takes the legacy window of the map; the ports are the board's to give.
+  // `rom`: the expansion ROM; empty: none. Takes the legacy window of the map; the ports are the board's to
+  // give.
   VgaStd(VirtualClock& clock, PhysicalMap& map, std::span<const std::byte> rom);
 
   const VgaRegisters& registers() const { return registers_; }

@@ -12,9 +12,13 @@ constexpr uint16_t kQueueSize = 128;
 constexpr unsigned kTagLengthBytes = 2;
 }  // namespace
 
-uint64_t Virtio9p::features() const { return kMountTag; }
+uint64_t Virtio9p::features() const {
+  return kMountTag;
+}
 
-std::vector<uint16_t> Virtio9p::queue_sizes() const { return {kQueueSize}; }
+std::vector<uint16_t> Virtio9p::queue_sizes() const {
+  return {kQueueSize};
+}
 
 uint8_t Virtio9p::read_configuration(unsigned offset) const {
   if (offset < kTagLengthBytes) return static_cast<uint8_t>(tag_.size() >> 8 * offset);
@@ -22,7 +26,9 @@ uint8_t Virtio9p::read_configuration(unsigned offset) const {
 }
 
 // A driver may offer the same buffers again before they are given back: what is beyond waits in its queue.
-bool Virtio9p::full() const { return under_way_ >= kQueueSize; }
+bool Virtio9p::full() const {
+  return under_way_ >= kQueueSize;
+}
 
 void Virtio9p::notified(unsigned number) {
   while (!full()) {

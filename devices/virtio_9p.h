@@ -1,7 +1,7 @@
 // A virtio 9p transport: a folder that is shared with the guest, by the messages of the 9P protocol.
 //
-// Virtual I/O Device (VIRTIO) 1.1 (OASIS) has its number (5), QEMU its registers (hw/9pfs/virtio-9p.h): the mount tag.
-// One queue: a message in the readable part of a buffer, its answer in the writable part.
+// Virtual I/O Device (VIRTIO) 1.1 (OASIS) has its number (5), QEMU its registers (hw/9pfs/virtio-9p.h): the
+// mount tag. One queue: a message in the readable part of a buffer, its answer in the writable part.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,8 @@ class Virtio9p : public VirtioDevice {
   static constexpr size_t kLongestTag = 32;
 
   // `tag`: by which the guest mounts it. The server outlives the device's last access.
-  Virtio9p(PhysicalMap& map, FileServer& server, std::string tag) : map_(map), server_(server), tag_(std::move(tag)) {}
+  Virtio9p(PhysicalMap& map, FileServer& server, std::string tag)
+      : map_(map), server_(server), tag_(std::move(tag)) {}
 
   std::string_view name() const override { return "virtio_9p"; }
   Kind kind() const override { return {.type = 9, .transitional_pci_id = 0x1009, .pci_class = 0x00'02'00}; }

@@ -16,7 +16,9 @@ constexpr unsigned kActual = 4, kConfigurationBytes = 8;
 constexpr size_t kEntryBytes = 4;  // page numbers, little-endian (5.5.6)
 }  // namespace
 
-std::vector<uint16_t> VirtioBalloon::queue_sizes() const { return {kQueueSize, kQueueSize}; }
+std::vector<uint16_t> VirtioBalloon::queue_sizes() const {
+  return {kQueueSize, kQueueSize};
+}
 
 void VirtioBalloon::set_wanted(uint64_t bytes) {
   wanted_ = static_cast<uint32_t>(std::min<uint64_t>(bytes / kPageBytes, UINT32_MAX));
@@ -48,14 +50,17 @@ void VirtioBalloon::inflate(const VirtqueueBuffer& buffer) {
   while (const size_t got = buffer.read(map_, offset, entries)) {
     for (size_t at = 0; at + kEntryBytes <= got; at += kEntryBytes) {
       uint64_t page = 0;
-      for (size_t i = 0; i < kEntryBytes; i++) page |= uint64_t{static_cast<uint8_t>(entries[at + i])} << 8 * i;
+      for (size_t i = 0; i < kEntryBytes; i++)
+        page |= uint64_t{static_cast<uint8_t>(entries[at + i])} << 8 * i;
       discard_page(map_, PhysAddr{page * kPageBytes});
     }
     offset += got;
   }
 }
 
-DeviceState VirtioBalloon::save() const { return {{"wanted", wanted_}, {"actual", actual_}}; }
+DeviceState VirtioBalloon::save() const {
+  return {{"wanted", wanted_}, {"actual", actual_}};
+}
 
 void VirtioBalloon::load(const DeviceState& state) {
   const auto wanted = static_cast<uint32_t>(bounded(state, "wanted", UINT32_MAX)),

@@ -1,6 +1,8 @@
-// A virtio memory balloon: pages that the driver puts into it are the host's again, until the guest touches them.
+// A virtio memory balloon: pages that the driver puts into it are the host's again, until the guest touches
+// them.
 //
-// Virtual I/O Device (VIRTIO) 1.1 (OASIS), 5.5. Not modelled: memory statistics, page poisoning, reporting of free pages.
+// Virtual I/O Device (VIRTIO) 1.1 (OASIS), 5.5. Not modelled: memory statistics, page poisoning, reporting of
+// free pages.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +17,8 @@ class VirtioBalloon : public VirtioDevice {
 
   explicit VirtioBalloon(PhysicalMap& map) : map_(map) {}
 
-  // How many bytes the guest is asked to put into it, in whole pages, and how many its driver says that it holds.
+  // How many bytes the guest is asked to put into it, in whole pages, and how many its driver says that it
+  // holds.
   void set_wanted(uint64_t bytes);
   uint64_t held() const { return actual_ * kPageBytes; }
 

@@ -18,10 +18,14 @@ constexpr uint16_t kAxisX = 0, kAxisY = 1, kWheel = 8;
 constexpr struct {
   uint8_t bit;
   uint16_t code;
-} kButtons[] = {{Ps2Mouse::kLeft, 0x110}, {Ps2Mouse::kRight, 0x111}, {Ps2Mouse::kMiddle, 0x112}, {Ps2Mouse::kSide, 0x113},
+} kButtons[] = {{Ps2Mouse::kLeft, 0x110},
+                {Ps2Mouse::kRight, 0x111},
+                {Ps2Mouse::kMiddle, 0x112},
+                {Ps2Mouse::kSide, 0x113},
                 {Ps2Mouse::kExtra, 0x114}};
 
-// Linux numbers keys as scan code set 1 does, up to F12, and those with prefix E0h in its own way; 0: no such key.
+// Linux numbers keys as scan code set 1 does, up to F12, and those with prefix E0h in its own way; 0: no such
+// key.
 constexpr uint16_t key_code(KeyCode code) {
   constexpr struct {
     KeyCode from;
@@ -37,10 +41,14 @@ constexpr uint16_t key_code(KeyCode code) {
   return 0;
 }
 
-std::vector<uint8_t> text_answer(std::string_view text) { return {text.begin(), text.end()}; }
+std::vector<uint8_t> text_answer(std::string_view text) {
+  return {text.begin(), text.end()};
+}
 
 // Bus type (virtual), vendor, product, version
-std::vector<uint8_t> ids_answer(uint8_t product) { return {0x06, 0x00, 0x27, 0x06, product, 0x00, 0x01, 0x00}; }
+std::vector<uint8_t> ids_answer(uint8_t product) {
+  return {0x06, 0x00, 0x27, 0x06, product, 0x00, 0x01, 0x00};
+}
 }  // namespace
 
 VirtioInput::Answer VirtioInput::bits(std::span<const uint16_t> numbers) {
@@ -98,7 +106,9 @@ void VirtioInput::reset() {
 }
 
 // Events on their way are not kept: the host's keys are up again by the time of a load.
-DeviceState VirtioInput::save() const { return {{"ready", ready()}, {"select", select_}, {"subselect", subselect_}}; }
+DeviceState VirtioInput::save() const {
+  return {{"ready", ready()}, {"select", select_}, {"subselect", subselect_}};
+}
 
 void VirtioInput::load(const DeviceState& state) {
   const bool ready = state.at("ready").get<bool>();
@@ -131,7 +141,8 @@ VirtioInput::Answer VirtioKeyboard::answer(uint8_t select, uint8_t subselect) co
 // --- tablet
 
 void VirtioTablet::place(uint32_t x, uint32_t y, int wheel, uint8_t buttons) {
-  std::vector<Event> events = {{kAbsolute, kAxisX, std::min(x, kMost)}, {kAbsolute, kAxisY, std::min(y, kMost)}};
+  std::vector<Event> events = {{kAbsolute, kAxisX, std::min(x, kMost)},
+                               {kAbsolute, kAxisY, std::min(y, kMost)}};
   if (wheel != 0) events.push_back({kRelative, kWheel, static_cast<uint32_t>(-wheel)});
   for (const auto& [mask, code] : kButtons) {
     if ((buttons ^ buttons_) & mask) events.push_back({kKey, code, (buttons & mask) != 0});

@@ -1,6 +1,7 @@
 // virtio keyboard and tablet: a pointer by its place on the screen.
 //
-// Virtual I/O Device (VIRTIO) 1.1 (OASIS), 5.8; codes of events are those of Linux (include/uapi/linux/input-event-codes.h).
+// Virtual I/O Device (VIRTIO) 1.1 (OASIS), 5.8; codes of events are those of Linux
+// (include/uapi/linux/input-event-codes.h).
 #pragma once
 
 #include <atomic>
@@ -38,7 +39,13 @@ class VirtioInput : public VirtioDevice {
     uint32_t value;
   };
   // Selectors of the configuration (5.8.2).
-  enum Select : uint8_t { kName = 0x01, kDeviceIds = 0x03, kProperties = 0x10, kEventBits = 0x11, kAxis = 0x12 };
+  enum Select : uint8_t {
+    kName = 0x01,
+    kDeviceIds = 0x03,
+    kProperties = 0x10,
+    kEventBits = 0x11,
+    kAxis = 0x12
+  };
   static constexpr uint16_t kKey = 1, kRelative = 2, kAbsolute = 3, kLights = 0x11;
   using Answer = std::vector<uint8_t>;
   virtual Answer answer(uint8_t select, uint8_t subselect) const = 0;

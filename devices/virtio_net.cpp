@@ -15,8 +15,10 @@ enum : unsigned { kReceiveQueue, kTransmitQueue };
 constexpr uint16_t kQueueSize = 256;
 // Features (5.1.3)
 constexpr uint64_t kChecksum = 1u << 0, kMac = 1u << 5, kMergeable = 1u << 15, kStatus = 1u << 16;
-// The header before each frame (5.1.6): flags, GSO type, header length, GSO size, checksum's start and offset, buffers
-constexpr size_t kHeaderBytes = 12, kLegacyHeaderBytes = 10, kChecksumStart = 6, kChecksumOffset = 8, kBuffers = 10;
+// The header before each frame (5.1.6): flags, GSO type, header length, GSO size, checksum's start and
+// offset, buffers
+constexpr size_t kHeaderBytes = 12, kLegacyHeaderBytes = 10, kChecksumStart = 6, kChecksumOffset = 8,
+                 kBuffers = 10;
 constexpr std::byte kNeedsChecksum{1};
 constexpr size_t kMostFrame = 65'550;
 constexpr size_t kUdpChecksum = 6;  // where it is in its header
@@ -32,9 +34,13 @@ VirtioNet::VirtioNet(PhysicalMap& map, NetworkBackend& network, const MacAddress
   network_.set_receiver([this](std::span<const std::byte> frame) { return receive(frame); });
 }
 
-uint64_t VirtioNet::features() const { return kChecksum | kMac | kMergeable | kStatus; }
+uint64_t VirtioNet::features() const {
+  return kChecksum | kMac | kMergeable | kStatus;
+}
 
-std::vector<uint16_t> VirtioNet::queue_sizes() const { return {kQueueSize, kQueueSize}; }
+std::vector<uint16_t> VirtioNet::queue_sizes() const {
+  return {kQueueSize, kQueueSize};
+}
 
 // 5.1.4
 uint8_t VirtioNet::read_configuration(unsigned offset) const {

@@ -1,7 +1,7 @@
 // A virtio network card.
 //
-// Virtual I/O Device (VIRTIO) 1.1 (OASIS), 5.1. One pair of queues; the card takes every frame (there is no control queue to ask for
-// less). Not modelled: segmentation offload, multiqueue, the control queue.
+// Virtual I/O Device (VIRTIO) 1.1 (OASIS), 5.1. One pair of queues; the card takes every frame (there is no
+// control queue to ask for less). Not modelled: segmentation offload, multiqueue, the control queue.
 #pragma once
 
 #include <cstddef>

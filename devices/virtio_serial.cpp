@@ -17,19 +17,33 @@ constexpr uint64_t kMultiport = 1u << 1, kEmergencyWrite = 1u << 2;
 constexpr unsigned kPortCount = 4, kEmergency = 8;
 // Control messages (5.3.6.2): number (4 bytes), event, value (2 bytes each), then a name's text
 constexpr size_t kControlBytes = 8;
-enum : uint16_t { kDeviceReady, kDeviceAdd, kDeviceRemove, kPortReady, kConsolePort, kResize, kPortOpen, kPortName };
+enum : uint16_t {
+  kDeviceReady,
+  kDeviceAdd,
+  kDeviceRemove,
+  kPortReady,
+  kConsolePort,
+  kResize,
+  kPortOpen,
+  kPortName
+};
 // More wait only where the driver asks again and again and takes no answer.
 constexpr size_t kMostMessages = 1024;
 
-unsigned receive_queue(unsigned number) { return number == 0 ? kReceiveQueue : kFirstOfPort1 + 2 * (number - 1); }
-unsigned number_of(unsigned queue) { return queue < kFirstOfPort1 ? 0 : (queue - kFirstOfPort1) / 2 + 1; }
+unsigned receive_queue(unsigned number) {
+  return number == 0 ? kReceiveQueue : kFirstOfPort1 + 2 * (number - 1);
+}
+unsigned number_of(unsigned queue) {
+  return queue < kFirstOfPort1 ? 0 : (queue - kFirstOfPort1) / 2 + 1;
+}
 }  // namespace
 
 VirtioSerial::VirtioSerial(PhysicalMap& map, std::vector<Port> ports) : map_(map), ports_(std::move(ports)) {
   uint32_t seen = 0;
   for (const Port& each : ports_) {
     if (each.number >= kMostPorts || seen & 1u << each.number)
-      throw std::invalid_argument("virtio_serial: port " + std::to_string(each.number) + " is taken or beyond the last one");
+      throw std::invalid_argument("virtio_serial: port " + std::to_string(each.number) +
+                                  " is taken or beyond the last one");
     seen |= 1u << each.number;
   }
 }
@@ -45,7 +59,9 @@ const VirtioSerial::Port* VirtioSerial::port(unsigned number) const {
   return found == ports_.end() ? nullptr : &*found;
 }
 
-uint64_t VirtioSerial::features() const { return kMultiport | kEmergencyWrite; }
+uint64_t VirtioSerial::features() const {
+  return kMultiport | kEmergencyWrite;
+}
 
 std::vector<uint16_t> VirtioSerial::queue_sizes() const {
   return std::vector<uint16_t>(kFirstOfPort1 + 2 * (most_ports() - 1), kQueueSize);
@@ -173,7 +189,8 @@ void VirtioSerial::reset() {
 
 DeviceState VirtioSerial::save() const {
   DeviceState messages = DeviceState::array();
-  for (const std::string& message : messages_) messages.push_back(std::vector<uint8_t>(message.begin(), message.end()));
+  for (const std::string& message : messages_)
+    messages.push_back(std::vector<uint8_t>(message.begin(), message.end()));
   return {{"running", running_}, {"multiport", multiport_}, {"open", open_}, {"messages", messages}};
 }
 
@@ -184,7 +201,8 @@ void VirtioSerial::load(const DeviceState& state) {
     const auto bytes = saved.get<std::vector<uint8_t>>();
     messages.emplace_back(bytes.begin(), bytes.end());
   }
-  if (messages.size() > kMostMessages) throw std::invalid_argument("virtio_serial: more saved messages than may wait");
+  if (messages.size() > kMostMessages)
+    throw std::invalid_argument("virtio_serial: more saved messages than may wait");
   const bool running = state.at("running").get<bool>(), multiport = state.at("multiport").get<bool>();
   running_ = running;
   multiport_ = multiport;

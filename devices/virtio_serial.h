@@ -1,7 +1,7 @@
 // A virtio console device: serial ports without a line, for consoles and for programs of the guest (by name).
 //
-// Virtual I/O Device (VIRTIO) 1.1 (OASIS), 5.3, with VIRTIO_CONSOLE_F_MULTIPORT. Not modelled: the console's size, ports that
-// come and go.
+// Virtual I/O Device (VIRTIO) 1.1 (OASIS), 5.3, with VIRTIO_CONSOLE_F_MULTIPORT. Not modelled: the console's
+// size, ports that come and go.
 #pragma once
 
 #include <cstdint>
@@ -20,15 +20,16 @@ class VirtioSerial : public VirtioDevice {
   static constexpr unsigned kMostPorts = 31;
 
   struct Port {
-    unsigned number = 0;   // below kMostPorts, each once; number 0 is the one that a driver without many ports knows
+    unsigned number =
+        0;  // below kMostPorts, each once; number 0 is the one that a driver without many ports knows
     bool console = false;  // else for programs, which find it by its name
     std::string name;
     ByteSink out;
   };
   VirtioSerial(PhysicalMap& map, std::vector<Port> ports);
 
-  // vCPU thread: a byte for the guest. False: there is no room, or nobody has opened the port; the room listener tells when to
-  // try again.
+  // vCPU thread: a byte for the guest. False: there is no room, or nobody has opened the port; the room
+  // listener tells when to try again.
   [[nodiscard]] bool receive(unsigned number, uint8_t byte);
   void set_room_listener(std::function<void()> listener) { room_listener_ = std::move(listener); }
 

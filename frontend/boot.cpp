@@ -21,7 +21,8 @@ std::unique_ptr<Boot> make_kernel_boot(const BootRequest& request, const Physica
   files.append = request.append;
   files.initrds = request.initrds;
   if (is_linux_image(files.image))
-    return firmware ? make_linux_firmware_boot(std::move(files), map) : make_linux_boot(std::move(files), map);
+    return firmware ? make_linux_firmware_boot(std::move(files), map)
+                    : make_linux_boot(std::move(files), map);
   if (is_multiboot_image(files.image)) return make_multiboot(std::move(files), map);
   if (is_elf_image(files.image)) return make_pvh_boot(std::move(files), map);
   refuse_image(request.kernel, "is not a bzImage, multiboot or PVH image");

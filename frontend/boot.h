@@ -33,8 +33,9 @@ class Boot {
   virtual void start(Machine& machine) = 0;
 };
 
-// Formats are tried in QEMU's order: Linux bzImage, multiboot, PVH. Firmware given beside a Linux kernel starts, and finds the
-// kernel in fw_cfg; beside another it is mapped, and the kernel started. Throws std::runtime_error with one line naming the file and what is wrong.
+// Formats are tried in QEMU's order: Linux bzImage, multiboot, PVH. Firmware given beside a Linux kernel
+// starts, and finds the kernel in fw_cfg; beside another it is mapped, and the kernel started. Throws
+// std::runtime_error with one line naming the file and what is wrong.
 std::unique_ptr<Boot> make_boot(const BootRequest& request, PhysicalMap& map);
 
 }  // namespace penumbra

@@ -1,4 +1,5 @@
-// The monitor on the terminal: Ctrl-A C, and -monitor stdio. A line editor, and the way of its lines to the vCPU's thread.
+// The monitor on the terminal: Ctrl-A C, and -monitor stdio. A line editor, and the way of its lines to the
+// vCPU's thread.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +14,8 @@ namespace penumbra {
 
 class ConsoleMonitor {
  public:
-  // `say` writes to the terminal; called by either thread. `edits`: the terminal is raw, so that what is typed is shown here.
+  // `say` writes to the terminal; called by either thread. `edits`: the terminal is raw, so that what is
+  // typed is shown here.
   ConsoleMonitor(EventQueue& events, Monitor& monitor, bool edits, std::function<void(std::string_view)> say)
       : events_(events), monitor_(monitor), edits_(edits), say_(std::move(say)) {}
 

@@ -58,8 +58,8 @@ BlockedSignals::~BlockedSignals() {
   pthread_sigmask(SIG_SETMASK, &previous_, nullptr);
 }
 
-ControlThread::ControlThread(Machine& machine, const BlockedSignals& signals, SerialInput* input, ConsoleMonitor* monitor,
-                             std::function<void(std::string_view)> say)
+ControlThread::ControlThread(Machine& machine, const BlockedSignals& signals, SerialInput* input,
+                             ConsoleMonitor* monitor, std::function<void(std::string_view)> say)
     : machine_(machine),
       input_(input),
       monitor_(monitor),
@@ -120,7 +120,8 @@ void ControlThread::run() {
 void ControlThread::read_input() {
   uint8_t buffer[256];
   const size_t room = input_ ? input_->room() : sizeof(buffer);
-  const ssize_t count = read(STDIN_FILENO, buffer, terminal_ ? sizeof(buffer) : std::min(room, sizeof(buffer)));
+  const ssize_t count =
+      read(STDIN_FILENO, buffer, terminal_ ? sizeof(buffer) : std::min(room, sizeof(buffer)));
   if (count < 0 && (errno == EINTR || errno == EAGAIN)) return;
   if (count <= 0) {
     input_open_ = false;  // the machine goes on without a keyboard

@@ -29,9 +29,9 @@ class BlockedSignals {
 
 class ControlThread {
  public:
-  // `input`: where standard input goes, but for what is typed at `monitor` after Ctrl-A C; null: all of it goes to `monitor`,
-  // and if that is null, too, it is not read. With `input`, and standard input a terminal, the terminal is raw while this
-  // object lives. `say` writes to the terminal.
+  // `input`: where standard input goes, but for what is typed at `monitor` after Ctrl-A C; null: all of it
+  // goes to `monitor`, and if that is null, too, it is not read. With `input`, and standard input a terminal,
+  // the terminal is raw while this object lives. `say` writes to the terminal.
   ControlThread(Machine& machine, const BlockedSignals& signals, SerialInput* input, ConsoleMonitor* monitor,
                 std::function<void(std::string_view)> say);
   ~ControlThread();

@@ -9,7 +9,8 @@ bool ScreenFeed::update(VgaImage& image) {
   constexpr std::chrono::milliseconds kCursor{267}, kText{533};
   const auto now = std::chrono::steady_clock::now().time_since_epoch();
   const VgaBlink blink{.cursor = now / kCursor % 2 == 0, .text = now / kText % 2 == 0};
-  if (vga_.changed() && !requested_.exchange(true) && !events_.post([this] { copy(); })) requested_.store(false);
+  if (vga_.changed() && !requested_.exchange(true) && !events_.post([this] { copy(); }))
+    requested_.store(false);
   const std::lock_guard lock(mutex_);
   const bool blinked = blinks_ && (blink.cursor != blink_.cursor || blink.text != blink_.text);
   if (memory_.empty() || (!fresh_ && !blinked)) return false;
@@ -48,7 +49,9 @@ void DisplayInput::mouse(int x, int y, int wheel, uint8_t buttons) {
       machine_.events().post([this, x, y, wheel, buttons] { board_.mouse().move(x, y, wheel, buttons); });
 }
 
-bool DisplayInput::places() const { return board_.tablet() && board_.tablet()->ready(); }
+bool DisplayInput::places() const {
+  return board_.tablet() && board_.tablet()->ready();
+}
 
 void DisplayInput::place(int x, int y, unsigned width, unsigned height, int wheel, uint8_t buttons) {
   const auto scale = [](int at, unsigned size) {

@@ -1,4 +1,5 @@
-// What a window or a viewer needs of the machine: its picture as it changes, and the way for keys and the mouse.
+// What a window or a viewer needs of the machine: its picture as it changes, and the way for keys and the
+// mouse.
 #pragma once
 
 #include <atomic>
@@ -20,7 +21,8 @@ class ScreenFeed {
  public:
   ScreenFeed(EventQueue& events, VgaStd& vga) : events_(events), vga_(vga) {}
 
-  // Draws `image` anew when it changed; false: it is as it was. What the guest changes now comes with a later call.
+  // Draws `image` anew when it changed; false: it is as it was. What the guest changes now comes with a later
+  // call.
   bool update(VgaImage& image);
 
  private:
@@ -29,14 +31,15 @@ class ScreenFeed {
   VgaStd& vga_;
   std::atomic<bool> requested_{false};
   std::mutex mutex_;
-  bool fresh_ = false;              // guarded by mutex_: the two below were copied since the last drawing
-  VgaRegisters registers_;          // guarded
-  std::vector<std::byte> memory_;   // guarded
+  bool fresh_ = false;             // guarded by mutex_: the two below were copied since the last drawing
+  VgaRegisters registers_;         // guarded
+  std::vector<std::byte> memory_;  // guarded
   VgaBlink blink_;
   bool blinks_ = false;
 };
 
-// Any thread: input becomes events. What does not fit into the queue is lost, as with a keyboard that nobody reads.
+// Any thread: input becomes events. What does not fit into the queue is lost, as with a keyboard that nobody
+// reads.
 class DisplayInput {
  public:
   DisplayInput(Machine& machine, PcBoard& board) : machine_(machine), board_(board) {}
@@ -62,6 +65,7 @@ class Display {
 
 // Both throw UserError when the host cannot. `number`: of the VNC display; 0 is port 5900.
 std::unique_ptr<Display> make_sdl_display(Machine& machine, PcBoard& board);
-std::unique_ptr<Display> make_vnc_display(Machine& machine, PcBoard& board, const std::string& host, unsigned number);
+std::unique_ptr<Display> make_vnc_display(Machine& machine, PcBoard& board, const std::string& host,
+                                          unsigned number);
 
 }  // namespace penumbra

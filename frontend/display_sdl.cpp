@@ -23,13 +23,13 @@ namespace {
 constexpr std::array<KeyCode, 256> kKeys = [] {
   std::array<KeyCode, 256> keys{};
   // Letters A to Z, digits 1 to 0, then from Return on.
-  constexpr KeyCode kRun[] = {0x1e, 0x30, 0x2e, 0x20, 0x12, 0x21, 0x22, 0x23, 0x17, 0x24, 0x25, 0x26, 0x32, 0x31, 0x18,
-                              0x19, 0x10, 0x13, 0x1f, 0x14, 0x16, 0x2f, 0x11, 0x2d, 0x15, 0x2c, 0x02, 0x03, 0x04, 0x05,
-                              0x06, 0x07, 0x08, 0x09, 0x0a, 0x0b, 0x1c, 0x01, 0x0e, 0x0f, 0x39, 0x0c, 0x0d, 0x1a, 0x1b,
-                              0x2b, 0x2b, 0x27, 0x28, 0x29, 0x33, 0x34, 0x35, 0x3a, 0x3b, 0x3c, 0x3d, 0x3e, 0x3f, 0x40,
-                              0x41, 0x42, 0x43, 0x44, 0x57, 0x58, 0xb7, 0x46, 0xc6, 0xd2, 0xc7, 0xc9, 0xd3, 0xcf, 0xd1,
-                              0xcd, 0xcb, 0xd0, 0xc8, 0x45, 0xb5, 0x37, 0x4a, 0x4e, 0x9c, 0x4f, 0x50, 0x51, 0x4b, 0x4c,
-                              0x4d, 0x47, 0x48, 0x49, 0x52, 0x53, 0x56, 0xdd};
+  constexpr KeyCode kRun[] = {
+      0x1e, 0x30, 0x2e, 0x20, 0x12, 0x21, 0x22, 0x23, 0x17, 0x24, 0x25, 0x26, 0x32, 0x31, 0x18, 0x19, 0x10,
+      0x13, 0x1f, 0x14, 0x16, 0x2f, 0x11, 0x2d, 0x15, 0x2c, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x09,
+      0x0a, 0x0b, 0x1c, 0x01, 0x0e, 0x0f, 0x39, 0x0c, 0x0d, 0x1a, 0x1b, 0x2b, 0x2b, 0x27, 0x28, 0x29, 0x33,
+      0x34, 0x35, 0x3a, 0x3b, 0x3c, 0x3d, 0x3e, 0x3f, 0x40, 0x41, 0x42, 0x43, 0x44, 0x57, 0x58, 0xb7, 0x46,
+      0xc6, 0xd2, 0xc7, 0xc9, 0xd3, 0xcf, 0xd1, 0xcd, 0xcb, 0xd0, 0xc8, 0x45, 0xb5, 0x37, 0x4a, 0x4e, 0x9c,
+      0x4f, 0x50, 0x51, 0x4b, 0x4c, 0x4d, 0x47, 0x48, 0x49, 0x52, 0x53, 0x56, 0xdd};
   for (size_t i = 0; i < std::size(kRun); ++i) keys[SDL_SCANCODE_A + i] = kRun[i];
   keys[SDL_SCANCODE_LCTRL] = 0x1d;
   keys[SDL_SCANCODE_LSHIFT] = 0x2a;
@@ -41,17 +41,19 @@ constexpr std::array<KeyCode, 256> kKeys = [] {
   keys[SDL_SCANCODE_RGUI] = 0xdc;
   return keys;
 }();
-static_assert(kKeys[SDL_SCANCODE_A] == 0x1e && kKeys[SDL_SCANCODE_RETURN] == 0x1c && kKeys[SDL_SCANCODE_F12] == 0x58 &&
-              kKeys[SDL_SCANCODE_UP] == 0xc8 && kKeys[SDL_SCANCODE_KP_PERIOD] == 0x53 &&
-              kKeys[SDL_SCANCODE_APPLICATION] == 0xdd);
+static_assert(kKeys[SDL_SCANCODE_A] == 0x1e && kKeys[SDL_SCANCODE_RETURN] == 0x1c &&
+              kKeys[SDL_SCANCODE_F12] == 0x58 && kKeys[SDL_SCANCODE_UP] == 0xc8 &&
+              kKeys[SDL_SCANCODE_KP_PERIOD] == 0x53 && kKeys[SDL_SCANCODE_APPLICATION] == 0xdd);
 
 // The functions of SDL that the window calls.
 struct Sdl {
+// clang-format off
 #define PENUMBRA_SDL_FUNCTIONS(X)                                                                                  \
   X(Init) X(Quit) X(GetError) X(CreateWindow) X(DestroyWindow) X(CreateRenderer) X(DestroyRenderer) X(CreateTexture) \
   X(DestroyTexture) X(UpdateTexture) X(RenderClear) X(RenderCopy) X(RenderPresent) X(RenderSetLogicalSize)         \
   X(SetWindowSize) X(SetWindowTitle) X(SetWindowFullscreen) X(SetRelativeMouseMode) X(SetWindowGrab)               \
   X(WaitEventTimeout) X(PollEvent) X(SetHint)
+// clang-format on
 #define PENUMBRA_DECLARE(name) decltype(&SDL_##name) name;
   PENUMBRA_SDL_FUNCTIONS(PENUMBRA_DECLARE)
 #undef PENUMBRA_DECLARE
@@ -97,7 +99,8 @@ class SdlDisplay final : public Display {
     sdl_.SetHint(SDL_HINT_VIDEO_X11_NET_WM_BYPASS_COMPOSITOR, "0");
     if (sdl_.Init(SDL_INIT_VIDEO) != 0) return sdl_.GetError();
     initialised_ = true;
-    window_ = sdl_.CreateWindow("Penumbra", SDL_WINDOWPOS_UNDEFINED, SDL_WINDOWPOS_UNDEFINED, 720, 400, SDL_WINDOW_RESIZABLE);
+    window_ = sdl_.CreateWindow("Penumbra", SDL_WINDOWPOS_UNDEFINED, SDL_WINDOWPOS_UNDEFINED, 720, 400,
+                                SDL_WINDOW_RESIZABLE);
     if (window_) renderer_ = sdl_.CreateRenderer(window_, -1, 0);
     if (!renderer_) return sdl_.GetError();
     show_title();
@@ -144,8 +147,8 @@ class SdlDisplay final : public Display {
       if (texture_) sdl_.DestroyTexture(texture_);
       width_ = image_.width;
       height_ = image_.height;
-      texture_ = sdl_.CreateTexture(renderer_, SDL_PIXELFORMAT_RGB888, SDL_TEXTUREACCESS_STREAMING, static_cast<int>(width_),
-                                    static_cast<int>(height_));
+      texture_ = sdl_.CreateTexture(renderer_, SDL_PIXELFORMAT_RGB888, SDL_TEXTUREACCESS_STREAMING,
+                                    static_cast<int>(width_), static_cast<int>(height_));
       if (!texture_) return;
       sdl_.RenderSetLogicalSize(renderer_, static_cast<int>(width_), static_cast<int>(height_));
       if (!full_screen_) sdl_.SetWindowSize(window_, static_cast<int>(width_), static_cast<int>(height_));

@@ -34,18 +34,22 @@ KeyCode key_of(rfbKeySym symbol) {
   static constexpr struct {
     rfbKeySym symbol;
     KeyCode code;
-  } kOthers[] = {{XK_Escape, 0x01},    {XK_BackSpace, 0x0e},  {XK_Tab, 0x0f},         {XK_Return, 0x1c},
-                 {XK_Control_L, 0x1d}, {XK_Shift_L, 0x2a},    {XK_Shift_R, 0x36},     {XK_KP_Multiply, 0x37},
-                 {XK_Alt_L, 0x38},     {XK_space, 0x39},      {XK_Caps_Lock, 0x3a},   {XK_Num_Lock, 0x45},
-                 {XK_Scroll_Lock, 0x46}, {XK_F11, 0x57},      {XK_F12, 0x58},         {XK_KP_Enter, 0x9c},
-                 {XK_Control_R, 0x9d}, {XK_KP_Divide, 0xb5},  {XK_Print, kKeyPrint},  {XK_Alt_R, 0xb8},
-                 {XK_ISO_Level3_Shift, 0xb8}, {XK_Pause, kKeyPause}, {XK_Home, 0xc7}, {XK_Up, 0xc8},
-                 {XK_Page_Up, 0xc9},   {XK_Left, 0xcb},       {XK_Right, 0xcd},       {XK_End, 0xcf},
-                 {XK_Down, 0xd0},      {XK_Page_Down, 0xd1},  {XK_Insert, 0xd2},      {XK_Delete, 0xd3},
-                 {XK_Super_L, 0xdb},   {XK_Super_R, 0xdc},    {XK_Menu, 0xdd},        {XK_Meta_L, 0x38},
-                 {XK_KP_Subtract, 0x4a}, {XK_KP_Add, 0x4e},   {XK_KP_Decimal, 0x53}, {XK_KP_0, 0x52},
-                 {XK_KP_1, 0x4f},      {XK_KP_2, 0x50},       {XK_KP_3, 0x51},        {XK_KP_4, 0x4b},
-                 {XK_KP_5, 0x4c},      {XK_KP_6, 0x4d},       {XK_KP_7, 0x47},        {XK_KP_8, 0x48},
+  } kOthers[] = {{XK_Escape, 0x01},      {XK_BackSpace, 0x0e},   {XK_Tab, 0x0f},
+                 {XK_Return, 0x1c},      {XK_Control_L, 0x1d},   {XK_Shift_L, 0x2a},
+                 {XK_Shift_R, 0x36},     {XK_KP_Multiply, 0x37}, {XK_Alt_L, 0x38},
+                 {XK_space, 0x39},       {XK_Caps_Lock, 0x3a},   {XK_Num_Lock, 0x45},
+                 {XK_Scroll_Lock, 0x46}, {XK_F11, 0x57},         {XK_F12, 0x58},
+                 {XK_KP_Enter, 0x9c},    {XK_Control_R, 0x9d},   {XK_KP_Divide, 0xb5},
+                 {XK_Print, kKeyPrint},  {XK_Alt_R, 0xb8},       {XK_ISO_Level3_Shift, 0xb8},
+                 {XK_Pause, kKeyPause},  {XK_Home, 0xc7},        {XK_Up, 0xc8},
+                 {XK_Page_Up, 0xc9},     {XK_Left, 0xcb},        {XK_Right, 0xcd},
+                 {XK_End, 0xcf},         {XK_Down, 0xd0},        {XK_Page_Down, 0xd1},
+                 {XK_Insert, 0xd2},      {XK_Delete, 0xd3},      {XK_Super_L, 0xdb},
+                 {XK_Super_R, 0xdc},     {XK_Menu, 0xdd},        {XK_Meta_L, 0x38},
+                 {XK_KP_Subtract, 0x4a}, {XK_KP_Add, 0x4e},      {XK_KP_Decimal, 0x53},
+                 {XK_KP_0, 0x52},        {XK_KP_1, 0x4f},        {XK_KP_2, 0x50},
+                 {XK_KP_3, 0x51},        {XK_KP_4, 0x4b},        {XK_KP_5, 0x4c},
+                 {XK_KP_6, 0x4d},        {XK_KP_7, 0x47},        {XK_KP_8, 0x48},
                  {XK_KP_9, 0x49}};
   if (symbol > ' ' && symbol < 0x7f) {
     for (const auto& row : kRows) {
@@ -92,13 +96,18 @@ class VncDisplay final : public Display {
     resize(640, 480);
     screen_ = get_screen_(nullptr, nullptr, static_cast<int>(width_), static_cast<int>(height_), 8, 3, 4);
     if (!screen_) throw UserError(option_ + ": out of memory");
-    screen_->frameBuffer = reinterpret_cast<char*>(pixels_.data());  // SAFETY: four bytes a pixel, as was asked for
+    screen_->frameBuffer =
+        reinterpret_cast<char*>(pixels_.data());  // SAFETY: four bytes a pixel, as was asked for
     set_format();
     screen_->desktopName = "Penumbra";
     screen_->screenData = this;
     screen_->alwaysShared = TRUE;
-    screen_->kbdAddEvent = [](rfbBool down, rfbKeySym symbol, rfbClientPtr client) { self(client).key(down, symbol); };
-    screen_->ptrAddEvent = [](int buttons, int x, int y, rfbClientPtr client) { self(client).pointer(buttons, x, y); };
+    screen_->kbdAddEvent = [](rfbBool down, rfbKeySym symbol, rfbClientPtr client) {
+      self(client).key(down, symbol);
+    };
+    screen_->ptrAddEvent = [](int buttons, int x, int y, rfbClientPtr client) {
+      self(client).pointer(buttons, x, y);
+    };
     screen_->port = static_cast<int>(kFirstPort + number);
     screen_->ipv6port = -1;
     screen_->autoPort = FALSE;
@@ -108,7 +117,8 @@ class VncDisplay final : public Display {
       throw UserError(fmt::format("{}: '{}' is no IPv4 address", option_, host));
     screen_->listenInterface = address.s_addr;
     init_server_(screen_);
-    if (screen_->listenSock < 0) throw UserError(fmt::format("{}: port {} is not to be had", option_, kFirstPort + number));
+    if (screen_->listenSock < 0)
+      throw UserError(fmt::format("{}: port {} is not to be had", option_, kFirstPort + number));
   }
 
   // 00RRGGBB, as the renderer makes them.
@@ -124,7 +134,9 @@ class VncDisplay final : public Display {
     pixels_.assign(size_t{width} * height, 0);
   }
 
-  static VncDisplay& self(rfbClientPtr client) { return *static_cast<VncDisplay*>(client->screen->screenData); }
+  static VncDisplay& self(rfbClientPtr client) {
+    return *static_cast<VncDisplay*>(client->screen->screenData);
+  }
 
   void key(bool down, rfbKeySym symbol) {
     if (const KeyCode code = key_of(symbol)) input_.key(code, down);
@@ -132,8 +144,9 @@ class VncDisplay final : public Display {
 
   // A PS/2 mouse knows movements only; viewers send places.
   void pointer(int buttons, int x, int y) {
-    const auto bits = static_cast<uint8_t>((buttons & 1 ? Ps2Mouse::kLeft : 0) | (buttons & 2 ? Ps2Mouse::kMiddle : 0) |
-                                           (buttons & 4 ? Ps2Mouse::kRight : 0));
+    const auto bits =
+        static_cast<uint8_t>((buttons & 1 ? Ps2Mouse::kLeft : 0) | (buttons & 2 ? Ps2Mouse::kMiddle : 0) |
+                             (buttons & 4 ? Ps2Mouse::kRight : 0));
     const int rolled = (buttons & ~last_buttons_ & 16 ? 1 : 0) - (buttons & ~last_buttons_ & 8 ? 1 : 0);
     if (input_.places()) {
       input_.place(x, y, width_, height_, rolled, bits);
@@ -203,7 +216,8 @@ class VncDisplay final : public Display {
 
 }  // namespace
 
-std::unique_ptr<Display> make_vnc_display(Machine& machine, PcBoard& board, const std::string& host, unsigned number) {
+std::unique_ptr<Display> make_vnc_display(Machine& machine, PcBoard& board, const std::string& host,
+                                          unsigned number) {
   return std::make_unique<VncDisplay>(machine, board, host, number);
 }
 

@@ -402,7 +402,8 @@ std::string GdbRegisters::read(const Vcpu& vcpu, unsigned number) const {
   return value;
 }
 
-std::expected<void, std::string> GdbRegisters::write(Vcpu& vcpu, unsigned number, std::string_view bytes) const {
+std::expected<void, std::string> GdbRegisters::write(Vcpu& vcpu, unsigned number,
+                                                     std::string_view bytes) const {
   const Register& reg = registers_[number];
   const auto refused = [](std::string why) { return std::unexpected(std::move(why)); };
   const auto accepted = [&](const Result<void>& done) -> std::expected<void, std::string> {
@@ -439,7 +440,8 @@ std::expected<void, std::string> GdbRegisters::write(Vcpu& vcpu, unsigned number
       return {};
     case Kind::Selector:
       if (value > 0xffff) return refused("selectors have 16 bits");
-      return accepted(vcpu.set_segment_register(static_cast<SegmentIndex>(reg.index), static_cast<uint16_t>(value)));
+      return accepted(
+          vcpu.set_segment_register(static_cast<SegmentIndex>(reg.index), static_cast<uint16_t>(value)));
     case Kind::X87Control:
       write_x87_control(state, reg.index, value);
       return {};

@@ -3,8 +3,8 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <expected>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -25,10 +25,11 @@ class GdbRegisters {
   // Little-endian, bytes(number) of it. The program counter is the linear address of RIP, so that gdb can use
   // it where CS has a base, too.
   std::string read(const Vcpu& vcpu, unsigned number) const;
-  // An error says why the register cannot have that value. A selector is loaded as the guest itself would load it: in real and
-  // virtual-8086 mode it sets the base, in protected mode it loads the descriptor with all of the processor's checks at the current
-  // CPL.
-  [[nodiscard]] std::expected<void, std::string> write(Vcpu& vcpu, unsigned number, std::string_view value) const;
+  // An error says why the register cannot have that value. A selector is loaded as the guest itself would
+  // load it: in real and virtual-8086 mode it sets the base, in protected mode it loads the descriptor with
+  // all of the processor's checks at the current CPL.
+  [[nodiscard]] std::expected<void, std::string> write(Vcpu& vcpu, unsigned number,
+                                                       std::string_view value) const;
 
  private:
   enum class Kind : uint8_t {

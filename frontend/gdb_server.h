@@ -18,7 +18,8 @@ class GdbServer final : StreamSession {
  public:
   // Listens, but serves nobody before start(). `paused`: see GdbSession::Options. Throws UserError when the
   // address cannot be had.
-  GdbServer(Machine& machine, const MonitorActions& actions, const GdbEndpoint& endpoint, std::function<void()> paused);
+  GdbServer(Machine& machine, const MonitorActions& actions, const GdbEndpoint& endpoint,
+            std::function<void()> paused);
 
   void start() { server_.start(*this); }
   // Tells gdb how the machine ended. After Machine::run().

@@ -33,7 +33,8 @@ std::optional<Range> take_range(std::string_view& text) {
   return Range{*address, *length};
 }
 
-// Whether a thread number of gdb's is the vCPU's: 1, or 0 and -1, any and all. "p1.1" is not asked for ("multiprocess").
+// Whether a thread number of gdb's is the vCPU's: 1, or 0 and -1, any and all. "p1.1" is not asked for
+// ("multiprocess").
 bool names_the_vcpu(std::string_view text) {
   if (text == "-1") return true;
   const auto number = take_hex(text);
@@ -258,7 +259,8 @@ void GdbSession::write_registers(std::string_view hex) {
   std::string_view rest = *values;
   std::expected<void, std::string> done;
   for (unsigned i = 0; i < registers_->count() && rest.size() >= registers_->bytes(i); ++i) {
-    if (auto one = registers_->write(vcpu_, i, rest.substr(0, registers_->bytes(i))); !one) done = std::move(one);
+    if (auto one = registers_->write(vcpu_, i, rest.substr(0, registers_->bytes(i))); !one)
+      done = std::move(one);
     rest.remove_prefix(registers_->bytes(i));
   }
   if (!done) return error(done.error());
@@ -276,7 +278,8 @@ void GdbSession::write_register(std::string_view text) {
   if (!number || *number >= registers_->count() || !take(text, "=")) return error(kBadRequest);
   const auto value = from_hex(text);
   if (!value) return error(kBadRequest);
-  if (const auto done = registers_->write(vcpu_, static_cast<unsigned>(*number), *value); !done) return error(done.error());
+  if (const auto done = registers_->write(vcpu_, static_cast<unsigned>(*number), *value); !done)
+    return error(done.error());
   ok();
 }
 

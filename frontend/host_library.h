@@ -1,5 +1,5 @@
-// Libraries of the host that are loaded when they are asked for: those for windows and viewers bring dozens of others, whose
-// start would cost every machine without a window.
+// Libraries of the host that are loaded when they are asked for: those for windows and viewers bring dozens
+// of others, whose start would cost every machine without a window.
 #pragma once
 
 #include <string>
@@ -17,7 +17,8 @@ class HostLibrary {
   // A function of the type that its header declares.
   template <class Function>
   void find(Function*& function, const char* name) const {
-    // SAFETY: POSIX lets dlsym()'s pointer stand for a function; the type is that of the header of this library's version.
+    // SAFETY: POSIX lets dlsym()'s pointer stand for a function; the type is that of the header of this
+    // library's version.
     function = reinterpret_cast<Function*>(symbol(name));
   }
 

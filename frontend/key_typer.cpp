@@ -9,6 +9,7 @@ namespace penumbra {
 namespace {
 
 // QEMU's qapi/ui.json, QKeyCode.
+// clang-format off
 constexpr struct {
   std::string_view name;
   KeyCode code;
@@ -30,6 +31,7 @@ constexpr struct {
     {"left", 0xcb}, {"right", 0xcd}, {"end", 0xcf}, {"down", 0xd0}, {"pgdn", 0xd1}, {"insert", 0xd2}, {"delete", 0xd3},
     {"meta_l", 0xdb}, {"meta_r", 0xdc}, {"menu", 0xdd},
 };
+// clang-format on
 
 }  // namespace
 
@@ -39,7 +41,8 @@ std::optional<KeyCode> key_named(std::string_view name) {
   if (!name.starts_with("0x")) return std::nullopt;
   unsigned code = 0;
   const auto [end, error] = std::from_chars(name.data() + 2, name.data() + name.size(), code, 16);
-  if (error != std::errc() || end != name.data() + name.size() || code == 0 || code > 0xff) return std::nullopt;
+  if (error != std::errc() || end != name.data() + name.size() || code == 0 || code > 0xff)
+    return std::nullopt;
   return static_cast<KeyCode>(code);
 }
 

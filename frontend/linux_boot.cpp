@@ -20,16 +20,17 @@ namespace {
 // Offsets in the image, and in boot_params too.
 constexpr size_t kSetupSects = 0x1f1, kSysSize = 0x1f4, kBootFlag = 0x1fe, kJumpLength = 0x201,
                  kMagic = 0x202, kVersion = 0x206, kTypeOfLoader = 0x210, kLoadFlags = 0x211,
-                 kCode32Start = 0x214, kRamdiskImage = 0x218, kRamdiskSize = 0x21c, kHeapEndPtr = 0x224, kCmdLinePtr = 0x228,
-                 kInitrdAddrMax = 0x22c, kKernelAlignment = 0x230, kRelocatable = 0x234, kXloadFlags = 0x236,
-                 kCmdlineSize = 0x238, kPrefAddress = 0x258, kInitSize = 0x260;
+                 kCode32Start = 0x214, kRamdiskImage = 0x218, kRamdiskSize = 0x21c, kHeapEndPtr = 0x224,
+                 kCmdLinePtr = 0x228, kInitrdAddrMax = 0x22c, kKernelAlignment = 0x230, kRelocatable = 0x234,
+                 kXloadFlags = 0x236, kCmdlineSize = 0x238, kPrefAddress = 0x258, kInitSize = 0x260;
 constexpr size_t kHeaderStart = kSetupSects, kHeaderBase = 0x202, kHeaderLimit = 0x290;
 // boot_params only.
-constexpr size_t kAcpiRootPointerField = 0x70, kE820Count = 0x1e8, kE820Table = 0x2d0, kE820RowBytes = 20, kBootParamsBytes = 4096;
+constexpr size_t kAcpiRootPointerField = 0x70, kE820Count = 0x1e8, kE820Table = 0x2d0, kE820RowBytes = 20,
+                 kBootParamsBytes = 4096;
 
 constexpr uint32_t kHdrS = 0x5372'6448;
 constexpr uint8_t kLoadedHigh = 1, kCanUseHeap = 0x80;  // of loadflags
-constexpr uint16_t kXlfKernel64 = 1;  // of xloadflags
+constexpr uint16_t kXlfKernel64 = 1;                    // of xloadflags
 constexpr uint8_t kUnknownLoader = 0xff;
 constexpr uint64_t kEntry64 = 0x200;
 constexpr uint64_t kSectorBytes = 512, kFourGib = uint64_t{1} << 32;
@@ -184,7 +185,8 @@ class LinuxFirmwareBoot final : public FirmwareBoot {
     };
     add(FwCfg::kSetupAddress, kSetup, FwCfg::kSetupSize, FwCfg::kSetupData, setup);
     add(FwCfg::kKernelAddress, kHighMemory, FwCfg::kKernelSize, FwCfg::kKernelData, code);
-    add(FwCfg::kCommandLineAddress, kCommandLine, FwCfg::kCommandLineSize, FwCfg::kCommandLineData, command_line);
+    add(FwCfg::kCommandLineAddress, kCommandLine, FwCfg::kCommandLineSize, FwCfg::kCommandLineData,
+        command_line);
     add(FwCfg::kInitrdAddress, initrd_address, FwCfg::kInitrdSize, FwCfg::kInitrdData, initrd);
     const std::span<const uint8_t> rom = linuxboot_rom();
     fw_cfg.add_file("genroms/linuxboot.bin", FwCfg::Bytes(rom.begin(), rom.end()));

@@ -47,8 +47,9 @@ int main(int argc, char** argv) {
   open_standard_descriptors();
   try {
     const std::span<const char* const> arguments(argv + (argc > 0), argv + argc);
-    const auto command = argc > 0 && penumbra::is_qemu_name(argv[0]) ? penumbra::parse_qemu_command_line(arguments)
-                                                                    : penumbra::parse_command_line(arguments);
+    const auto command = argc > 0 && penumbra::is_qemu_name(argv[0])
+                             ? penumbra::parse_qemu_command_line(arguments)
+                             : penumbra::parse_command_line(arguments);
     return std::visit(Execute{began}, command);
   } catch (const penumbra::UserError& error) {
     std::fprintf(stderr, "penumbra: %s\n", error.what());

@@ -30,9 +30,8 @@ bool same_file(const std::string& one, const std::string& other) {
 }  // namespace
 
 MediaDrives::Drive& MediaDrives::removable(std::string_view name) {
-  const auto drive = std::ranges::find_if(drives_, [name](const Drive& one) {
-    return !name.empty() && (one.name == name || one.id == name);
-  });
+  const auto drive = std::ranges::find_if(
+      drives_, [name](const Drive& one) { return !name.empty() && (one.name == name || one.id == name); });
   if (drive == drives_.end()) throw NotFound(fmt::format("Device '{}' not found", name));
   if (!drive->removable) throw std::runtime_error(fmt::format("Device '{}' is not removable", name));
   return *drive;
@@ -44,8 +43,9 @@ void MediaDrives::unlock(Drive& drive, bool force) {
   if (!drive.cdrom || device.tray_open() || !device.tray_locked()) return;
   if (!force) {
     device.request_eject();
-    throw std::runtime_error(fmt::format(
-        "Device '{}' is locked and force was not specified, wait for tray to open and try again", drive.name));
+    throw std::runtime_error(
+        fmt::format("Device '{}' is locked and force was not specified, wait for tray to open and try again",
+                    drive.name));
   }
   device.lock_tray(false);
 }
@@ -75,7 +75,8 @@ void MediaDrives::change(std::string_view name, const Change& change, bool force
   } else if (change.mode == "read-write") {
     image.read_only = drive.cdrom;
   } else if (!change.mode.empty() && change.mode != "retain") {
-    throw std::runtime_error(fmt::format("Parameter 'read-only-mode' does not accept value '{}'", change.mode));
+    throw std::runtime_error(
+        fmt::format("Parameter 'read-only-mode' does not accept value '{}'", change.mode));
   }
   unlock(drive, force);
   // The old medium's lock is not to keep the same file from coming back.
@@ -97,7 +98,8 @@ std::string MediaDrives::text() const {
                                    drive.image.read_only ? ", read-only" : "")
                      : fmt::format("{}: [not inserted]\n", drive.name);
     if (drive.removable) {
-      text += fmt::format("    Removable device: {}locked, tray {}\n", drive.removable->tray_locked() ? "" : "not ",
+      text += fmt::format("    Removable device: {}locked, tray {}\n",
+                          drive.removable->tray_locked() ? "" : "not ",
                           drive.removable->tray_open() ? "open" : "closed");
     }
     const CacheMode cache = cache_mode(drive.image.cache);
@@ -125,7 +127,8 @@ nlohmann::json MediaDrives::description() const {
           {"file", drive.image.path},
           {"drv", drive.format},
           {"ro", drive.image.read_only},
-          {"cache", {{"writeback", cache.writeback}, {"direct", cache.direct}, {"no-flush", cache.no_flush}}}};
+          {"cache",
+           {{"writeback", cache.writeback}, {"direct", cache.direct}, {"no-flush", cache.no_flush}}}};
     }
     list.push_back(std::move(entry));
   }

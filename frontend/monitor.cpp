@@ -5,8 +5,8 @@
 
 #include <algorithm>
 #include <array>
-#include <nlohmann/json.hpp>
 #include <charconv>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <stdexcept>
 #include <utility>
@@ -34,7 +34,8 @@ std::string_view take_word(std::string_view& text) {
   return word;
 }
 
-// A word that may have spaces, in double quotes; QEMU's escapes within are \" and \\, and others that nobody needs in a path.
+// A word that may have spaces, in double quotes; QEMU's escapes within are \" and \\, and others that nobody
+// needs in a path.
 std::string take_text(std::string_view& text) {
   text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
   if (!text.starts_with('"')) return std::string(take_word(text));
@@ -95,10 +96,12 @@ struct Monitor::Command {
 const std::span<const Monitor::Command> Monitor::kCommands = [] {
   static constexpr Command kTable[] = {
       {"balloon", "MIB", "asks the guest to make do with that much memory", &Monitor::set_balloon},
-      {"change", "[-f] DRIVE FILE", "another medium; then raw or qcow2, then retain, read-only or read-write; -f: see eject",
+      {"change", "[-f] DRIVE FILE",
+       "another medium; then raw or qcow2, then retain, read-only or read-write; -f: see eject",
        &Monitor::change},
       {"cont", "", "goes on after stop", &Monitor::resume},
-      {"eject", "[-f] DRIVE", "takes the medium out; -f: even when the guest has locked the drive", &Monitor::eject},
+      {"eject", "[-f] DRIVE", "takes the medium out; -f: even when the guest has locked the drive",
+       &Monitor::eject},
       {"gva2gpa", "ADDRESS", "physical address of a linear one", &Monitor::translate},
       {"help", "", "this list", &Monitor::help},
       {"info", "balloon", "how much memory the guest has, its balloon taken off", &Monitor::info},
@@ -109,12 +112,15 @@ const std::span<const Monitor::Command> Monitor::kCommands = [] {
       {"info", "status", "running, halted or paused", &Monitor::info},
       {"info", "tlb", "each page that the page tables map: linear, physical, flags", &Monitor::info},
       {"quit", "", "ends the machine", &Monitor::quit},
-      {"screendump", "FILE", "the screen as an image: PNG, or PPM when the name says so", &Monitor::screendump},
-      {"sendkey", "KEYS", "presses keys: a, ret, ctrl-alt-delete; then how many milliseconds (100)", &Monitor::send_keys},
+      {"screendump", "FILE", "the screen as an image: PNG, or PPM when the name says so",
+       &Monitor::screendump},
+      {"sendkey", "KEYS", "presses keys: a, ret, ctrl-alt-delete; then how many milliseconds (100)",
+       &Monitor::send_keys},
       {"stop", "", "pauses the machine", &Monitor::stop},
       {"system_powerdown", "", "presses the power button", &Monitor::power_down},
       {"system_reset", "", "resets the machine", &Monitor::reset},
-      {"x", "/FMT ADDRESS", "memory at a linear address; FMT is a count, a letter of x d u o c i, a size of b h w g", nullptr},
+      {"x", "/FMT ADDRESS",
+       "memory at a linear address; FMT is a count, a letter of x d u o c i, a size of b h w g", nullptr},
       {"xp", "/FMT ADDRESS", "the same at a physical address", nullptr},
   };
   return std::span(kTable);
@@ -133,7 +139,8 @@ std::string Monitor::execute(std::string_view line) {
        {std::pair{"xp", GuestMemory::Space::Physical}, {"x", GuestMemory::Space::Linear}}) {
     if (!word.starts_with(name)) continue;
     const std::string_view format = word.substr(std::string_view(name).size());
-    line.remove_prefix(std::min(line.find_first_not_of(' '), line.size()));  // "xp /4x ADDRESS", as QEMU's manual has it
+    line.remove_prefix(
+        std::min(line.find_first_not_of(' '), line.size()));  // "xp /4x ADDRESS", as QEMU's manual has it
     if (format.empty()) return examine(line, space);
     if (format[0] == '/') return examine(std::string(format) + " " + std::string(line), space);
   }
@@ -167,7 +174,8 @@ std::string Monitor::help(std::string_view) {
   std::string text;
   for (const Command& command : kCommands) {
     const std::string_view space = command.arguments.empty() || command.arguments.starts_with('/') ? "" : " ";
-    text += fmt::format("{:<24}{}\n", fmt::format("{}{}{}", command.name, space, command.arguments), command.help);
+    text += fmt::format("{:<24}{}\n", fmt::format("{}{}{}", command.name, space, command.arguments),
+                        command.help);
   }
   return text;
 }
@@ -240,7 +248,8 @@ std::string Monitor::send_keys(std::string_view arguments) {
   const std::string_view time = take_word(arguments);
   const auto hold = time.empty() ? std::optional<uint64_t>(100) : parse_number(time);
   constexpr uint64_t kLongestHold = 60'000;
-  if (names.empty() || !hold || *hold > kLongestHold) return "sendkey needs keys, and perhaps up to 60000 milliseconds\n";
+  if (names.empty() || !hold || *hold > kLongestHold)
+    return "sendkey needs keys, and perhaps up to 60000 milliseconds\n";
   std::vector<KeyCode> keys;
   while (true) {
     const size_t dash = names.find('-');
@@ -290,7 +299,8 @@ std::string Monitor::info(std::string_view arguments) {
     return fmt::format("balloon: actual={}\n", (ram - std::min(ram, actions_.balloon->held())) >> 20);
   }
   if (what == "status") {
-    return fmt::format("VM status: {}{}\n", actions_.io_error    ? "paused (io-error)"
+    return fmt::format("VM status: {}{}\n",
+                       actions_.io_error   ? "paused (io-error)"
                        : machine_.paused() ? "paused"
                                            : "running",
                        vcpu.state().halted ? ", CPU halted" : "");
@@ -300,7 +310,8 @@ std::string Monitor::info(std::string_view arguments) {
     const std::string text = actions_.screen->text();
     return text.empty() ? "the screen shows no text\n" : text;
   }
-  return fmt::format("unknown information '{}' (balloon, block, mem, registers, screen, status, tlb)\n", what);
+  return fmt::format("unknown information '{}' (balloon, block, mem, registers, screen, status, tlb)\n",
+                     what);
 }
 
 std::string Monitor::translate(std::string_view arguments) {

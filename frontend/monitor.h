@@ -38,7 +38,8 @@ class Monitor {
 
   // What the command says; ends with a newline unless it is empty.
   std::string execute(std::string_view line);
-  // The names that `line` could become when its last word is completed; the words before it are kept. Any thread.
+  // The names that `line` could become when its last word is completed; the words before it are kept. Any
+  // thread.
   std::vector<std::string> completions(std::string_view line) const;
 
  private:

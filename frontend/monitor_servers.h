@@ -14,7 +14,8 @@ namespace penumbra {
 
 class MonitorServers {
  public:
-  // Throws UserError when an address cannot be had. `actions` outlives this object, and tells it of events until then.
+  // Throws UserError when an address cannot be had. `actions` outlives this object, and tells it of events
+  // until then.
   MonitorServers(Machine& machine, MonitorActions& actions, const RunOptions& options);
   ~MonitorServers();
   MonitorServers(const MonitorServers&) = delete;

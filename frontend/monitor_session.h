@@ -12,7 +12,8 @@ namespace penumbra {
 
 class MonitorSession final : public StreamSession {
  public:
-  MonitorSession(Monitor& monitor, std::function<void(std::string_view)> send) : monitor_(monitor), send_(std::move(send)) {}
+  MonitorSession(Monitor& monitor, std::function<void(std::string_view)> send)
+      : monitor_(monitor), send_(std::move(send)) {}
 
   static constexpr std::string_view kBanner = "Penumbra monitor: 'help' lists the commands\n";
   // QEMU's: scripts wait for it.

@@ -31,13 +31,15 @@ bool has(const Range& range, const Value& value, Member member) {
 
 in_addr parse_address(const std::string& option, std::string_view key, const std::string& text) {
   in_addr address{};
-  if (inet_pton(AF_INET, text.c_str(), &address) != 1) refuse("{}: {}={}: not an IPv4 address", option, key, text);
+  if (inet_pton(AF_INET, text.c_str(), &address) != 1)
+    refuse("{}: {}={}: not an IPv4 address", option, key, text);
   return address;
 }
 
 uint16_t parse_port(const std::string& option, const std::string& whole, const std::string& text) {
   const auto port = parse_number(text);
-  if (!port || *port == 0 || *port > 0xffff) refuse("{}: hostfwd={}: '{}' is no port number", option, whole, text);
+  if (!port || *port == 0 || *port > 0xffff)
+    refuse("{}: hostfwd={}: '{}' is no port number", option, whole, text);
   return static_cast<uint16_t>(*port);
 }
 
@@ -75,7 +77,8 @@ void parse_network(const std::string& option, const std::string& text, UserNetwo
     mask = ~uint32_t{0} << (32 - *bits);
   } else {
     mask = ntohl(parse_address(option, "net", text.substr(slash + 1)).s_addr);
-    if (std::countl_one(mask) + std::countr_zero(mask) != 32 || std::countl_one(mask) < 4 || std::countl_one(mask) > 28)
+    if (std::countl_one(mask) + std::countr_zero(mask) != 32 || std::countl_one(mask) < 4 ||
+        std::countl_one(mask) > 28)
       refuse("{}: net={}: no mask of a network", option, text);
   }
   const uint32_t network = address & mask;
@@ -130,7 +133,8 @@ TapNetworkOptions read_tap(const std::string& option, Properties& properties) {
   if (const auto text = properties.take("fd")) {
     const auto number = parse_number(*text);
     constexpr uint64_t kStandardError = 2;
-    if (!number || *number <= kStandardError || *number > INT32_MAX) refuse("{}: fd={}: no descriptor's number", option, *text);
+    if (!number || *number <= kStandardError || *number > INT32_MAX)
+      refuse("{}: fd={}: no descriptor's number", option, *text);
     if (!tap.interface.empty()) refuse("{}: fd= and ifname= exclude each other", option);
     tap.fd = static_cast<int>(*number);
   }
@@ -235,8 +239,12 @@ bool NetworkReader::add_device(const std::string& text, const std::string& drive
   const auto model = model_named(driver);
   if (!model) return false;
   const std::string option = "-device " + text;
-  NetworkCardOptions card{.model = *model, .network = network_named(option, properties.need("netdev")), .place = {}, .rom_file = {}};
-  if (const auto bus = properties.take("bus"); bus && *bus != "pci.0") refuse("{}: bus={}: only pci.0 is there", option, *bus);
+  NetworkCardOptions card{.model = *model,
+                          .network = network_named(option, properties.need("netdev")),
+                          .place = {},
+                          .rom_file = {}};
+  if (const auto bus = properties.take("bus"); bus && *bus != "pci.0")
+    refuse("{}: bus={}: only pci.0 is there", option, *bus);
   if (const auto place = properties.take("addr")) card.place = parse_place(option, *place);
   card.rom_file = properties.take("romfile");
   card.boot_index = properties.take_boot_index();
@@ -248,12 +256,14 @@ bool NetworkReader::add_device(const std::string& text, const std::string& drive
 void NetworkReader::add_object(const std::string& text) {
   const std::string option = "-object " + text;
   Properties properties("-object", text);
-  if (properties.head != "filter-dump") refuse("{}: unknown kind '{}' (filter-dump)", option, properties.head);
+  if (properties.head != "filter-dump")
+    refuse("{}: unknown kind '{}' (filter-dump)", option, properties.head);
   PacketDumpOptions dump{.id = properties.need("id"), .path = properties.need("file")};
   dump.network = network_named(option, properties.need("netdev"));
   if (const auto limit = properties.take("maxlen")) {
     const auto number = parse_number(*limit);
-    if (!number || *number == 0 || *number > UINT32_MAX) refuse("{}: maxlen={}: not a number of bytes", option, *limit);
+    if (!number || *number == 0 || *number > UINT32_MAX)
+      refuse("{}: maxlen={}: not a number of bytes", option, *limit);
     dump.limit = static_cast<uint32_t>(*number);
   }
   properties.done();
@@ -267,7 +277,8 @@ size_t NetworkReader::network_named(const std::string& option, const std::string
   return static_cast<size_t>(found - networks_.begin());
 }
 
-void NetworkReader::add_card(const std::string& option, NetworkCardOptions card, std::optional<std::string> address) {
+void NetworkReader::add_card(const std::string& option, NetworkCardOptions card,
+                             std::optional<std::string> address) {
   if (has(cards_, card.network, &NetworkCardOptions::network))
     refuse("{}: the network '{}' has a card already", option, networks_[card.network].id);
   if (address) card.address = parse_mac(option, *address);
@@ -277,8 +288,10 @@ void NetworkReader::add_card(const std::string& option, NetworkCardOptions card,
 
 // QEMU's addresses: 52:54:00:12:34:56 and those behind it, but the ones that were chosen.
 void NetworkReader::finish() {
-  if (old_card_ && !old_network_) refuse("{}: there is no network for it, such as -net user", old_card_->option);
-  if (old_network_ && !old_card_) refuse("{}: there is no card for it, such as -net nic", networks_[*old_network_].option);
+  if (old_card_ && !old_network_)
+    refuse("{}: there is no network for it, such as -net user", old_card_->option);
+  if (old_network_ && !old_card_)
+    refuse("{}: there is no card for it, such as -net nic", networks_[*old_network_].option);
   if (old_card_) {
     old_card_->card.network = *old_network_;
     add_card(old_card_->option, old_card_->card, old_card_->address);

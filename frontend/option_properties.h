@@ -27,7 +27,8 @@ template <class... Arguments>
 
 inline bool on_off(std::string_view option, std::string_view key, std::string_view value) {
   if (value == "on" || value == "yes" || value == "y") return true;
-  if (value != "off" && value != "no" && value != "n") refuse("{}: {}={}: neither on nor off", option, key, value);
+  if (value != "off" && value != "no" && value != "n")
+    refuse("{}: {}={}: neither on nor off", option, key, value);
   return false;
 }
 

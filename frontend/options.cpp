@@ -31,10 +31,12 @@ CharacterTarget file_target(std::string_view option, std::string_view path) {
 
 // Options as strings, before they depend on one another.
 struct RunWords {
-  std::string memory, processors, rtc, display, vga, monitor, qmp, debug_console, topics, switches, mmu, gdb, triple_fault, perf_symbols;
+  std::string memory, processors, rtc, display, vga, monitor, qmp, debug_console, topics, switches, mmu, gdb,
+      triple_fault, perf_symbols;
   std::string boot, uuid, machine, accelerator;
   std::vector<std::string> parallels, smbios, pflashes;
-  std::vector<std::string> serials, devices, chardevs, drives, cdroms, disks[4], floppies[2], nics, netdevs, nets, objects, virtfs, fsdevs;
+  std::vector<std::string> serials, devices, chardevs, drives, cdroms, disks[4], floppies[2], nics, netdevs,
+      nets, objects, virtfs, fsdevs;
   bool snapshot = false;
   bool no_reboot = false, nographic = false, gdb_here = false, singlestep = false, perf_map = false;
 };
@@ -48,7 +50,8 @@ class RunReader {
     if (set_.contains("rtc")) options.local_time = rtc_is_local(words.rtc);
     if (set_.contains("display")) options.display = display_named(words.display);
     if (set_.contains("vga")) options.vga = vga_is_there(words.vga);
-    if (options.display.kind != DisplayOptions::Kind::None && !options.vga) refuse("-display {}: there is no VGA", words.display);
+    if (options.display.kind != DisplayOptions::Kind::None && !options.vga)
+      refuse("-display {}: there is no VGA", words.display);
     options.serial_console = words.nographic || !set_.contains("display");
     if (set_.contains("monitor")) options.monitor = monitor_endpoint("-monitor", words.monitor);
     if (set_.contains("qmp")) options.qmp = monitor_endpoint("-qmp", words.qmp);
@@ -140,12 +143,14 @@ class RunReader {
 
   static ImageOptions::Cache cache_mode(std::string_view option, std::string_view name) {
     using enum ImageOptions::Cache;
-    static constexpr std::pair<std::string_view, ImageOptions::Cache> kModes[] = {{"writeback", Writeback},
-                                                                                  {"none", None},
-                                                                                  {"writethrough", Writethrough},
-                                                                                  {"directsync", Directsync},
-                                                                                  {"unsafe", Unsafe}};
-    const auto mode = std::ranges::find(kModes, name, &std::pair<std::string_view, ImageOptions::Cache>::first);
+    static constexpr std::pair<std::string_view, ImageOptions::Cache> kModes[] = {
+        {"writeback", Writeback},
+        {"none", None},
+        {"writethrough", Writethrough},
+        {"directsync", Directsync},
+        {"unsafe", Unsafe}};
+    const auto mode =
+        std::ranges::find(kModes, name, &std::pair<std::string_view, ImageOptions::Cache>::first);
     if (mode == std::end(kModes))
       refuse("{}: cache={}: not one of writeback, none, writethrough, directsync, unsafe", option, name);
     return mode->second;
@@ -164,7 +169,8 @@ class RunReader {
   void add_drives(RunOptions& options, const RunWords& words) {
     for (unsigned i = 0; i < 4; ++i) {
       const std::string name = std::string("-hd") + static_cast<char>('a' + i);
-      for (const std::string& path : words.disks[i]) add_drive(options, {.index = i, .image = {.path = path}}, name);
+      for (const std::string& path : words.disks[i])
+        add_drive(options, {.index = i, .image = {.path = path}}, name);
     }
     for (unsigned i = 0; i < 2; ++i) {
       for (const std::string& path : words.floppies[i]) {
@@ -174,12 +180,14 @@ class RunReader {
     }
     constexpr unsigned kCdromIndex = 2;
     for (const std::string& path : words.cdroms) {
-      add_drive(options, {.index = kCdromIndex, .cdrom = true, .image = {.path = path, .read_only = true}}, "-cdrom");
+      add_drive(options, {.index = kCdromIndex, .cdrom = true, .image = {.path = path, .read_only = true}},
+                "-cdrom");
     }
     for (const std::string& drive : words.drives) read_drive(options, drive);
     for (const std::string& path : words.pflashes) {
       using enum DriveOptions::Interface;
-      const unsigned unit = free_index(options, Flash, kMostFlashes, "-pflash " + path + ": there are two flash chips");
+      const unsigned unit =
+          free_index(options, Flash, kMostFlashes, "-pflash " + path + ": there are two flash chips");
       const ImageOptions image{.path = path, .format = ImageOptions::Format::Raw};
       add_drive(options, {.interface = Flash, .index = unit, .image = image}, "-pflash " + path);
     }
@@ -223,7 +231,8 @@ class RunReader {
       });
     };
     if (has(1) && !has(0)) refuse("-drive if=pflash,unit=1: there is no unit=0, which has the firmware");
-    if (has(0) && !options.bios.empty()) refuse("-bios {}: the firmware is in flash (if=pflash)", options.bios);
+    if (has(0) && !options.bios.empty())
+      refuse("-bios {}: the firmware is in flash (if=pflash)", options.bios);
   }
 
   static void read_drive(RunOptions& options, const std::string& text) {
@@ -244,29 +253,36 @@ class RunReader {
     }
     const bool floppy = drive.interface == DriveOptions::Interface::Floppy;
     const std::string media = properties.take("media").value_or("disk");
-    if (media != "disk" && media != "cdrom") refuse("-drive {}: media={}: neither disk nor cdrom", text, media);
+    if (media != "disk" && media != "cdrom")
+      refuse("-drive {}: media={}: neither disk nor cdrom", text, media);
     drive.cdrom = media == "cdrom";
-    if (drive.cdrom && drive.interface != DriveOptions::Interface::Ide && drive.interface != DriveOptions::Interface::None)
+    if (drive.cdrom && drive.interface != DriveOptions::Interface::Ide &&
+        drive.interface != DriveOptions::Interface::None)
       refuse("-drive {}: an if={} drive is no CD-ROM", text, interface);
     drive.image.path = properties.take("file").value_or("");
     if (drive.image.path.empty() && !drive.cdrom && !floppy) refuse("-drive {}: file= is missing", text);
     if (const auto format = properties.take("format")) {
-      if (*format != "raw" && *format != "qcow2") refuse("-drive {}: format={}: neither raw nor qcow2", text, *format);
+      if (*format != "raw" && *format != "qcow2")
+        refuse("-drive {}: format={}: neither raw nor qcow2", text, *format);
       drive.image.format = *format == "raw" ? ImageOptions::Format::Raw : ImageOptions::Format::Qcow2;
     }
     if (const auto cache = properties.take("cache")) drive.image.cache = cache_mode("-drive " + text, *cache);
     drive.image.read_only = drive.cdrom;
     for (const char* key : {"readonly", "read-only"}) {
-      if (const auto value = properties.take(key)) drive.image.read_only |= on_off("-drive " + text, key, *value);
+      if (const auto value = properties.take(key))
+        drive.image.read_only |= on_off("-drive " + text, key, *value);
     }
-    if (const auto value = properties.take("snapshot")) drive.image.snapshot = on_off("-drive " + text, "snapshot", *value);
+    if (const auto value = properties.take("snapshot"))
+      drive.image.snapshot = on_off("-drive " + text, "snapshot", *value);
     if (const auto discard = properties.take("discard")) {
       drive.image.discard = *discard == "unmap" || *discard == "on";
       if (!drive.image.discard && *discard != "ignore" && *discard != "off")
         refuse("-drive {}: discard={}: neither unmap nor ignore", text, *discard);
     }
-    if (const auto action = properties.take("werror")) drive.errors.write = error_action(text, "werror", *action);
-    if (const auto action = properties.take("rerror")) drive.errors.read = error_action(text, "rerror", *action);
+    if (const auto action = properties.take("werror"))
+      drive.errors.write = error_action(text, "werror", *action);
+    if (const auto action = properties.take("rerror"))
+      drive.errors.read = error_action(text, "rerror", *action);
     drive.id = properties.take("id").value_or("");
     drive.serial = properties.take("serial").value_or("");
     const auto number = [&](const char* key, unsigned limit) -> std::optional<unsigned> {
@@ -300,21 +316,26 @@ class RunReader {
   static void check_errors(const DriveOptions& drive) {
     using enum ErrorPolicy::Action;
     const bool removable = drive.cdrom || drive.interface == DriveOptions::Interface::Floppy;
-    if (removable && (drive.errors.read != Report || (drive.errors.write != Report && drive.errors.write != NoSpace)))
-      refuse("-drive file={}: rerror=, werror=: a drive whose medium can be taken out only reports", drive.image.path);
+    if (removable &&
+        (drive.errors.read != Report || (drive.errors.write != Report && drive.errors.write != NoSpace)))
+      refuse("-drive file={}: rerror=, werror=: a drive whose medium can be taken out only reports",
+             drive.image.path);
   }
 
   // "c", "order=dc,menu=on"
   static void read_boot(RunOptions& options, const std::string& text) {
     Properties properties("-boot", text);
-    options.boot_order = properties.take("order").value_or(properties.head.empty() ? options.boot_order : properties.head);
+    options.boot_order =
+        properties.take("order").value_or(properties.head.empty() ? options.boot_order : properties.head);
     for (const char letter : options.boot_order) {
-      if (!std::string_view("abcdn").contains(letter)) refuse("-boot {}: '{}' is none of a, b, c, d, n", text, letter);
+      if (!std::string_view("abcdn").contains(letter))
+        refuse("-boot {}: '{}' is none of a, b, c, d, n", text, letter);
     }
     if (const auto menu = properties.take("menu")) options.boot_menu = on_off("-boot " + text, "menu", *menu);
     if (const auto wait = properties.take("splash-time")) {
       const auto number = parse_number(*wait);
-      if (!number || *number > 0xffff) refuse("-boot {}: splash-time={}: not up to 65535 milliseconds", text, *wait);
+      if (!number || *number > 0xffff)
+        refuse("-boot {}: splash-time={}: not up to 65535 milliseconds", text, *wait);
       options.boot_menu_wait = static_cast<uint16_t>(*number);
     }
     if (const auto wait = properties.take("reboot-timeout")) {
@@ -323,7 +344,8 @@ class RunReader {
         refuse("-boot {}: reboot-timeout={}: not up to 65535 milliseconds, nor -1", text, *wait);
       options.boot_fail_wait = static_cast<uint32_t>(*number);
     }
-    if (const auto strict = properties.take("strict")) options.boot_strict = on_off("-boot " + text, "strict", *strict);
+    if (const auto strict = properties.take("strict"))
+      options.boot_strict = on_off("-boot " + text, "strict", *strict);
     properties.done();
   }
 
@@ -331,7 +353,8 @@ class RunReader {
     std::vector<unsigned> taken;
     const auto take = [&taken](const std::optional<unsigned>& index) {
       if (!index) return;
-      if (std::ranges::find(taken, *index) != taken.end()) refuse("-device: bootindex={}: another device has it", *index);
+      if (std::ranges::find(taken, *index) != taken.end())
+        refuse("-device: bootindex={}: another device has it", *index);
       taken.push_back(*index);
     };
     for (const DriveOptions& drive : options.drives) take(drive.boot_index);
@@ -362,7 +385,8 @@ class RunReader {
     }
     bool good = digits.size() == 2 * uuid.size() && text.size() == 36;
     for (size_t i = 0; good && i < uuid.size(); ++i) {
-      const auto [end, error] = std::from_chars(digits.data() + 2 * i, digits.data() + 2 * i + 2, uuid[i], 16);
+      const auto [end, error] =
+          std::from_chars(digits.data() + 2 * i, digits.data() + 2 * i + 2, uuid[i], 16);
       good = error == std::errc() && end == digits.data() + 2 * i + 2;
     }
     if (!good) refuse("{} {}: not a UUID such as 01234567-89ab-cdef-0123-456789abcdef", option, text);
@@ -378,18 +402,19 @@ class RunReader {
     const auto take_part = [&](SmbiosOptions::Part& part, std::initializer_list<const char*> keys) {
       for (const char* key : keys) {
         const std::string_view name = key;
-        take(key, name == "manufacturer"                 ? part.manufacturer
-                  : name == "product" || name == "part"  ? part.product
-                  : name == "version" || name == "bank"  ? part.version
-                  : name == "serial"                     ? part.serial
-                  : name == "asset"                      ? part.asset
-                  : name == "sku"                        ? part.sku
-                  : name == "family"                     ? part.family
-                                                         : part.location);
+        take(key, name == "manufacturer"                ? part.manufacturer
+                  : name == "product" || name == "part" ? part.product
+                  : name == "version" || name == "bank" ? part.version
+                  : name == "serial"                    ? part.serial
+                  : name == "asset"                     ? part.asset
+                  : name == "sku"                       ? part.sku
+                  : name == "family"                    ? part.family
+                                                        : part.location);
       }
     };
     if (properties.head == "type=0") {
-      SmbiosOptions::Firmware& firmware = options.firmware ? *options.firmware : options.firmware.emplace(SmbiosOptions::Firmware{});
+      SmbiosOptions::Firmware& firmware =
+          options.firmware ? *options.firmware : options.firmware.emplace(SmbiosOptions::Firmware{});
       take("vendor", firmware.vendor);
       take("version", firmware.version);
       take("date", firmware.date);
@@ -426,12 +451,14 @@ class RunReader {
       return display;
     }
     const size_t colon = text.rfind(':');
-    if (!text.starts_with("vnc=") || colon == std::string::npos) refuse("-display {}: not one of none, sdl, vnc=:N", text);
+    if (!text.starts_with("vnc=") || colon == std::string::npos)
+      refuse("-display {}: not one of none, sdl, vnc=:N", text);
     display.kind = Vnc;
     display.host = text.substr(4, colon - 4);
     const auto number = parse_number(std::string_view(text).substr(colon + 1));
     constexpr unsigned kMostDisplays = 59636;  // 65535 - 5900 and 0
-    if (colon + 1 == text.size() || !number || *number >= kMostDisplays) refuse("-display {}: no such display number", text);
+    if (colon + 1 == text.size() || !number || *number >= kMostDisplays)
+      refuse("-display {}: no such display number", text);
     display.number = static_cast<unsigned>(*number);
     return display;
   }
@@ -451,8 +478,8 @@ class RunReader {
   }
 
   // "tcp:HOST:PORT" or "unix:PATH"; `others` names what else the option takes.
-  static StreamEndpoint stream_endpoint(std::string_view option, const std::string& text, std::string_view where,
-                                        std::string_view others) {
+  static StreamEndpoint stream_endpoint(std::string_view option, const std::string& text,
+                                        std::string_view where, std::string_view others) {
     StreamEndpoint endpoint;
     if (where.starts_with("unix:")) {
       endpoint.kind = StreamEndpoint::Kind::Unix;
@@ -485,7 +512,8 @@ class RunReader {
     if (text == "stdio" && option == "-monitor") return MonitorEndpoint{.stdio = true, .socket = {}};
     for (const auto& [flag, property] : {std::pair{",server", ",server=on"}, {",nowait", ",wait=off"}}) {
       const size_t at = text.find(flag), end = at + std::string_view(flag).size();
-      if (at != std::string::npos && (end == text.size() || text[end] == ',')) text.replace(at, end - at, property);
+      if (at != std::string::npos && (end == text.size() || text[end] == ','))
+        text.replace(at, end - at, property);
     }
     Properties properties(option, text);
     MonitorEndpoint endpoint{.stdio = false,
@@ -541,7 +569,8 @@ class RunReader {
       const std::string_view word = list.substr(0, comma);
       const auto topic = std::ranges::find(kTopics, word, &std::pair<std::string_view, uint32_t>::first);
       if (topic == std::end(kTopics))
-        refuse("-d: unknown topic '{}' (int, real_int, in_asm, out_asm, exec, cpu, nochain, guest_errors)", word);
+        refuse("-d: unknown topic '{}' (int, real_int, in_asm, out_asm, exec, cpu, nochain, guest_errors)",
+               word);
       topics |= topic->second;
       if (comma == std::string_view::npos) return topics;
       list.remove_prefix(comma + 1);
@@ -577,9 +606,11 @@ class RunReader {
     refuse("{} {}: not one of stdio, file:PATH, null, chardev:ID", option, text);
   }
 
-  void add_device(RunOptions& options, NetworkReader& networks, ShareReader& shares, const std::string& text) {
+  void add_device(RunOptions& options, NetworkReader& networks, ShareReader& shares,
+                  const std::string& text) {
     Properties properties("-device", text);
-    if (networks.add_device(text, properties.head, properties) || shares.add_device(text, properties.head, properties)) {
+    if (networks.add_device(text, properties.head, properties) ||
+        shares.add_device(text, properties.head, properties)) {
       // A network card or a shared folder.
     } else if (properties.head == "isa-debug-exit") {
       if (options.debug_exit) refuse("-device {}: one is enough", text);
@@ -630,28 +661,35 @@ class RunReader {
     } else if (properties.head == "ide-hd" || properties.head == "ide-cd") {
       connect_drive(options, text, properties);
     } else {
-      refuse("-device {}: unknown device (isa-debug-exit, isa-debugcon, virtio-blk-pci, virtio-rng-pci, virtio-balloon-pci, "
-             "virtio-serial-pci, virtconsole, virtserialport, ich9-ahci, ide-hd, ide-cd, floppy, e1000, virtio-net-pci, "
-             "virtio-keyboard-pci, virtio-tablet-pci, virtio-9p-pci, pc-testdev)",
-             text);
+      refuse(
+          "-device {}: unknown device (isa-debug-exit, isa-debugcon, virtio-blk-pci, virtio-rng-pci, "
+          "virtio-balloon-pci, "
+          "virtio-serial-pci, virtconsole, virtserialport, ich9-ahci, ide-hd, ide-cd, floppy, e1000, "
+          "virtio-net-pci, "
+          "virtio-keyboard-pci, virtio-tablet-pci, virtio-9p-pci, pc-testdev)",
+          text);
     }
     properties.done();
   }
 
-  static DriveOptions& unconnected_drive(RunOptions& options, const std::string& text, const std::string& id) {
-    const auto drive = std::ranges::find_if(options.drives, [&id](const DriveOptions& other) { return other.id == id; });
+  static DriveOptions& unconnected_drive(RunOptions& options, const std::string& text,
+                                         const std::string& id) {
+    const auto drive =
+        std::ranges::find_if(options.drives, [&id](const DriveOptions& other) { return other.id == id; });
     if (drive == options.drives.end()) refuse("-device {}: no -drive has the id '{}'", text, id);
-    if (drive->interface != DriveOptions::Interface::None) refuse("-device {}: the drive '{}' is not one with if=none", text, id);
+    if (drive->interface != DriveOptions::Interface::None)
+      refuse("-device {}: the drive '{}' is not one with if=none", text, id);
     return *drive;
   }
 
-  // ide-hd, ide-cd: bus=ide.CHANNEL,unit=NUMBER or bus=CONTROLLER.PORT, where the controller is an ich9-ahci; on the IDE
-  // controller without.
+  // ide-hd, ide-cd: bus=ide.CHANNEL,unit=NUMBER or bus=CONTROLLER.PORT, where the controller is an ich9-ahci;
+  // on the IDE controller without.
   void connect_drive(RunOptions& options, const std::string& text, Properties& properties) const {
     const bool cdrom = properties.head == "ide-cd";
     const auto id = properties.take("drive");
     if (!id && !cdrom) refuse("-device {}: {} needs drive=", text, properties.head);
-    if (!id) options.drives.push_back({.interface = DriveOptions::Interface::None, .cdrom = true, .image = {}});
+    if (!id)
+      options.drives.push_back({.interface = DriveOptions::Interface::None, .cdrom = true, .image = {}});
     DriveOptions& drive = id ? unconnected_drive(options, text, *id) : options.drives.back();
     if (!cdrom && (drive.cdrom || drive.image.path.empty()))
       refuse("-device {}: the drive '{}' is not one of a disk with an image", text, *id);
@@ -679,11 +717,13 @@ class RunReader {
         drive.interface = Ahci;
         if (unit != 0) refuse("-device {}: an AHCI port has one drive", text);
       } else {
-        refuse("-device {}: no bus '{}' (ide.0, ide.1, or ID.0 to ID.{} of an ich9-ahci with id=ID)", text, *bus, AhciIch9::kPorts - 1);
+        refuse("-device {}: no bus '{}' (ide.0, ide.1, or ID.0 to ID.{} of an ich9-ahci with id=ID)", text,
+               *bus, AhciIch9::kPorts - 1);
       }
     }
     for (const DriveOptions& other : options.drives) {
-      if (&other != &drive && other.interface == drive.interface && other.index == drive.index && other.controller == drive.controller)
+      if (&other != &drive && other.interface == drive.interface && other.index == drive.index &&
+          other.controller == drive.controller)
         refuse("-device {}: this place has a drive already", text);
     }
     drive.cdrom = cdrom;
@@ -713,14 +753,16 @@ class RunReader {
   // Consoles are given numbers from 0 on, other ports from 1 on, as by QEMU.
   void add_virtio_port(RunOptions& options, const std::string& text, Properties& properties) const {
     if (!options.virtio_serial) refuse("-device {}: there is no -device virtio-serial-pci before it", text);
-    RunOptions::VirtioPort port{.number = 0, .console = properties.head == "virtconsole", .name = {}, .target = {}};
+    RunOptions::VirtioPort port{
+        .number = 0, .console = properties.head == "virtconsole", .name = {}, .target = {}};
     port.target = chardev("-device " + text, properties.need("chardev"));
     port.name = properties.take("name").value_or("");
     if (const auto bus = properties.take("bus"); bus && *bus != serial_bus_)
       refuse("-device {}: bus={}: only {} is there", text, *bus, serial_bus_);
     properties.take("id");  // nothing refers to ports
     const auto taken = [&options](unsigned number) {
-      return std::ranges::find(options.virtio_ports, number, &RunOptions::VirtioPort::number) != options.virtio_ports.end();
+      return std::ranges::find(options.virtio_ports, number, &RunOptions::VirtioPort::number) !=
+             options.virtio_ports.end();
     };
     port.number = port.console ? 0 : 1;
     if (const auto wanted = properties.take("nr")) {
@@ -731,7 +773,8 @@ class RunReader {
       port.number = static_cast<unsigned>(*number);
     }
     while (taken(port.number)) port.number++;
-    if (port.number >= VirtioSerial::kMostPorts) refuse("-device {}: {} ports are the most", text, VirtioSerial::kMostPorts);
+    if (port.number >= VirtioSerial::kMostPorts)
+      refuse("-device {}: {} ports are the most", text, VirtioSerial::kMostPorts);
     options.virtio_ports.push_back(std::move(port));
   }
 
@@ -816,9 +859,12 @@ Command parse_run(std::span<const char* const> arguments) {
   word("kernel", options.kernel, "Linux, multiboot or PVH kernel");
   list("initrd", options.initrds, "initial RAM disk; for multiboot and PVH modules: \"FILE WORDS,FILE\"");
   word("append", options.append, "the kernel's command line");
-  word("bios", options.bios, "ROM image that ends at 4 GiB; starts at the reset vector (without -kernel: SeaBIOS)");
+  word("bios", options.bios,
+       "ROM image that ends at 4 GiB; starts at the reset vector (without -kernel: SeaBIOS)");
   list("drive", words.drives,
-       "file=IMAGE,if=ide|floppy|virtio|pflash|none,index=N,media=disk|cdrom,format=raw|qcow2,cache=MODE,readonly=on,snapshot=on,discard=unmap,serial=S,werror=enospc|report|ignore|stop,rerror=report|ignore|stop");
+       "file=IMAGE,if=ide|floppy|virtio|pflash|none,index=N,media=disk|cdrom,format=raw|qcow2,cache=MODE,"
+       "readonly=on,snapshot=on,discard=unmap,serial=S,werror=enospc|report|ignore|stop,rerror=report|ignore|"
+       "stop");
   for (unsigned i = 0; i < 4; ++i) {
     const std::string name = std::string("hd") + static_cast<char>('a' + i);
     list(name, words.disks[i], "disk image, IDE drive " + std::to_string(i));
@@ -829,46 +875,61 @@ Command parse_run(std::span<const char* const> arguments) {
   }
   list("cdrom", words.cdroms, "CD-ROM image, IDE drive 2");
   app.add_flag("--snapshot", words.snapshot, "disks keep nothing of what is written to them");
-  word("boot", words.boot, "order=LETTERS of a, c, d, n (cad); menu=on,splash-time=MS,reboot-timeout=MS,strict=on");
+  word("boot", words.boot,
+       "order=LETTERS of a, c, d, n (cad); menu=on,splash-time=MS,reboot-timeout=MS,strict=on");
   word("m", words.memory, "memory: 512M, 1G; a plain number is MiB (512)");
   word("smp", words.processors, "number of processors: 1");
   word("cpu", options.cpu, "CPU model: max, base (max)");
   app.add_flag("--nographic", words.nographic, "no window; there is none yet, so nothing changes");
   list("serial", words.serials, "stdio, file:PATH, null or chardev:ID; first COM1, up to COM4 (stdio)");
   list("parallel", words.parallels, "what a printer gets: file:PATH, stdio, null, chardev:ID or none (none)");
-  list("pflash", words.pflashes, "flash chip with firmware, then one with its variables: -drive if=pflash,format=raw,file=IMAGE");
+  list("pflash", words.pflashes,
+       "flash chip with firmware, then one with its variables: -drive if=pflash,format=raw,file=IMAGE");
   list("smbios", words.smbios,
-       "type=1,manufacturer=,product=,version=,serial=,sku=,family=,uuid=; types 0, 2, 3, 4, 11, 17 with QEMU's names");
+       "type=1,manufacturer=,product=,version=,serial=,sku=,family=,uuid=; types 0, 2, 3, 4, 11, 17 with "
+       "QEMU's names");
   word("uuid", words.uuid, "of the machine, for SMBIOS and fw_cfg");
   app.add_option("-M,--machine", words.machine, "pc, which it is")->type_name("");
   word("accel", words.accelerator, "tcg, as which it works");
   list("chardev", words.chardevs, "file,id=ID,path=PATH; stdio,id=ID; null,id=ID");
-  list("device", words.devices,
-       "isa-debug-exit,iobase=P,iosize=N; isa-debugcon,iobase=P,chardev=ID; virtio-blk-pci,drive=ID,serial=S; "
-       "ich9-ahci,id=ID; ide-hd|ide-cd,drive=ID,bus=ide.N|AHCI.N,unit=N,serial=S; floppy,drive=ID,unit=N; "
-       "e1000|virtio-net-pci,netdev=ID,mac=M,romfile=F; bootindex=N with these; virtio-rng-pci; virtio-keyboard-pci; virtio-tablet-pci; pc-testdev; "
-       "virtio-balloon-pci; virtio-serial-pci; virtconsole|virtserialport,chardev=ID,name=N; virtio-9p-pci,fsdev=ID,mount_tag=T");
+  list(
+      "device", words.devices,
+      "isa-debug-exit,iobase=P,iosize=N; isa-debugcon,iobase=P,chardev=ID; virtio-blk-pci,drive=ID,serial=S; "
+      "ich9-ahci,id=ID; ide-hd|ide-cd,drive=ID,bus=ide.N|AHCI.N,unit=N,serial=S; floppy,drive=ID,unit=N; "
+      "e1000|virtio-net-pci,netdev=ID,mac=M,romfile=F; bootindex=N with these; virtio-rng-pci; "
+      "virtio-keyboard-pci; virtio-tablet-pci; pc-testdev; "
+      "virtio-balloon-pci; virtio-serial-pci; virtconsole|virtserialport,chardev=ID,name=N; "
+      "virtio-9p-pci,fsdev=ID,mount_tag=T");
   list("virtfs", words.virtfs,
-       "local,path=DIR,mount_tag=T,security_model=none|passthrough|mapped-xattr,readonly=on: a folder for the guest to mount (9p)");
-  list("fsdev", words.fsdevs, "local,id=ID,path=DIR,security_model=M,readonly=on: the same for -device virtio-9p-pci");
-  list("nic", words.nics, "user,model=e1000|virtio-net-pci and -netdev's: a card and its network; none (user)");
-  list("net", words.nets, "nic,model=M,macaddr=M and user|tap with -netdev's: the old spelling of one card and its network");
+       "local,path=DIR,mount_tag=T,security_model=none|passthrough|mapped-xattr,readonly=on: a folder for "
+       "the guest to mount (9p)");
+  list("fsdev", words.fsdevs,
+       "local,id=ID,path=DIR,security_model=M,readonly=on: the same for -device virtio-9p-pci");
+  list("nic", words.nics,
+       "user,model=e1000|virtio-net-pci and -netdev's: a card and its network; none (user)");
+  list("net", words.nets,
+       "nic,model=M,macaddr=M and user|tap with -netdev's: the old spelling of one card and its network");
   list("netdev", words.netdevs,
-       "user,id=ID,hostfwd=tcp::PORT-:PORT,restrict=on,net=A/N,host=A,dhcpstart=A,dns=A,hostname=H,tftp=DIR,bootfile=F,ipv6=off; "
+       "user,id=ID,hostfwd=tcp::PORT-:PORT,restrict=on,net=A/"
+       "N,host=A,dhcpstart=A,dns=A,hostname=H,tftp=DIR,bootfile=F,ipv6=off; "
        "tap,id=ID,ifname=I,fd=N,script=no");
-  list("object", words.objects, "filter-dump,id=ID,netdev=ID,file=PATH,maxlen=N: the network's packets in libpcap's format");
+  list("object", words.objects,
+       "filter-dump,id=ID,netdev=ID,file=PATH,maxlen=N: the network's packets in libpcap's format");
   word("debugcon", words.debug_console, "debug console at port E9: file:PATH, stdio");
   app.add_flag("--no-reboot", words.no_reboot, "a reset or triple fault ends the machine");
   word("rtc", words.rtc, "base=utc or base=localtime");
   word("display", words.display, "none, sdl, vnc=:N or vnc=ADDRESS:N (none)");
   word("vga", words.vga, "std or none (std)");
-  word("monitor", words.monitor, "where to take commands: tcp::PORT, tcp:HOST:PORT, unix:PATH, stdio or none");
+  word("monitor", words.monitor,
+       "where to take commands: tcp::PORT, tcp:HOST:PORT, unix:PATH, stdio or none");
   word("qmp", words.qmp, "the same in JSON: tcp::PORT, tcp:HOST:PORT or unix:PATH");
-  word("gdb", words.gdb, "where to wait for gdb: tcp::PORT, tcp:HOST:PORT or unix:PATH; then ,arch=i8086|i386|x86-64|auto");
+  word("gdb", words.gdb,
+       "where to wait for gdb: tcp::PORT, tcp:HOST:PORT or unix:PATH; then ,arch=i8086|i386|x86-64|auto");
   app.add_flag("-s", words.gdb_here, "the same as -gdb tcp::1234");
   app.add_flag("-S", options.paused, "waits for gdb or the monitor's cont before the first instruction");
   word("on-triple-fault", words.triple_fault, "stop, reset or exit, after a dump that tells what led to it");
-  word("d", words.topics, "log: int,real_int,in_asm,out_asm,exec,cpu,guest_errors; as QEMU writes it, but out_asm");
+  word("d", words.topics,
+       "log: int,real_int,in_asm,out_asm,exec,cpu,guest_errors; as QEMU writes it, but out_asm");
   word("D", options.trace_file, "where -d logs to (standard error)");
   app.add_flag("--singlestep", words.singlestep, "one guest instruction a block, as --jit no-long-blocks");
   std::string switches = "translator switches, each as NAME or no-NAME:";
@@ -984,6 +1045,8 @@ bool is_qemu_name(std::string_view program) {
   return name == "qemu-system-x86_64" || name == "qemu-system-i386";
 }
 
-Command parse_qemu_command_line(std::span<const char* const> arguments) { return parse_run(arguments); }
+Command parse_qemu_command_line(std::span<const char* const> arguments) {
+  return parse_run(arguments);
+}
 
 }  // namespace penumbra

@@ -45,7 +45,7 @@ struct DisplayOptions {
 struct DriveOptions {
   enum class Interface : uint8_t { Ide, Ahci, Virtio, Floppy, Flash, None };
   Interface interface = Interface::Ide;
-  unsigned index = 0;       // IDE: 2 * channel + number; AHCI: port; floppy: 0 is A; flash: 0 has the reset vector
+  unsigned index = 0;  // IDE: 2 * channel + number; AHCI: port; floppy: 0 is A; flash: 0 has the reset vector
   unsigned controller = 0;  // AHCI
   bool cdrom = false;
   std::string id = {}, serial = {};
@@ -87,7 +87,7 @@ struct RunOptions {
   SmbiosOptions smbios;
   bool reboot = true;
   std::optional<MachineOptions::TripleFault> triple_fault;  // --on-triple-fault
-  bool local_time = false;  // -rtc base=localtime
+  bool local_time = false;                                  // -rtc base=localtime
 
   std::vector<CharacterTarget> serials{{.kind = CharacterTarget::Kind::Stdio, .path = {}}};  // COM1 to COM4
   std::optional<CharacterTarget> parallel;

@@ -211,10 +211,10 @@ void Output::attend() {
     channel_->watched = unwritten >= kSlow || (pressure_ != Pressure::None && unwritten > kSlow / 2);
   }
   // A reader that takes bytes one by one does not make the guest stop and go at each of them.
-  const Pressure pressure = unwritten >= kFull                                    ? Pressure::Full
-                            : unwritten >= kSlow                                  ? std::max(pressure_, Pressure::Slow)
+  const Pressure pressure = unwritten >= kFull   ? Pressure::Full
+                            : unwritten >= kSlow ? std::max(pressure_, Pressure::Slow)
                             : pressure_ == Pressure::None || unwritten <= kSlow / 2 ? Pressure::None
-                                                                                  : pressure_;
+                                                                                    : pressure_;
   if (pressure != pressure_) {
     pressure_ = pressure;
     if (pressure_listener_) pressure_listener_();

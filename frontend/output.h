@@ -1,5 +1,6 @@
-// Bytes that leave the machine through a file descriptor: gathered to lines and never lost. Whoever puts them does not wait:
-// what is no regular file can block its writer for ever (a terminal that nobody reads), so a thread of its own writes there.
+// Bytes that leave the machine through a file descriptor: gathered to lines and never lost. Whoever puts them
+// does not wait: what is no regular file can block its writer for ever (a terminal that nobody reads), so a
+// thread of its own writes there.
 #pragma once
 
 #include <chrono>
@@ -15,8 +16,8 @@ namespace penumbra {
 // Used by the vCPU's thread, but for what is marked "any thread".
 class Output {
  public:
-  // How much waits for a reader that is slower than the guest. Slow: a chip that can tell the guest to wait should. Full: the guest
-  // must not run on, if nothing is to be lost.
+  // How much waits for a reader that is slower than the guest. Slow: a chip that can tell the guest to wait
+  // should. Full: the guest must not run on, if nothing is to be lost.
   enum class Pressure : uint8_t { None, Slow, Full };
   static constexpr size_t kSlow = 16 * 1024, kFull = 256 * 1024;
 
@@ -52,7 +53,8 @@ class Output {
   void set_failure_listener(std::function<void(const Output&, int error)> listener) {
     failure_listener_ = std::move(listener);
   }
-  // `listener` is called by the writing thread when attend() should be. False when it could not pass that on: it is called again.
+  // `listener` is called by the writing thread when attend() should be. False when it could not pass that on:
+  // it is called again.
   void set_news_listener(std::function<bool()> listener);
   // Looks at what the writing thread did: pressure and failure.
   void attend();

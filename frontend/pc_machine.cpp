@@ -30,8 +30,8 @@ namespace {
 
 // Output that ends no line is shown after this time at the latest.
 constexpr Nanoseconds kOutputDelay = 5'000'000;
-// How long it is waited for, before text on standard error, and when a person ends the machine: less than the control thread's
-// patience.
+// How long it is waited for, before text on standard error, and when a person ends the machine: less than the
+// control thread's patience.
 constexpr std::chrono::milliseconds kOutputPatience{200}, kQuitPatience{1000};
 
 // Debian's package "seabios". Machines that start a kernel go without it.
@@ -39,7 +39,8 @@ constexpr const char* kVgaBios = "/usr/share/seabios/vgabios-stdvga.bin";
 constexpr uint64_t kVgaBiosLimit = 64 * 1024;
 
 // Debian's package "ipxe-qemu".
-constexpr const char *kE1000Rom = "/usr/lib/ipxe/qemu/efi-e1000.rom", *kVirtioRom = "/usr/lib/ipxe/qemu/efi-virtio.rom";
+constexpr const char *kE1000Rom = "/usr/lib/ipxe/qemu/efi-e1000.rom",
+                     *kVirtioRom = "/usr/lib/ipxe/qemu/efi-virtio.rom";
 constexpr uint64_t kNetworkRomLimit = uint64_t{16} << 20;
 
 std::unique_ptr<Machine> make_machine(const RunOptions& options) {
@@ -79,9 +80,10 @@ std::unique_ptr<Boot> read_images(const RunOptions& options, PhysicalMap& map) {
                       .initrds = modules(options.initrds),
                       .append = options.append,
                       .bios = options.bios,
-                      .flash = std::ranges::any_of(options.drives, [](const DriveOptions& drive) {
-                        return drive.interface == DriveOptions::Interface::Flash;
-                      })},
+                      .flash = std::ranges::any_of(options.drives,
+                                                   [](const DriveOptions& drive) {
+                                                     return drive.interface == DriveOptions::Interface::Flash;
+                                                   })},
                      map);
   } catch (const std::runtime_error& error) {
     throw UserError(error.what());
@@ -106,7 +108,8 @@ std::string drive_name(const DriveOptions& drive, unsigned disks) {
 }
 
 std::unique_ptr<NetworkBackend> make_network(const NetworkOptions& options, EventQueue& events) {
-  if (const auto* tap = std::get_if<TapNetworkOptions>(&options.kind)) return std::make_unique<TapNetwork>(*tap, events);
+  if (const auto* tap = std::get_if<TapNetworkOptions>(&options.kind))
+    return std::make_unique<TapNetwork>(*tap, events);
   return std::make_unique<SlirpNetwork>(std::get<UserNetworkOptions>(options.kind), events);
 }
 
@@ -166,7 +169,8 @@ PcMachine::PcMachine(const RunOptions& options)
   });
   machine_->set_idle_listener([this] { idle(); });
   machine_->set_triple_fault_listener([this] { triple_fault(); });
-  if (trace_.has(TraceLog::kInterrupts | TraceLog::kRealInterrupts)) machine_->vcpu().set_event_listener(this);
+  if (trace_.has(TraceLog::kInterrupts | TraceLog::kRealInterrupts))
+    machine_->vcpu().set_event_listener(this);
 }
 
 PcMachine::~PcMachine() {
@@ -232,14 +236,17 @@ void PcMachine::open_drives() {
         if (!drive.image.path.empty()) medium = open_medium(drive.image);
         auto made = std::make_unique<RemovableDevice>(std::move(medium.device), machine_->events());
         made->set_tray_listener([this, name = drive.name, id = drive.id](bool open) {
-          if (actions_.event) actions_.event("DEVICE_TRAY_MOVED", {{"device", name}, {"id", id}, {"tray-open", open}});
+          if (actions_.event)
+            actions_.event("DEVICE_TRAY_MOVED", {{"device", name}, {"id", id}, {"tray-open", open}});
         });
         drive.format = medium.format;
         drive.removable = made.get();
         drives_.push_back(std::move(made));
       } else {
-        auto made = std::make_unique<ImageDevice>(open_image(drive.image), machine_->events(), options.errors);
-        made->set_stop_listener([this, drive](const BlockRequest& request) { drive_stopped(drive, request); });
+        auto made =
+            std::make_unique<ImageDevice>(open_image(drive.image), machine_->events(), options.errors);
+        made->set_stop_listener(
+            [this, drive](const BlockRequest& request) { drive_stopped(drive, request); });
         drive.format = made->format();
         images_.push_back(made.get());
         drives_.push_back(std::move(made));
@@ -264,8 +271,9 @@ std::vector<PcBoardOptions::Flash> PcMachine::open_flashes() {
       const std::shared_ptr<DiskImage> image = open_image(drive.image);
       total += image->bytes();
       if (image->bytes() == 0 || image->bytes() % Flash28F128J3::kBlockBytes != 0 || total > kMostBytes)
-        throw std::runtime_error(fmt::format("{}: has {} bytes; flash images are multiples of {} bytes, and {} MiB in all at most",
-                                             path, image->bytes(), Flash28F128J3::kBlockBytes, kMostBytes >> 20));
+        throw std::runtime_error(
+            fmt::format("{}: has {} bytes; flash images are multiples of {} bytes, and {} MiB in all at most",
+                        path, image->bytes(), Flash28F128J3::kBlockBytes, kMostBytes >> 20));
       PcBoardOptions::Flash& flash = flashes[drive.index];
       flash.contents.resize(image->bytes());
       if (const int error = image->read(0, flash.contents))
@@ -288,17 +296,17 @@ std::vector<PcBoardOptions::Flash> PcMachine::open_flashes() {
 void PcMachine::drive_stopped(const MediaDrives::Drive& drive, const BlockRequest& request) {
   if (std::exchange(actions_.io_error, true)) return;
   const bool reads = request.kind == BlockRequest::Kind::Read;
-  fmt::print(stderr, "penumbra: {}: a {} failed ({}); the machine is paused, the monitor's cont tries again\n", drive.image.path,
-             reads ? "read" : "write", std::strerror(request.error));
+  fmt::print(stderr,
+             "penumbra: {}: a {} failed ({}); the machine is paused, the monitor's cont tries again\n",
+             drive.image.path, reads ? "read" : "write", std::strerror(request.error));
   if (machine_->paused()) return;
   machine_->pause();
   if (!actions_.event) return;
-  actions_.event("BLOCK_IO_ERROR",
-                 {{"device", drive.name},
-                  {"operation", reads ? "read" : "write"},
-                  {"action", "stop"},
-                  {"nospace", request.error == ENOSPC},
-                  {"reason", std::strerror(request.error)}});
+  actions_.event("BLOCK_IO_ERROR", {{"device", drive.name},
+                                    {"operation", reads ? "read" : "write"},
+                                    {"action", "stop"},
+                                    {"nospace", request.error == ENOSPC},
+                                    {"reason", std::strerror(request.error)}});
   actions_.event("STOP", nullptr);
 }
 
@@ -307,7 +315,8 @@ void PcMachine::open_shares() {
   // Guests that open files without end must not keep the machine from what it needs itself.
   rlimit files{};
   getrlimit(RLIMIT_NOFILE, &files);
-  const auto most_open = static_cast<unsigned>(std::min<rlim_t>(files.rlim_cur / 2 / options_.shares.size(), INT_MAX));
+  const auto most_open =
+      static_cast<unsigned>(std::min<rlim_t>(files.rlim_cur / 2 / options_.shares.size(), INT_MAX));
   for (const ShareOptions& share : options_.shares) {
     try {
       shares_.push_back(std::make_unique<FolderShare>(share.folder, most_open, machine_->events()));
@@ -342,7 +351,8 @@ void PcMachine::open_trace() {
   trace_file_.reset(file);
   // What was logged last is wanted most when the program crashes. Only the log of every block would be too
   // slow.
-  if (!(options_.trace_topics & (TraceLog::kExecution | TraceLog::kRegisters))) std::setvbuf(file, nullptr, _IONBF, 0);
+  if (!(options_.trace_topics & (TraceLog::kExecution | TraceLog::kRegisters)))
+    std::setvbuf(file, nullptr, _IONBF, 0);
   trace_ = TraceLog(file, options_.trace_topics);
 }
 
@@ -362,13 +372,15 @@ void PcMachine::make_board() {
   board.flashes = open_flashes();
   if (options_.parallel) board.parallel_out = sink(*options_.parallel);
   board.vga = options_.vga;
-  if (options_.vga && access(kVgaBios, F_OK) == 0) board.vga_rom = read_host_file(kVgaBios, kVgaBiosLimit, "a VGA BIOS");
+  if (options_.vga && access(kVgaBios, F_OK) == 0)
+    board.vga_rom = read_host_file(kVgaBios, kVgaBiosLimit, "a VGA BIOS");
   board.serial_console = options_.serial_console;
   board.ahci.resize(options_.ahci_controllers);
   for (size_t i = 0; i < options_.drives.size(); ++i) {
     const DriveOptions& drive = options_.drives[i];
     const std::string serial = drive.serial.empty() ? fmt::format("PD{:05}", i + 1) : drive.serial;
-    const PcBoardOptions::AtaDrive ata = {.medium = drives_[i].get(), .cdrom = drive.cdrom, .serial = serial, .boot_index = drive.boot_index};
+    const PcBoardOptions::AtaDrive ata = {
+        .medium = drives_[i].get(), .cdrom = drive.cdrom, .serial = serial, .boot_index = drive.boot_index};
     switch (drive.interface) {
       case DriveOptions::Interface::Ide:
         board.ide[drive.index / 2][drive.index % 2] = ata;
@@ -377,7 +389,8 @@ void PcMachine::make_board() {
         board.ahci[drive.controller].drives[drive.index] = ata;
         break;
       case DriveOptions::Interface::Virtio:
-        board.virtio_disks.push_back({.medium = drives_[i].get(), .serial = serial, .boot_index = drive.boot_index});
+        board.virtio_disks.push_back(
+            {.medium = drives_[i].get(), .serial = serial, .boot_index = drive.boot_index});
         break;
       case DriveOptions::Interface::Floppy:
         board.floppies[drive.index] = drives_[i].get();
@@ -408,7 +421,8 @@ void PcMachine::make_board() {
   if (options_.virtio_serial) {
     std::vector<VirtioSerial::Port>& ports = board.virtio_ports.emplace();
     for (const RunOptions::VirtioPort& port : options_.virtio_ports)
-      ports.push_back({.number = port.number, .console = port.console, .name = port.name, .out = sink(port.target)});
+      ports.push_back(
+          {.number = port.number, .console = port.console, .name = port.name, .out = sink(port.target)});
   }
   for (size_t i = 0; i < options_.serials.size(); ++i) board.serial_out[i] = sink(options_.serials[i]);
   for (const auto& [port, target] : options_.debug_consoles)
@@ -429,7 +443,8 @@ void PcMachine::make_board() {
   boot_->describe(board_->fw_cfg());
   machine_->set_board(std::move(made));
   if (board_->vga()) actions_.screen = &screen_.emplace(*board_->vga());
-  actions_.keys = &keys_.emplace(machine_->clock(), [this](KeyCode code, bool down) { board_->key(code, down); });
+  actions_.keys =
+      &keys_.emplace(machine_->clock(), [this](KeyCode code, bool down) { board_->key(code, down); });
   actions_.balloon = board_->balloon();
   actions_.press_power_button = [this] { board_->power_management().press_power_button(); };
 
@@ -443,8 +458,9 @@ void PcMachine::make_board() {
   for (const RunOptions::VirtioPort& port : options_.virtio_ports) {
     if (input_ || port.target.kind != CharacterTarget::Kind::Stdio) continue;
     VirtioSerial* const serial = board_->virtio_serial();
-    input_ = std::make_unique<SerialInput>(
-        machine_->events(), [serial, number = port.number](uint8_t byte) { return serial->receive(number, byte); });
+    input_ = std::make_unique<SerialInput>(machine_->events(), [serial, number = port.number](uint8_t byte) {
+      return serial->receive(number, byte);
+    });
     serial->set_room_listener([this] { input_->pump(); });
   }
 }
@@ -472,7 +488,8 @@ Output& PcMachine::output(const CharacterTarget& target) {
     });
     output->set_failure_listener([this](const Output& failed, int error) { output_failed(failed, error); });
     output->set_pressure_listener([this] { relieve(); });
-    output->set_news_listener([this, made = output.get()] { return machine_->events().post([made] { made->attend(); }); });
+    output->set_news_listener(
+        [this, made = output.get()] { return machine_->events().post([made] { made->attend(); }); });
   }
   return *output;
 }
@@ -482,8 +499,8 @@ ByteSink PcMachine::sink(const CharacterTarget& target) {
   return [to = &output(target)](uint8_t byte) { to->put(byte); };
 }
 
-// A guest that is faster than its readers is told by the serial port. One that does not look there, or has no serial port for it
-// (the debug console), is held.
+// A guest that is faster than its readers is told by the serial port. One that does not look there, or has no
+// serial port for it (the debug console), is held.
 void PcMachine::relieve() {
   const bool full = std::ranges::any_of(
       outputs_, [](const auto& output) { return output.second->pressure() == Output::Pressure::Full; });
@@ -513,7 +530,8 @@ void PcMachine::flush() {
 
 void PcMachine::show_output() {
   flush();
-  for (const auto& [path, output] : outputs_) [[maybe_unused]] const bool written = output->wait_written(kOutputPatience);
+  for (const auto& [path, output] : outputs_)
+    [[maybe_unused]] const bool written = output->wait_written(kOutputPatience);
 }
 
 bool PcMachine::finish_output() {
@@ -528,7 +546,8 @@ bool PcMachine::finish_output() {
       if (!limit) limit = now + kQuitPatience;
       if (now < *limit) continue;
       if (terminal::takes_output(STDERR_FILENO)) {
-        fmt::print(stderr, "penumbra: {}: nobody took the last {} bytes\n", output->name(), output->unwritten());
+        fmt::print(stderr, "penumbra: {}: nobody took the last {} bytes\n", output->name(),
+                   output->unwritten());
       }
       output->abandon();
       complete = false;
@@ -541,7 +560,8 @@ bool PcMachine::finish_output() {
 
 void PcMachine::idle() {
   flush();
-  // Nothing makes an NMI or a reset by itself, so that this halt has no end. It is how kernels without ACPI power off.
+  // Nothing makes an NMI or a reset by itself, so that this halt has no end. It is how kernels without ACPI
+  // power off.
   if (machine_->vcpu().state().rflags & flag::kIf || board_->routes_nmi()) return;
   show_output();
   fmt::print(stderr, "penumbra: the guest halted for good (HLT with interrupts off)\n");

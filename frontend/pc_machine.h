@@ -52,8 +52,8 @@ class PcMachine : private EventListener {
   void flush();
   // Has serial output seen before what is told about it; but not at any price: nobody may be reading.
   void show_output();
-  // After Machine::run(): until all output is written, or for a while when a person ended the machine. False: some is lost, which
-  // it has said where that is heard.
+  // After Machine::run(): until all output is written, or for a while when a person ended the machine. False:
+  // some is lost, which it has said where that is heard.
   [[nodiscard]] bool finish_output();
   // Any thread: text for the terminal.
   void say(std::string_view text) { standard_output_->say(text); }

@@ -18,8 +18,8 @@ namespace {
 constexpr uint32_t kPhys32Entry = 18;  // XEN_ELFNOTE_PHYS32_ENTRY
 
 // struct hvm_start_info
-constexpr size_t kMagic = 0, kVersion = 4, kModuleCount = 12, kModuleList = 16, kCommandLine = 24, kRootPointer = 32,
-                 kMemmap = 40, kMemmapRows = 48, kStartInfoBytes = 56;
+constexpr size_t kMagic = 0, kVersion = 4, kModuleCount = 12, kModuleList = 16, kCommandLine = 24,
+                 kRootPointer = 32, kMemmap = 40, kMemmapRows = 48, kStartInfoBytes = 56;
 constexpr uint32_t kStartMagic = 0x336e'c578;
 // struct hvm_modlist_entry and struct hvm_memmap_table_entry
 constexpr size_t kModuleStart = 0, kModuleSize = 8, kModuleRowBytes = 32;

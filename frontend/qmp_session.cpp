@@ -26,13 +26,29 @@ class QmpError : public std::runtime_error {
 };
 
 constexpr const char* kGeneric = "GenericError";
-constexpr const char* kCommands[] = {"qmp_capabilities", "query-version", "query-commands",  "query-status",
-                                     "query-name",       "stop",          "cont",            "system_reset",
-                                     "system_powerdown", "quit",          "screendump",      "send-key",      "human-monitor-command",
-                                     "balloon",          "query-balloon", "eject",           "blockdev-change-medium", "query-block"};
+constexpr const char* kCommands[] = {"qmp_capabilities",
+                                     "query-version",
+                                     "query-commands",
+                                     "query-status",
+                                     "query-name",
+                                     "stop",
+                                     "cont",
+                                     "system_reset",
+                                     "system_powerdown",
+                                     "quit",
+                                     "screendump",
+                                     "send-key",
+                                     "human-monitor-command",
+                                     "balloon",
+                                     "query-balloon",
+                                     "eject",
+                                     "blockdev-change-medium",
+                                     "query-block"};
 
 // The version of QEMU whose commands these are.
-Json version() { return {{"qemu", {{"major", 7}, {"minor", 2}, {"micro", 0}}}, {"package", "penumbra"}}; }
+Json version() {
+  return {{"qemu", {{"major", 7}, {"minor", 2}, {"micro", 0}}}, {"package", "penumbra"}};
+}
 
 std::string text_of(const Json& arguments, const char* name) {
   if (!arguments.contains(name)) throw QmpError(kGeneric, std::string("Parameter '") + name + "' is missing");
@@ -66,14 +82,17 @@ void QmpSession::connected() {
   reply({{"QMP", {{"version", version()}, {"capabilities", Json::array()}}}});
 }
 
-void QmpSession::reply(const Json& value) { send_(value.dump(-1, ' ', false, Json::error_handler_t::replace) + "\r\n"); }
+void QmpSession::reply(const Json& value) {
+  send_(value.dump(-1, ' ', false, Json::error_handler_t::replace) + "\r\n");
+}
 
 void QmpSession::event(std::string_view name, const Json& data) {
   if (!negotiated_) return;
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   const auto microseconds = std::chrono::duration_cast<std::chrono::microseconds>(now).count();
-  Json event = {{"event", name},
-                {"timestamp", {{"seconds", microseconds / 1'000'000}, {"microseconds", microseconds % 1'000'000}}}};
+  Json event = {
+      {"event", name},
+      {"timestamp", {{"seconds", microseconds / 1'000'000}, {"microseconds", microseconds % 1'000'000}}}};
   if (!data.is_null()) event["data"] = data;
   if (name == "RESET") event["data"] = {{"guest", false}, {"reason", "host-qmp-system-reset"}};
   if (name == "SHUTDOWN") event["data"] = {{"guest", true}, {"reason", "guest-shutdown"}};
@@ -112,7 +131,8 @@ void QmpSession::object(std::string_view text) {
     error(kGeneric, "QMP input lacks member 'execute'");
   } else {
     try {
-      answer["return"] = execute(request["execute"].get<std::string>(), request.value("arguments", Json::object()));
+      answer["return"] =
+          execute(request["execute"].get<std::string>(), request.value("arguments", Json::object()));
     } catch (const QmpError& refused) {
       error(refused.kind(), refused.what());
     }
@@ -124,11 +144,13 @@ Json QmpSession::execute(const std::string& command, const Json& arguments) {
   if (std::find(std::begin(kCommands), std::end(kCommands), command) == std::end(kCommands))
     throw QmpError("CommandNotFound", "The command " + command + " has not been found");
   if (command == "qmp_capabilities") {
-    if (negotiated_) throw QmpError("CommandNotFound", "Capabilities negotiation is already complete, command ignored");
+    if (negotiated_)
+      throw QmpError("CommandNotFound", "Capabilities negotiation is already complete, command ignored");
     negotiated_ = true;
     return Json::object();
   }
-  if (!negotiated_) throw QmpError("CommandNotFound", "Expecting capabilities negotiation with 'qmp_capabilities'");
+  if (!negotiated_)
+    throw QmpError("CommandNotFound", "Expecting capabilities negotiation with 'qmp_capabilities'");
   if (!arguments.is_object()) throw QmpError(kGeneric, "QMP input member 'arguments' must be an object");
   if (command == "query-version") return version();
   if (command == "query-name") return Json::object();
@@ -139,21 +161,27 @@ Json QmpSession::execute(const std::string& command, const Json& arguments) {
   }
   if (command == "query-status") {
     const bool running = !machine_.paused();
-    return {{"running", running}, {"singlestep", false}, {"status", running ? "running" : actions_.io_error ? "io-error" : "paused"}};
+    return {{"running", running},
+            {"singlestep", false},
+            {"status", running             ? "running"
+                       : actions_.io_error ? "io-error"
+                                           : "paused"}};
   }
   if (command == "human-monitor-command") return monitor_.execute(text_of(arguments, "command-line"));
   if (command == "query-block") return actions_.drives->description();
   if (command == "eject" || command == "blockdev-change-medium") {
     const std::string drive = text_of(arguments, arguments.contains("id") ? "id" : "device");
     const Json force = arguments.value("force", Json(false));
-    if (!force.is_boolean()) throw QmpError(kGeneric, "Invalid parameter type for 'force', expected: boolean");
+    if (!force.is_boolean())
+      throw QmpError(kGeneric, "Invalid parameter type for 'force', expected: boolean");
     const auto text_or_none = [&arguments](const char* name) {
       return arguments.contains(name) ? text_of(arguments, name) : std::string();
     };
     const std::string format = text_or_none("format"), mode = text_or_none("read-only-mode");
     return tried([&] {
       if (command == "eject") return actions_.drives->eject(drive, force.get<bool>());
-      actions_.drives->change(drive, {.path = text_of(arguments, "filename"), .format = format, .mode = mode}, force.get<bool>());
+      actions_.drives->change(drive, {.path = text_of(arguments, "filename"), .format = format, .mode = mode},
+                              force.get<bool>());
     });
   }
   if (command == "screendump") {
@@ -175,8 +203,9 @@ Json QmpSession::execute(const std::string& command, const Json& arguments) {
     for (const Json& key : arguments.value("keys", Json::array())) {
       const Json& data = key.is_object() && key.contains("data") ? key["data"] : Json();
       const auto code = data.is_string() ? key_named(data.get<std::string>())
-                        : data.is_number_unsigned() && data.get<uint64_t>() <= 0xff ? std::optional(data.get<KeyCode>())
-                                                                                    : std::nullopt;
+                        : data.is_number_unsigned() && data.get<uint64_t>() <= 0xff
+                            ? std::optional(data.get<KeyCode>())
+                            : std::nullopt;
       if (!code) throw QmpError(kGeneric, "Invalid parameter '" + data.dump() + "'");
       keys.push_back(*code);
     }
@@ -184,7 +213,8 @@ Json QmpSession::execute(const std::string& command, const Json& arguments) {
     if (keys.empty() || !hold.is_number_unsigned() || hold.get<uint64_t>() > 60'000)
       throw QmpError(kGeneric, "Parameter 'keys' or 'hold-time' is invalid");
     constexpr Nanoseconds kMillisecond = 1'000'000;
-    if (!actions_.keys->type(keys, hold.get<uint64_t>() * kMillisecond)) throw QmpError(kGeneric, "Too many keys wait");
+    if (!actions_.keys->type(keys, hold.get<uint64_t>() * kMillisecond))
+      throw QmpError(kGeneric, "Too many keys wait");
     return Json::object();
   }
   // What has no arguments and no answer is the monitor's command of that name.

@@ -1,6 +1,7 @@
 // QEMU's machine protocol: JSON objects in and out.
 //
-// QEMU, docs/interop/qmp-spec and the schemas of the commands. Commands of another name are refused as QEMU refuses them.
+// QEMU, docs/interop/qmp-spec and the schemas of the commands. Commands of another name are refused as QEMU
+// refuses them.
 #pragma once
 
 #include <functional>
@@ -15,7 +16,8 @@ namespace penumbra {
 
 class QmpSession final : public StreamSession {
  public:
-  QmpSession(Machine& machine, const MonitorActions& actions, Monitor& monitor, std::function<void(std::string_view)> send)
+  QmpSession(Machine& machine, const MonitorActions& actions, Monitor& monitor,
+             std::function<void(std::string_view)> send)
       : machine_(machine), actions_(actions), monitor_(monitor), send_(std::move(send)) {}
 
   void connected() override;

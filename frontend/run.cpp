@@ -128,7 +128,9 @@ int run(const RunOptions& options, std::chrono::steady_clock::time_point began) 
     times.total = std::chrono::steady_clock::now() - began;
     const bool heard = complete || terminal::takes_output(STDERR_FILENO);
     if (heard && pc.translator().window_refusals() > 0) {
-      fmt::print(stderr, "penumbra: note: the host refused to map memory; shadow windows shrank, the software TLB served instead\n");
+      fmt::print(stderr,
+                 "penumbra: note: the host refused to map memory; shadow windows shrank, the software TLB "
+                 "served instead\n");
     }
     if (heard && options.stats) std::fputs(stats_text(machine, pc.translator(), times).c_str(), stderr);
     if (ending_signal == 0 && pc.pipe_closed()) ending_signal = SIGPIPE;

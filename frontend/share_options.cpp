@@ -42,7 +42,8 @@ SharedFolderOptions ShareReader::read_folder(const std::string& option, Properti
 void ShareReader::add(const std::string& option, SharedFolderOptions folder, std::string tag) {
   if (tag.empty() || tag.size() > Virtio9p::kLongestTag)
     refuse("{}: mount_tag={}: not of 1 to {} bytes", option, tag, Virtio9p::kLongestTag);
-  if (std::ranges::find(shares_, tag, &ShareOptions::tag) != shares_.end()) refuse("{}: the mount tag '{}' is taken", option, tag);
+  if (std::ranges::find(shares_, tag, &ShareOptions::tag) != shares_.end())
+    refuse("{}: the mount tag '{}' is taken", option, tag);
   shares_.push_back({.folder = std::move(folder), .tag = std::move(tag)});
 }
 

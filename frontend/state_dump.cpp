@@ -84,8 +84,8 @@ unsigned code_bits(ModeBits mode) {
 
 // Names of the bits that are set (SDM vol. 3, 4.5), and what is wrong with the entry.
 std::string entry_text(const PageWalker::Step& step, PagingMode mode) {
-  static constexpr std::pair<unsigned, const char*> kBits[] = {{0, "P"}, {1, "RW"}, {2, "US"}, {3, "PWT"}, {4, "PCD"},
-                                                               {5, "A"}, {6, "D"},  {7, "PS"}, {8, "G"}};
+  static constexpr std::pair<unsigned, const char*> kBits[] = {
+      {0, "P"}, {1, "RW"}, {2, "US"}, {3, "PWT"}, {4, "PCD"}, {5, "A"}, {6, "D"}, {7, "PS"}, {8, "G"}};
   const bool leaf = step.page_bits == 12;
   std::string text;
   for (const auto& [bit, name] : kBits) {
@@ -118,15 +118,18 @@ std::string page_walk(const char* name, const Vcpu& vcpu, PhysicalMap& map, Line
   text += "\n";
   if (paging.mode == PagingMode::Pae) {
     const unsigned index = address.value >> 30 & 3;
-    text += fmt::format("  PDPTE{} {:016x}{}\n", index, paging.pdpte[index], paging.pdpte[index] & 1 ? "" : " not present");
+    text += fmt::format("  PDPTE{} {:016x}{}\n", index, paging.pdpte[index],
+                        paging.pdpte[index] & 1 ? "" : " not present");
   }
   const PageWalker::Path path = PageWalker(map).path(paging, address);
   for (const PageWalker::Step& step : std::span(path.steps).first(path.count)) {
-    text += fmt::format("  {:<6} P:{:#x} {:0{}x}{}\n", level_name(step.page_bits), step.address.value, step.value,
-                        paging.mode == PagingMode::Bits32 ? 8 : 16, entry_text(step, paging.mode));
+    text +=
+        fmt::format("  {:<6} P:{:#x} {:0{}x}{}\n", level_name(step.page_bits), step.address.value, step.value,
+                    paging.mode == PagingMode::Bits32 ? 8 : 16, entry_text(step, paging.mode));
   }
   if (path.physical) {
-    text += fmt::format("  P:{:#x}{}\n", path.physical->value, map.page(*path.physical).host ? "" : " (no memory)");
+    text += fmt::format("  P:{:#x}{}\n", path.physical->value,
+                        map.page(*path.physical).host ? "" : " (no memory)");
   }
   return text;
 }
@@ -164,7 +167,8 @@ std::string state_dump(const Vcpu& vcpu, PhysicalMap& map) {
   const uint64_t linear_mask = vcpu.long_mode() ? ~uint64_t{0} : 0xffff'ffff;
   text += page_walk("RIP", vcpu, map, {(state.segments[kCs].base + state.rip) & linear_mask});
   const uint64_t stack = state.gpr[kRsp] & vcpu.stack_mask();
-  text += page_walk("RSP", vcpu, map, {(vcpu.code64() ? stack : state.segments[kSs].base + stack) & linear_mask});
+  text +=
+      page_walk("RSP", vcpu, map, {(vcpu.code64() ? stack : state.segments[kSs].base + stack) & linear_mask});
   text += page_walk("CR2", vcpu, map, {state.cr2 & linear_mask});
   const unsigned count = vcpu.event_count();
   if (count > 0) text += "exceptions and interrupts, the latest first:\n";

@@ -8,8 +8,8 @@
 
 namespace penumbra {
 
-// Registers, the code at RIP, the page walks of RIP, RSP and CR2, and the last events. Ends with a newline. Changes
-// nothing in the guest (the walks set no accessed bits).
+// Registers, the code at RIP, the page walks of RIP, RSP and CR2, and the last events. Ends with a newline.
+// Changes nothing in the guest (the walks set no accessed bits).
 std::string state_dump(const Vcpu& vcpu, PhysicalMap& map);
 
 // The blocks entered last, and the code of the latest. `all`: TranslatorOptions::record_blocks is on.

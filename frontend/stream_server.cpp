@@ -23,7 +23,8 @@ constexpr size_t kMostWaiting = size_t{16} << 20;
 
 }  // namespace
 
-StreamServer::StreamServer(EventQueue& events, const StreamEndpoint& endpoint, std::string_view option, std::string_view who)
+StreamServer::StreamServer(EventQueue& events, const StreamEndpoint& endpoint, std::string_view option,
+                           std::string_view who)
     : events_(events), unix_path_(endpoint.path), listen_fd_(listen_on(endpoint, option, who)) {
   wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (wake_fd_ < 0) {
@@ -108,7 +109,8 @@ void StreamServer::accept_client() {
   client_fd_ = accept4(listen_fd_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
   if (client_fd_ < 0) return;
   const int on = 1;
-  setsockopt(client_fd_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));  // fails for Unix sockets, which need it not
+  setsockopt(client_fd_, IPPROTO_TCP, TCP_NODELAY, &on,
+             sizeof(on));  // fails for Unix sockets, which need it not
   {
     const std::lock_guard lock(mutex_);
     incoming_.clear();

@@ -1,4 +1,5 @@
-// A socket that serves one client at a time: a thread of its own moves the bytes, the session answers on the vCPU's thread.
+// A socket that serves one client at a time: a thread of its own moves the bytes, the session answers on the
+// vCPU's thread.
 #pragma once
 
 #include <atomic>
@@ -23,9 +24,10 @@ class StreamSession {
 
 class StreamServer {
  public:
-  // Listens, but serves nobody before start(). `option` and `who`: see listen_on(). Throws UserError when the address cannot be
-  // had.
-  StreamServer(EventQueue& events, const StreamEndpoint& endpoint, std::string_view option, std::string_view who);
+  // Listens, but serves nobody before start(). `option` and `who`: see listen_on(). Throws UserError when the
+  // address cannot be had.
+  StreamServer(EventQueue& events, const StreamEndpoint& endpoint, std::string_view option,
+               std::string_view who);
   ~StreamServer();
   StreamServer(const StreamServer&) = delete;
   StreamServer& operator=(const StreamServer&) = delete;
@@ -55,12 +57,12 @@ class StreamServer {
   int client_fd_ = -1;  // the server's thread only
 
   std::mutex mutex_;
-  bool connected_ = false;   // guarded by mutex_: there is a client
-  bool greeted_ = false;     // guarded: the session knows of it
-  bool closing_ = false;     // guarded: the session does not know that it went
-  bool posted_ = false;      // guarded: an event that delivers is on its way
-  std::string incoming_;     // guarded
-  std::string outgoing_;     // guarded
+  bool connected_ = false;  // guarded by mutex_: there is a client
+  bool greeted_ = false;    // guarded: the session knows of it
+  bool closing_ = false;    // guarded: the session does not know that it went
+  bool posted_ = false;     // guarded: an event that delivers is on its way
+  std::string incoming_;    // guarded
+  std::string outgoing_;    // guarded
 
   std::thread thread_;
 };

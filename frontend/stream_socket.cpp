@@ -26,14 +26,16 @@ int listen_unix(const std::string& path, std::string_view option) {
   const std::string where = "unix:" + path;
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  if (path.empty() || path.size() >= sizeof(address.sun_path)) refuse(option, where, "the path is empty or too long");
+  if (path.empty() || path.size() >= sizeof(address.sun_path))
+    refuse(option, where, "the path is empty or too long");
   path.copy(address.sun_path, path.size());
   // What an earlier run left behind; nothing else is taken away.
   struct stat status;
   if (lstat(path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode)) unlink(path.c_str());
   const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   // SAFETY: the socket interface's own way to name an address.
-  if (fd < 0 || bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0 || listen(fd, 1) != 0) {
+  if (fd < 0 || bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0 ||
+      listen(fd, 1) != 0) {
     const int error = errno;
     if (fd >= 0) close(fd);
     refuse(option, where, std::strerror(error));
@@ -51,7 +53,8 @@ uint16_t port_of(int fd) {
   return ntohs(address.ss_family == AF_INET ? v4->sin_port : v6->sin6_port);
 }
 
-int listen_tcp(const std::string& host, const std::string& port, std::string_view option, std::string_view who) {
+int listen_tcp(const std::string& host, const std::string& port, std::string_view option,
+               std::string_view who) {
   const std::string where = fmt::format("tcp:{}:{}", host, port);
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;

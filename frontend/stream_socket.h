@@ -16,8 +16,8 @@ struct StreamEndpoint {
   bool operator==(const StreamEndpoint&) const = default;
 };
 
-// A listening socket that does not block. Throws UserError that names `option` when the address cannot be had. `who` is told
-// which port it is when the host chose one.
+// A listening socket that does not block. Throws UserError that names `option` when the address cannot be
+// had. `who` is told which port it is when the host chose one.
 int listen_on(const StreamEndpoint& endpoint, std::string_view option, std::string_view who);
 
 }  // namespace penumbra

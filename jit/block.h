@@ -10,9 +10,9 @@
 
 namespace penumbra::jit {
 
-// A shared block (ModeBits::kShared) serves all linear addresses at which its page is mapped: processes whose programs and libraries
-// lie at random addresses run the same translation. Every RIP in it is relative to the page, and VcpuState::code_page, which
-// its entry sets, is where that is.
+// A shared block (ModeBits::kShared) serves all linear addresses at which its page is mapped: processes whose
+// programs and libraries lie at random addresses run the same translation. Every RIP in it is relative to the
+// page, and VcpuState::code_page, which its entry sets, is where that is.
 //
 // What a block was translated for. Equal keys and equal bytes give the same host code: the translator sees
 // nothing else.
@@ -39,8 +39,8 @@ struct BlockKey {
   }
 };
 
-// In Block::poll_targets: the RIP is in kLinear, and these bits with the address of an IndirectBranch say what brought it there. No
-// RIP has them, since polls are for targets that may be jumped to.
+// In Block::poll_targets: the RIP is in kLinear, and these bits with the address of an IndirectBranch say
+// what brought it there. No RIP has them, since polls are for targets that may be jumped to.
 inline constexpr uint64_t kPollIndirect = uint64_t{1} << 62;
 
 // Where the arithmetic flags are.
@@ -78,8 +78,9 @@ struct Site {
 
 struct Block;
 
-// A set of base registers, by number, whose deltas are in WindowState::kept, each within ShadowWindows::kGuardBytes of the region
-// that its delta is for. kConstantBase stands for the base that constant addresses have in common.
+// A set of base registers, by number, whose deltas are in WindowState::kept, each within
+// ShadowWindows::kGuardBytes of the region that its delta is for. kConstantBase stands for the base that
+// constant addresses have in common.
 using KeptDeltas = uint32_t;
 inline constexpr unsigned kConstantBase = 16;
 inline constexpr KeptDeltas kStackDelta = 1u << kRsp, kAllDeltas = ~KeptDeltas{0};
@@ -123,9 +124,9 @@ struct WindowSlotFields {
   static WindowSlotFields of(uint64_t region, ModeBits mode);
 };
 
-// Part of a block that has been overwritten again and again: offsets from its first byte. An immediate operand in which all
-// of it lies is read from memory whenever the instruction runs (Dehnert et al., "The Transmeta Code Morphing Software",
-// CGO 2003, 3.6.3), and writing it does not drop the block.
+// Part of a block that has been overwritten again and again: offsets from its first byte. An immediate
+// operand in which all of it lies is read from memory whenever the instruction runs (Dehnert et al., "The
+// Transmeta Code Morphing Software", CGO 2003, 3.6.3), and writing it does not drop the block.
 struct PatchedBytes {
   uint16_t begin = 0, end = 0;
   const std::byte* memory = nullptr;  // of the block's first byte; null: nothing is patched
@@ -168,14 +169,14 @@ struct BlockLink {
   uint32_t stub_offset = 0;   // where it points while unlinked
   uint64_t target_rip = 0;
   uint64_t by_jump_cache = 0;  // not 0: its target is a block that it may not be patched to
-  KeptDeltas known = 0;    // where the jump is
-  uint64_t constant = 0;   // kConstantBase, if known
+  KeptDeltas known = 0;        // where the jump is
+  uint64_t constant = 0;       // kConstantBase, if known
   BlockLink* next_of_block = nullptr;
   BlockLink* next_incoming = nullptr;  // of the target's, while linked
 };
 
-// While a loop runs, a guest register that it writes and that lives in VcpuState::gpr has a host register, whose own guest
-// register, which the loop does not use, waits in that field.
+// While a loop runs, a guest register that it writes and that lives in VcpuState::gpr has a host register,
+// whose own guest register, which the loop does not use, waits in that field.
 struct RegisterSwap {
   uint8_t in_memory = 0, in_host = 0;  // guest registers, before and after the loop
 };
@@ -189,7 +190,7 @@ struct Block {
   uint16_t guest_instructions = 0;
   uint16_t site_count = 0;
   bool dead = false;
-  bool windows = false;       // memory operands through the shadow windows
+  bool windows = false;                   // memory operands through the shadow windows
   uint16_t live_begin = 0, live_end = 0;  // bytes that are read when the block runs: they may change
   bool cut = false;           // ends before a breakpoint: without it, more instructions might follow
   bool crosses_page = false;  // the only instruction continues on the page at `second_page`
@@ -200,10 +201,11 @@ struct Block {
   const RegisterSwap* swaps = nullptr;
   uint8_t swap_count = 0;
   uint8_t warm_count = 0;
-  uint8_t linked_offset = 0;  // where patched jumps enter it: they come from the same page
+  uint8_t linked_offset = 0;        // where patched jumps enter it: they come from the same page
   const WarmEntry* warm = nullptr;  // each knows what the ones before know, and more
   uint64_t constant = 0;            // kConstantBase in them
-  BlockLink* loop = nullptr;      // of `links`: to its own first instruction, behind the swaps; leads to its stub when dead
+  BlockLink* loop =
+      nullptr;  // of `links`: to its own first instruction, behind the swaps; leads to its stub when dead
   BlockLink* links = nullptr;     // its own jumps
   BlockLink* incoming = nullptr;  // jumps of others that are patched to come here
 

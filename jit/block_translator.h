@@ -45,10 +45,11 @@ class BlockTranslator {
   // Translates the block at `key` from `code`: the guest's bytes from there to the end of the page, or, when
   // the first instruction continues on the next page (crosses_page), at least that instruction, which then is
   // all of the block. The host code is for `host_address`, and valid as long as `arena` keeps the block.
-  // `windows`: memory operands go through the shadow windows where they can. Null when the key is a shared block's, and the first
-  // instruction cannot be part of one.
+  // `windows`: memory operands go through the shadow windows where they can. Null when the key is a shared
+  // block's, and the first instruction cannot be part of one.
   Block* translate(const BlockKey& key, std::span<const uint8_t> code, bool crosses_page,
-                   uint64_t host_address, Arena& arena, const WindowUse& windows, const PatchedBytes& patched);
+                   uint64_t host_address, Arena& arena, const WindowUse& windows,
+                   const PatchedBytes& patched);
 
   // Host code of the last translate().
   std::span<const std::byte> host_code() const;
@@ -97,7 +98,8 @@ class BlockTranslator {
                    const MemoryAccess& access);
   void emit_offset(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn);  // into kLinear
   int64_t displacement_of(const ZydisDecodedOperandMem& mem);
-  // `to`: 32 or 64 bits of a host register, which may be one of the operand's. Not cut to an address of 16 bits.
+  // `to`: 32 or 64 bits of a host register, which may be one of the operand's. Not cut to an address of 16
+  // bits.
   void emit_offset(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn, const x86::Gp& to);
   void begin_access(MemoryAccess access);  // kLinear: offset in the segment; may clobber kTemp
   void end_access();                       // after the instruction, with the flags it left
@@ -129,7 +131,8 @@ class BlockTranslator {
     bool known = false;
     bool stored = false;  // in WindowState::kept[home]; else only in kHostAddend, while held_ == home
     int8_t home = 0;
-    uint64_t reach = 0;  // how far, at most, the register is from its region: an access through it was in there
+    uint64_t reach =
+        0;  // how far, at most, the register is from its region: an access through it was in there
   };
   static constexpr int kNothingHeld = -1;
   bool is_windowed(const MemoryAccess& access) const;
@@ -140,9 +143,10 @@ class BlockTranslator {
   KeptDeltas known_deltas() const;
   void emit_window_by_register(unsigned gpr, int32_t displacement, const MemoryAccess& access);
   void emit_window_at_constant(uint64_t address, const MemoryAccess& access);
-  // The delta of what the register (in `base`, or none for kConstantBase) points to, into kHostAddend, by what is known of it;
-  // the access is `offset` away from there.
-  void hold_window_delta(unsigned gpr, const std::optional<x86::Gp>& base, int64_t offset, const MemoryAccess& access);
+  // The delta of what the register (in `base`, or none for kConstantBase) points to, into kHostAddend, by
+  // what is known of it; the access is `offset` away from there.
+  void hold_window_delta(unsigned gpr, const std::optional<x86::Gp>& base, int64_t offset,
+                         const MemoryAccess& access);
   // The same, anew; `store`: into WindowState::kept too.
   void emit_window_delta(unsigned gpr, const std::optional<x86::Gp>& base, bool store);
   void emit_window_at_linear(const MemoryAccess& access);
@@ -185,7 +189,7 @@ class BlockTranslator {
   void set_gpr(unsigned gpr, const x86::Gp& from, unsigned bytes);  // from must be a scratch register
   bool lives_in_memory(unsigned gpr) const { return home_[gpr] == kInMemory; }
   x86::Gp host_gpr(unsigned gpr) const { return x86::gpq(home_[gpr]); }  // of one that does not
-  x86::Gp read_gpr(unsigned gpr, const x86::Gp& scratch);           // the host register, or `scratch` loaded
+  x86::Gp read_gpr(unsigned gpr, const x86::Gp& scratch);  // the host register, or `scratch` loaded
 
   // --- emit_stack.cpp
   void emit_stack_offset(int64_t displacement);  // (RSP + displacement) into kLinear
@@ -217,11 +221,12 @@ class BlockTranslator {
   void emit_ret(const GuestInstruction& insn);
   void load_indirect_target(const GuestInstruction& insn);  // into kTemp
   LinkStub& add_link(uint64_t rip);
-  void exit_to(uint64_t rip, uint64_t from_rip);            // direct
+  void exit_to(uint64_t rip, uint64_t from_rip);  // direct
   void exit_polled(uint64_t rip);
   void exit_indirect(int32_t stack_change);
   // A direct branch; one that leaves the code segment faults where it stands.
-  void exit_branch(uint64_t target, const GuestInstruction& insn, int32_t stack_change = 0);                 // to the RIP in kLinear
+  void exit_branch(uint64_t target, const GuestInstruction& insn,
+                   int32_t stack_change = 0);  // to the RIP in kLinear
   void emit_jump_cache_jump(const IndirectBranch* indirect, std::optional<uint64_t> rip);
   void emit_poll(uint64_t resume_rip);
   bool can_link(uint64_t rip) const;
@@ -270,14 +275,15 @@ class BlockTranslator {
   x86::Mem operand_;  // of the access that is open
   // Host register of each guest register.
   static constexpr uint8_t kInMemory = 0xff;
-  static constexpr std::array<uint8_t, 16> kHomes{0, 1, 2, 3, 4, 5, 6, 7, 8, kInMemory, kInMemory, kInMemory, 12, 13, 14, 15};
+  static constexpr std::array<uint8_t, 16> kHomes{0, 1,         2,         3,         4,  5,  6,  7,
+                                                  8, kInMemory, kInMemory, kInMemory, 12, 13, 14, 15};
   std::array<uint8_t, 16> home_ = kHomes;
   std::vector<RegisterSwap> swaps_;
   asmjit::Label loop_;            // where a block that is a loop has its second round; else not valid
   int loop_held_ = kNothingHeld;  // held_ there
   PatchedBytes patched_;
   WindowUse window_use_;
-  int16_t stack_step_ = 0;  // the guest's RSP is the host's and this
+  int16_t stack_step_ = 0;                            // the guest's RSP is the host's and this
   std::array<KeptDelta, WindowState::kKept> kept_{};  // by guest register
   uint64_t constant_ = 0;                             // kept_[kConstantBase] is of its region
   int held_ = kNothingHeld;                           // home of the delta in kHostAddend

@@ -29,8 +29,8 @@ CodeCache::CodeCache(size_t bytes) : size_(bytes) {
   if (reserved == MAP_FAILED) fail("mmap");
   poll_page_ = static_cast<std::byte*>(reserved);
   executable_ = poll_page_ + kPageSize;
-  // Shared, as private memory could become one mapping with its neighbour, and take another mapping, that the host may refuse,
-  // each time that its protection changes.
+  // Shared, as private memory could become one mapping with its neighbour, and take another mapping, that the
+  // host may refuse, each time that its protection changes.
   const void* poll = mmap(poll_page_, kPageSize, PROT_READ, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
   void* rx = mmap(executable_, size_, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
   if (poll == MAP_FAILED || rx == MAP_FAILED) fail("mmap");

@@ -1,7 +1,7 @@
-// Memory for translated code: shared memory mapped twice, once writable and once executable, so that no page is
-// both through the same mapping. Allocation only moves forward; when it is full, everything after the fixed
-// part (runtime thunks) is given up at once. Beside it is memory for what the code and its descriptions share, near enough for
-// 32-bit displacements.
+// Memory for translated code: shared memory mapped twice, once writable and once executable, so that no page
+// is both through the same mapping. Allocation only moves forward; when it is full, everything after the
+// fixed part (runtime thunks) is given up at once. Beside it is memory for what the code and its descriptions
+// share, near enough for 32-bit displacements.
 #pragma once
 
 #include <cstddef>
@@ -12,8 +12,8 @@ namespace penumbra::jit {
 
 class CodeCache {
  public:
-  // `bytes`: multiple of 4 KiB; half as many, and half of that, where the host has no address space for more. Throws
-  // std::runtime_error when it refuses the mappings.
+  // `bytes`: multiple of 4 KiB; half as many, and half of that, where the host has no address space for more.
+  // Throws std::runtime_error when it refuses the mappings.
   explicit CodeCache(size_t bytes);
   ~CodeCache();
   CodeCache(const CodeCache&) = delete;

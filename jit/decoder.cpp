@@ -152,7 +152,8 @@ void correct_branch(ZydisDecodedInstruction& zydis, bool amd) {
   if (amd && code64 && near && operand_size && !wide) zydis.operand_width = 16;
 }
 
-// Far pointers of 64 bits are Intel's: to AMD, REX.W of LSS, LFS, LGS and far CALL and JMP means 32 bits (APM vol. 3).
+// Far pointers of 64 bits are Intel's: to AMD, REX.W of LSS, LFS, LGS and far CALL and JMP means 32 bits (APM
+// vol. 3).
 void correct_far_pointer(ZydisDecodedInstruction& zydis, bool amd) {
   const bool far = zydis.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR &&
                    (zydis.mnemonic == ZYDIS_MNEMONIC_CALL || zydis.mnemonic == ZYDIS_MNEMONIC_JMP);
@@ -235,10 +236,11 @@ unsigned immediate_bytes(const ZydisDecodedInstruction& zydis, bool wide_operand
   }
 }
 
-// Zydis gives up at the byte that makes an instruction undefined. CPUs fetch what its opcode asks for, whatever ModRM.reg is,
-// before they raise #UD (SDM vol. 3, table 6-2; silicon). Of opcodes that do not exist at all there is nothing more, but in
-// 0F 38 and 0F 3A. More than `bytes`: they end within.
-unsigned undefined_length(const ZydisDecoder& decoder, const ZydisDecodedInstruction& zydis, std::span<const uint8_t> bytes) {
+// Zydis gives up at the byte that makes an instruction undefined. CPUs fetch what its opcode asks for,
+// whatever ModRM.reg is, before they raise #UD (SDM vol. 3, table 6-2; silicon). Of opcodes that do not exist
+// at all there is nothing more, but in 0F 38 and 0F 3A. More than `bytes`: they end within.
+unsigned undefined_length(const ZydisDecoder& decoder, const ZydisDecodedInstruction& zydis,
+                          std::span<const uint8_t> bytes) {
   unsigned at = zydis.length;
   const bool legacy = zydis.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY;
   if (!legacy && zydis.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX) return at;
@@ -249,10 +251,12 @@ unsigned undefined_length(const ZydisDecoder& decoder, const ZydisDecodedInstruc
   }
   const bool code16 = decoder.machine_mode == ZYDIS_MACHINE_MODE_LEGACY_16;
   const bool code64 = decoder.machine_mode == ZYDIS_MACHINE_MODE_LONG_64;
-  const bool wide_operand = other_operand == code16 || (zydis.attributes & ZYDIS_ATTRIB_HAS_REX && zydis.raw.rex.W);
+  const bool wide_operand =
+      other_operand == code16 || (zydis.attributes & ZYDIS_ATTRIB_HAS_REX && zydis.raw.rex.W);
   const bool wide_address = other_address == code16 || code64;
   bool modrm = zydis.attributes & ZYDIS_ATTRIB_HAS_MODRM;
-  if (!modrm && legacy && (zydis.opcode_map == ZYDIS_OPCODE_MAP_0F38 || zydis.opcode_map == ZYDIS_OPCODE_MAP_0F3A)) {
+  if (!modrm && legacy &&
+      (zydis.opcode_map == ZYDIS_OPCODE_MAP_0F38 || zydis.opcode_map == ZYDIS_OPCODE_MAP_0F3A)) {
     modrm = true;
     ++at;
   }
@@ -324,8 +328,9 @@ unsigned vex_immediate_bytes(unsigned map, uint8_t opcode) {
   }
 }
 
-// What is undefined behind a VEX prefix is fetched as its opcode is without one, whatever makes it undefined: the opcode, pp, L,
-// or prefixes before it (AMD's silicon, all opcodes of all maps). Nothing when there is no VEX prefix.
+// What is undefined behind a VEX prefix is fetched as its opcode is without one, whatever makes it undefined:
+// the opcode, pp, L, or prefixes before it (AMD's silicon, all opcodes of all maps). Nothing when there is no
+// VEX prefix.
 std::optional<unsigned> undefined_vex_length(const ZydisDecoder& decoder, std::span<const uint8_t> bytes) {
   const bool code16 = decoder.machine_mode == ZYDIS_MACHINE_MODE_LEGACY_16;
   const bool code64 = decoder.machine_mode == ZYDIS_MACHINE_MODE_LONG_64;
@@ -350,7 +355,8 @@ std::optional<unsigned> undefined_vex_length(const ZydisDecoder& decoder, std::s
   if (map == 1) {
     if (is_bare(opcode)) return at;
     if (opcode >> 4 == 8) return at + (code16 != other_operand ? 2 : 4);
-    if (opcode >= 0x20 && opcode <= 0x23) return at + 1;  // MOV from and to control registers: ModRM.mod says nothing
+    if (opcode >= 0x20 && opcode <= 0x23)
+      return at + 1;  // MOV from and to control registers: ModRM.mod says nothing
   }
   return operand_end(bytes, at, wide_address) + vex_immediate_bytes(map, opcode);
 }
@@ -368,8 +374,8 @@ bool is_bare_undefined(const ZydisDecodedInstruction& zydis) {
          (zydis.opcode == 0xb9 || zydis.opcode == 0xff);
 }
 
-// Outside 64-bit mode VEX.W selects instructions, but not the size of a general register (SDM vol. 2, 2.3.5): host
-// code must not have it where the instruction is the same without.
+// Outside 64-bit mode VEX.W selects instructions, but not the size of a general register (SDM vol. 2, 2.3.5):
+// host code must not have it where the instruction is the same without.
 bool vex_w_matters(const ZydisDecoder& decoder, const GuestInstruction& insn) {
   if (insn.zydis.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX || !insn.zydis.raw.vex.W) return false;
   if (decoder.machine_mode == ZYDIS_MACHINE_MODE_LONG_64) return true;
@@ -408,9 +414,10 @@ std::string_view name_of(InstructionClass instruction_class) {
 }
 
 std::string_view name_of(Action action) {
-  static constexpr std::string_view kNames[] = {
-      "none", "generic", "mov",  "lea",      "push",       "pop",     "leave",  "call", "jmp",   "jcc",
-      "loop", "ret",     "xlat", "maskmove", "maskedmove", "bittest", "gather", "zerovectors", "hint", "system"};
+  static constexpr std::string_view kNames[] = {"none",    "generic", "mov",         "lea",      "push",
+                                                "pop",     "leave",   "call",        "jmp",      "jcc",
+                                                "loop",    "ret",     "xlat",        "maskmove", "maskedmove",
+                                                "bittest", "gather",  "zerovectors", "hint",     "system"};
   return kNames[static_cast<unsigned>(action)];
 }
 
@@ -418,14 +425,19 @@ std::string_view name_of(SystemOp op) {
   // As the rows spell it; forms of mnemonics whose other forms are innocuous have no row of their own.
   static const auto names = [] {
     std::array<std::string_view, kSystemOps> table{};
-    const std::pair<SystemOp, std::string_view> forms[] = {
-        {SystemOp::MovToSreg, "MovToSreg"},   {SystemOp::MovFromSreg, "MovFromSreg"},
-        {SystemOp::PushSreg, "PushSreg"},     {SystemOp::PopSreg, "PopSreg"},
-        {SystemOp::MovToCr, "MovToCr"},       {SystemOp::MovFromCr, "MovFromCr"},
-        {SystemOp::MovToDr, "MovToDr"},       {SystemOp::MovFromDr, "MovFromDr"},
-        {SystemOp::CallFar, "CallFar"},       {SystemOp::JmpFar, "JmpFar"},
-        {SystemOp::RetFar, "RetFar"},         {SystemOp::TooLong, "TooLong"},
-        {SystemOp::FpuUnavailable, "FpuUnavailable"}};
+    const std::pair<SystemOp, std::string_view> forms[] = {{SystemOp::MovToSreg, "MovToSreg"},
+                                                           {SystemOp::MovFromSreg, "MovFromSreg"},
+                                                           {SystemOp::PushSreg, "PushSreg"},
+                                                           {SystemOp::PopSreg, "PopSreg"},
+                                                           {SystemOp::MovToCr, "MovToCr"},
+                                                           {SystemOp::MovFromCr, "MovFromCr"},
+                                                           {SystemOp::MovToDr, "MovToDr"},
+                                                           {SystemOp::MovFromDr, "MovFromDr"},
+                                                           {SystemOp::CallFar, "CallFar"},
+                                                           {SystemOp::JmpFar, "JmpFar"},
+                                                           {SystemOp::RetFar, "RetFar"},
+                                                           {SystemOp::TooLong, "TooLong"},
+                                                           {SystemOp::FpuUnavailable, "FpuUnavailable"}};
     for (const auto& [form, name] : forms) table[static_cast<unsigned>(form)] = name;
 #define ROW(mnemonic, instruction_class, action)
 #define SYSTEM_ROW(mnemonic, instruction_class, system_op) \
@@ -578,8 +590,8 @@ Decoder::Decoder(ModeBits mode) : amd_(mode.has(ModeBits::kAmd)) {
       ZydisDecoderInit(&decoder_, ZYDIS_MACHINE_MODE_LEGACY_16, stack);
     }
   }
-  // No CET (CPUID says so): else Zydis takes the DS prefix of an indirect jump for NOTRACK and the operand stays
-  // in its default segment.
+  // No CET (CPUID says so): else Zydis takes the DS prefix of an indirect jump for NOTRACK and the operand
+  // stays in its default segment.
   ZydisDecoderEnableMode(&decoder_, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
   // Near branches of 64-bit code obey an operand-size prefix.
   if (amd_) ZydisDecoderEnableMode(&decoder_, ZYDIS_DECODER_MODE_AMD_BRANCHES, ZYAN_TRUE);
@@ -616,8 +628,9 @@ Decoder::Status Decoder::decode(std::span<const uint8_t> bytes, uint64_t rip, Gu
   out.vex_w = vex_w_matters(decoder_, out);
   out.row = classify(out);
   // Intel ignores W of VPINSRQ and VPEXTRQ outside 64-bit mode, AMD does not have them there.
-  const bool quadword = out.zydis.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && out.zydis.raw.vex.W &&
-                        (out.zydis.mnemonic == ZYDIS_MNEMONIC_VPINSRD || out.zydis.mnemonic == ZYDIS_MNEMONIC_VPEXTRD);
+  const bool quadword =
+      out.zydis.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && out.zydis.raw.vex.W &&
+      (out.zydis.mnemonic == ZYDIS_MNEMONIC_VPINSRD || out.zydis.mnemonic == ZYDIS_MNEMONIC_VPEXTRD);
   if (amd_ && quadword) out.row = {};
   set_flags(out);
   return out.row.action == Action::None ? Status::Invalid : Status::Ok;
@@ -644,7 +657,8 @@ unsigned gpr_number(ZydisRegister reg) {
 }
 
 std::optional<unsigned> base_gpr(const ZydisDecodedOperandMem& mem) {
-  if (mem.base == ZYDIS_REGISTER_NONE || mem.base == ZYDIS_REGISTER_RIP || mem.base == ZYDIS_REGISTER_EIP) return std::nullopt;
+  if (mem.base == ZYDIS_REGISTER_NONE || mem.base == ZYDIS_REGISTER_RIP || mem.base == ZYDIS_REGISTER_EIP)
+    return std::nullopt;
   return gpr_number(mem.base);
 }
 

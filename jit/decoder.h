@@ -79,7 +79,8 @@ struct GuestInstruction {
   bool ends_block() const;
 
   // The memory operand that ModRM (or a direct address) names, or null. Not the one of LEA.
-  // Stores, at an address known from its bytes, into the `reach` bytes that follow it (CS and DS taken for the same).
+  // Stores, at an address known from its bytes, into the `reach` bytes that follow it (CS and DS taken for
+  // the same).
   bool stores_ahead(uint64_t reach) const;
   const ZydisDecodedOperand* memory_operand() const;
   // The offset that an operand names without any general-purpose register, if it does.

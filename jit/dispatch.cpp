@@ -30,15 +30,17 @@ Block* Translator::find_block(const BlockKey& key) const {
 }
 
 bool Translator::may_use_windows(const BlockKey& key) const {
-  return windows_ && !windows_->given_up() && !(key.mode.value & (ModeBits::kOneInstruction | ModeBits::kCallout)) &&
+  return windows_ && !windows_->given_up() &&
+         !(key.mode.value & (ModeBits::kOneInstruction | ModeBits::kCallout)) &&
          windows_->serves(window_width());
 }
 
-// User code, since it is what one page of which is mapped at many addresses. Near the end of the lower half of the address space
-// a jump might leave it.
+// User code, since it is what one page of which is mapped at many addresses. Near the end of the lower half
+// of the address space a jump might leave it.
 bool Translator::may_be_shared(const BlockKey& key) const {
   constexpr uint32_t kNeeded = ModeBits::kCode64 | ModeBits::kUser;
-  constexpr uint32_t kExcluded = ModeBits::kOneInstruction | ModeBits::kCallout | ModeBits::kSingleStep | ModeBits::kAlignment;
+  constexpr uint32_t kExcluded =
+      ModeBits::kOneInstruction | ModeBits::kCallout | ModeBits::kSingleStep | ModeBits::kAlignment;
   constexpr uint64_t kEnd = (uint64_t{1} << 47) - (uint64_t{1} << 32);
   return options_.shared_blocks && (key.mode.value & (kNeeded | kExcluded)) == kNeeded && key.rip < kEnd &&
          !vcpu_.debug().has_breakpoints();
@@ -53,12 +55,15 @@ Result<Translator::FoundBlock> Translator::block_for(BlockKey key, KeptDeltas li
   } else if (may_be_shared(key)) {
     const BlockKey shared = key.as_shared();
     FoundBlock& found = found_before(shared);
-    if (found.block && found.key == shared) [[likely]] return found;
-    if (Block* const block = find_block(shared)) return found = {.key = shared, .block = block, .host = block->host};
+    if (found.block && found.key == shared) [[likely]]
+      return found;
+    if (Block* const block = find_block(shared))
+      return found = {.key = shared, .block = block, .host = block->host};
   }
   FoundBlock& found = found_before(key);
   const bool known = found.block && found.key == key;
-  if (known && !found.crosses_page) [[likely]] return found;
+  if (known && !found.crosses_page) [[likely]]
+    return found;
   Block* block = known ? found.block : find_block(key);
   if (block && block->crosses_page) {
     const auto second = vcpu_.translate_fetch(key.linear().page() + kPageSize);
@@ -74,7 +79,8 @@ Result<Translator::FoundBlock> Translator::block_for(BlockKey key, KeptDeltas li
     if (!made) return std::unexpected(made.error());
     block = *made;
   }
-  return found_before(block->key) = {.key = block->key, .block = block, .host = block->host, .crosses_page = block->crosses_page};
+  return found_before(block->key) = {
+             .key = block->key, .block = block, .host = block->host, .crosses_page = block->crosses_page};
 }
 
 void Translator::note_entry(uint64_t host) {
@@ -103,12 +109,12 @@ uint64_t Translator::next_host_code(KeptDeltas likely) noexcept {
       if (verdict == Vcpu::BreakpointVerdict::RunOne) extra.value = ModeBits::kOneInstruction;
     }
     if (shadow) {
-      // One instruction runs before interrupts are looked at again (SDM vol. 3, 6.8.3). Where none is waiting, the first
-      // poll comes after it in any case.
+      // One instruction runs before interrupts are looked at again (SDM vol. 3, 6.8.3). Where none is
+      // waiting, the first poll comes after it in any case.
       state_.interrupt_shadow = state_.debug_shadow = false;
       vcpu_.interrupts_opened();
-      const bool nothing_waits = state_.attention.load(std::memory_order_relaxed) == 0 && !vcpu_.debug().watching() &&
-                                 !state_.mode.has(ModeBits::kSingleStep);
+      const bool nothing_waits = state_.attention.load(std::memory_order_relaxed) == 0 &&
+                                 !vcpu_.debug().watching() && !state_.mode.has(ModeBits::kSingleStep);
       if (!nothing_waits) extra.value = ModeBits::kOneInstruction;
     }
     if (options_.jump_cache && extra.value == 0) {
@@ -128,8 +134,10 @@ uint64_t Translator::next_host_code(KeptDeltas likely) noexcept {
       const uint64_t page = linear.value >> kPageShift;
       const TlbEntry& entry = vcpu_.tlb().entry(vcpu_.current_view(), linear);
       const bool global = entry.read_tag == linear.page().value && entry.info & TlbEntry::kGlobal;
-      const uint64_t stack_known = block->key.shared() ? block->host : block->block->entry_with(kStackDelta, 0);
-      current_jump_cache_->insert(state_.rip, block->host, stack_known, page, page + block->crosses_page, global);
+      const uint64_t stack_known =
+          block->key.shared() ? block->host : block->block->entry_with(kStackDelta, 0);
+      current_jump_cache_->insert(state_.rip, block->host, stack_known, page, page + block->crosses_page,
+                                  global);
     }
     if (options_.trace_execution) trace_entry(*block->block, shadow);
     state_.spilled_overflow = (state_.rflags & flag::kOf) != 0;
@@ -162,8 +170,11 @@ uint64_t Translator::tlb_host_code() noexcept {
   return block->host;
 }
 
-bool Translator::store_beside_code(const TlbEntry& entry, LinearAddr address, uint64_t size, uint64_t site) noexcept {
-  if (entry.read_tag != address.page().value || !(entry.info & TlbEntry::kWritable) || vcpu_.debug().watching()) return false;
+bool Translator::store_beside_code(const TlbEntry& entry, LinearAddr address, uint64_t size,
+                                   uint64_t site) noexcept {
+  if (entry.read_tag != address.page().value || !(entry.info & TlbEntry::kWritable) ||
+      vcpu_.debug().watching())
+    return false;
   PageTracker& tracker = vcpu_.map().tracker();
   const PageFrame frame = entry.frame();
   const Block* const running = block_at(site);
@@ -176,8 +187,10 @@ bool Translator::store_beside_code(const TlbEntry& entry, LinearAddr address, ui
   return true;
 }
 
-bool Translator::overlaps(const Block* block, PageFrame frame, uint64_t offset, uint64_t size) const noexcept {
-  if (!block || (block->key.physical.frame() != frame && !(block->crosses_page && block->second_frame == frame))) {
+bool Translator::overlaps(const Block* block, PageFrame frame, uint64_t offset,
+                          uint64_t size) const noexcept {
+  if (!block ||
+      (block->key.physical.frame() != frame && !(block->crosses_page && block->second_frame == frame))) {
     return false;
   }
   for (const FrameNode* node = frames_[frame.number]; node; node = node->next) {
@@ -305,7 +318,8 @@ void Translator::track_block(Block& block) {
     }
     FrameNode*& first = frames_[frame.number];
     const uint64_t granules = granules_of(begin, end) | (first ? first->granules : 0);
-    frame_nodes_.push_back({&block, first, granules, static_cast<uint16_t>(begin), static_cast<uint16_t>(end)});
+    frame_nodes_.push_back(
+        {&block, first, granules, static_cast<uint16_t>(begin), static_cast<uint16_t>(end)});
     first = &frame_nodes_.back();
   };
   const uint64_t begin = block.key.physical.page_offset();
@@ -359,7 +373,8 @@ void Translator::kill_block(Block& block) {
   *at = block.next_in_bucket;
   for (const BlockLink* link = block.incoming; link; link = link->next_incoming) {
     // A dead block may still be running. Its own first bytes are another jump.
-    if (!link->from->dead || link->patch_offset >= kEntryPatchBytes) point_link(*link, link->from->host + link->stub_offset);
+    if (!link->from->dead || link->patch_offset >= kEntryPatchBytes)
+      point_link(*link, link->from->host + link->stub_offset);
   }
   block.incoming = nullptr;
   if (block.loop) point_link(*block.loop, block.host + block.loop->stub_offset);
@@ -427,13 +442,14 @@ void Translator::mode_changed() {
 // Blocks that run across the address; whoever jumps to it comes to next_host_code() from now on.
 void Translator::breakpoint_added(LinearAddr address) {
   for (Block* block : blocks_) {
-    const uint64_t offset = block->key.shared() ? address.page_offset() - block->key.rip : address.value - block->key.linear().value;
+    const uint64_t offset = block->key.shared() ? address.page_offset() - block->key.rip
+                                                : address.value - block->key.linear().value;
     if (!block->dead && offset < block->guest_bytes) kill_block(*block);
   }
 }
 
-// Blocks that breakpoints have cut, so that the code becomes what it was before them. Those of breakpoints that are left are cut
-// again.
+// Blocks that breakpoints have cut, so that the code becomes what it was before them. Those of breakpoints
+// that are left are cut again.
 void Translator::breakpoints_removed() {
   if (!std::exchange(cut_blocks_, false)) return;
   for (Block* block : blocks_) {
@@ -443,7 +459,8 @@ void Translator::breakpoints_removed() {
 
 void Translator::pages_unmapped(LinearAddr first, uint64_t bytes) {
   for (unsigned space = 0; space < SoftTlb::kSpaces; ++space) {
-    for_each_jump_cache(space, [=](JumpCache& cache) { cache.forget_pages(first.value >> kPageShift, bytes >> kPageShift); });
+    for_each_jump_cache(
+        space, [=](JumpCache& cache) { cache.forget_pages(first.value >> kPageShift, bytes >> kPageShift); });
   }
 }
 

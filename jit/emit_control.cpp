@@ -72,8 +72,11 @@ void BlockTranslator::emit_poll(uint64_t resume_rip) {
 }
 
 BlockTranslator::LinkStub& BlockTranslator::add_link(uint64_t rip) {
-  BlockLink* const link =
-      arena_->make<BlockLink>({.from = block_, .target_rip = rip, .known = known_deltas(), .constant = constant_, .next_of_block = block_->links});
+  BlockLink* const link = arena_->make<BlockLink>({.from = block_,
+                                                   .target_rip = rip,
+                                                   .known = known_deltas(),
+                                                   .constant = constant_,
+                                                   .next_of_block = block_->links});
   block_->links = link;
   link_stubs_.push_back({a_.newLabel(), link});
   return link_stubs_.back();
@@ -108,8 +111,8 @@ void BlockTranslator::exit_polled(uint64_t rip) {
 void BlockTranslator::exit_indirect(int32_t stack_change) {
   block_ended_ = true;
   settle_stack();
-  const IndirectBranch& branch =
-      *arena_->make<IndirectBranch>({.rip = instructions_[current_].rip, .stack_change = stack_change, .shared = key_.shared()});
+  const IndirectBranch& branch = *arena_->make<IndirectBranch>(
+      {.rip = instructions_[current_].rip, .stack_change = stack_change, .shared = key_.shared()});
   if (key_.mode.has(ModeBits::kSingleStep)) {
     give_up_flags(true);
     a_.load_address(kTemp, &branch);
@@ -134,7 +137,8 @@ void BlockTranslator::exit_branch(uint64_t target, const GuestInstruction& insn,
   }
 }
 
-// Flag-free search of the jump cache (jit/jump_cache.h) for the RIP in kLinear. `rip`: that RIP, if it is known.
+// Flag-free search of the jump cache (jit/jump_cache.h) for the RIP in kLinear. `rip`: that RIP, if it is
+// known.
 void BlockTranslator::emit_jump_cache_jump(const IndirectBranch* indirect, std::optional<uint64_t> rip) {
   const auto jump_to_lookup = [&] {
     if (indirect) a_.load_address(kTemp, indirect);
@@ -250,7 +254,8 @@ void BlockTranslator::emit_shared_entry() {
   block_->linked_offset = static_cast<uint8_t>(a_.offset());
 }
 
-// Whether the instruction can be part of a shared block: nothing outside of translated code must know its RIP.
+// Whether the instruction can be part of a shared block: nothing outside of translated code must know its
+// RIP.
 bool BlockTranslator::may_be_shared(const GuestInstruction& insn) const {
   switch (insn.row.action) {
     case Action::Generic:
@@ -279,14 +284,16 @@ bool BlockTranslator::may_be_shared(const GuestInstruction& insn) const {
          memory->mem.segment == ZYDIS_REGISTER_FS || memory->mem.segment == ZYDIS_REGISTER_GS;
 }
 
-// What a block does once, before its first instruction: checks that the block before may have made already, and what a loop would
-// else do in each round.
+// What a block does once, before its first instruction: checks that the block before may have made already,
+// and what a loop would else do in each round.
 void BlockTranslator::plan_entry() {
   home_ = kHomes;
   swaps_.clear();
   loop_.reset();
   loop_held_ = kNothingHeld;
-  if (!block_->windows || !code64() || key_.mode.has(ModeBits::kAlignment) || options_.record_blocks || patched_.memory) return;
+  if (!block_->windows || !code64() || key_.mode.has(ModeBits::kAlignment) || options_.record_blocks ||
+      patched_.memory)
+    return;
   constant_ = first_constant();
   const bool loop = is_loop();
   if (loop && options_.swap_registers) plan_swaps();
@@ -308,8 +315,8 @@ void BlockTranslator::plan_entry() {
   a_.bind(loop_);
 }
 
-// One that writes registers that live in memory runs with others in memory: else each of its rounds would wait for the store of
-// the one before.
+// One that writes registers that live in memory runs with others in memory: else each of its rounds would
+// wait for the store of the one before.
 void BlockTranslator::plan_swaps() {
   uint32_t used = 1u << kRsp, written = 0;
   for (const GuestInstruction& insn : instructions_) {
@@ -379,8 +386,8 @@ void BlockTranslator::emit_jcc(const GuestInstruction& insn) {
   exit_to(next, insn.rip);
 }
 
-// A superblock has one entry and several exits: after a conditional jump it goes on where that is not taken, and it follows
-// other direct jumps and calls, forwards within the page. Loops end it.
+// A superblock has one entry and several exits: after a conditional jump it goes on where that is not taken,
+// and it follows other direct jumps and calls, forwards within the page. Loops end it.
 std::optional<uint64_t> BlockTranslator::superblock_goes_on_at(const GuestInstruction& branch) const {
   uint64_t next = branch.next_rip();
   if (branch.row.action == Action::Jcc) {
@@ -391,7 +398,8 @@ std::optional<uint64_t> BlockTranslator::superblock_goes_on_at(const GuestInstru
   } else {
     return std::nullopt;
   }
-  if (next < branch.next_rip() || next != (next & code_mask()) || leaves_segment(next) || !can_link(next)) return std::nullopt;
+  if (next < branch.next_rip() || next != (next & code_mask()) || leaves_segment(next) || !can_link(next))
+    return std::nullopt;
   return next;
 }
 

@@ -26,7 +26,8 @@ bool uses_vector_register(const GuestInstruction& insn) {
 }
 
 // In 16-bit code an operand-size prefix means 32 bits, in host code it means 16: it must be added or dropped,
-// but not where it selects the instruction (SSE, ADCX, and a few of the 0F AE, 0F C3 groups) or makes it none (EMMS).
+// but not where it selects the instruction (SSE, ADCX, and a few of the 0F AE, 0F C3 groups) or makes it none
+// (EMMS).
 bool operand_size_applies(const GuestInstruction& insn) {
   if (uses_vector_register(insn) || insn.zydis.mnemonic == ZYDIS_MNEMONIC_EMMS) return false;
   for (unsigned i = 0; i < insn.zydis.raw.prefix_count; ++i) {
@@ -324,7 +325,8 @@ void BlockTranslator::emit_generic(const GuestInstruction& insn) {
 bool BlockTranslator::emit_patched_move(const GuestInstruction& insn) {
   const auto& immediate = insn.zydis.raw.imm[0];
   if (!patched_.memory || insn.operands[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
-      insn.operands[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE || immediate.size != insn.operands[0].size || immediate.size < 32) {
+      insn.operands[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE || immediate.size != insn.operands[0].size ||
+      immediate.size < 32) {
     return false;
   }
   const auto begin = static_cast<uint16_t>(insn.rip - key_.rip + immediate.offset);
@@ -433,8 +435,8 @@ void BlockTranslator::emit_mask_move(const GuestInstruction& insn) {
   end_access();
 }
 
-// Outside 64-bit mode only the eight registers that exist there change: the host's instruction would zero YMM8 to
-// YMM15, which a 64-bit kernel may hold for another program. VEX.128 forms zero the upper halves.
+// Outside 64-bit mode only the eight registers that exist there change: the host's instruction would zero
+// YMM8 to YMM15, which a 64-bit kernel may hold for another program. VEX.128 forms zero the upper halves.
 void BlockTranslator::emit_zero_vectors(const GuestInstruction& insn) {
   if (code64()) {
     emit_generic(insn);

@@ -42,7 +42,8 @@ void BlockTranslator::emit_offset(const ZydisDecodedOperandMem& mem, const Guest
   if (insn.zydis.address_width == 16) a_.movzx(kLinear.r32(), kLinear.r16());
 }
 
-void BlockTranslator::emit_offset(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn, const x86::Gp& to) {
+void BlockTranslator::emit_offset(const ZydisDecodedOperandMem& mem, const GuestInstruction& insn,
+                                  const x86::Gp& to) {
   if (const auto offset = insn.constant_offset(mem)) {
     if (mem.base != ZYDIS_REGISTER_NONE) {
       load_rip(to, to.size() == 8 ? *offset : static_cast<uint64_t>(int64_t{static_cast<int32_t>(*offset)}));

@@ -1,7 +1,7 @@
 // PUSH, POP, LEAVE and the stack side of CALL and RET. RSP moves only after the access has succeeded.
 //
-// In blocks that use the windows the host's RSP is left behind (stack_step_) and catches up where it is needed: a chain of PUSHes
-// would else be as long as its additions, which hosts do not have in theirs.
+// In blocks that use the windows the host's RSP is left behind (stack_step_) and catches up where it is
+// needed: a chain of PUSHes would else be as long as its additions, which hosts do not have in theirs.
 #include <algorithm>
 #include <utility>
 
@@ -13,9 +13,11 @@ namespace {
 
 // As a register, not as the base of an address.
 bool names_rsp(const GuestInstruction& insn) {
-  return std::ranges::any_of(insn.operands, insn.operands + insn.zydis.operand_count_visible, [](const ZydisDecodedOperand& operand) {
-    return is_gpr(operand) && !is_high_byte(operand.reg.value) && gpr_number(operand.reg.value) == kRsp;
-  });
+  return std::ranges::any_of(insn.operands, insn.operands + insn.zydis.operand_count_visible,
+                             [](const ZydisDecodedOperand& operand) {
+                               return is_gpr(operand) && !is_high_byte(operand.reg.value) &&
+                                      gpr_number(operand.reg.value) == kRsp;
+                             });
 }
 
 }  // namespace
@@ -58,7 +60,8 @@ void BlockTranslator::open_stack(int64_t displacement, unsigned bytes, AccessKin
 bool BlockTranslator::may_step_stack(int64_t bytes) const {
   constexpr int64_t kFarthest = 1 << 14;
   const int64_t sum = stack_step_ + bytes;
-  return options_.step_stack && block_->windows && stack_bytes() != 2 && sum >= -kFarthest && sum <= kFarthest;
+  return options_.step_stack && block_->windows && stack_bytes() != 2 && sum >= -kFarthest &&
+         sum <= kFarthest;
 }
 
 void BlockTranslator::adjust_stack(int64_t bytes) {
@@ -85,7 +88,8 @@ bool BlockTranslator::keeps_stack_step(const GuestInstruction& insn) const {
       return true;
     case Action::Push:
     case Action::Pop:
-      return insn.operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE || (is_gpr(insn.operands[0]) && !names_rsp(insn));
+      return insn.operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ||
+             (is_gpr(insn.operands[0]) && !names_rsp(insn));
     case Action::Call:
     case Action::Jmp:
     case Action::Mov:
@@ -97,12 +101,14 @@ bool BlockTranslator::keeps_stack_step(const GuestInstruction& insn) const {
   }
 }
 
-// ADD, SUB or LEA that does nothing but move RSP by a constant, where no flag is read: at no cost, as with PUSH and POP.
+// ADD, SUB or LEA that does nothing but move RSP by a constant, where no flag is read: at no cost, as with
+// PUSH and POP.
 bool BlockTranslator::step_stack(const GuestInstruction& insn) {
   const ZydisDecodedOperand& to = insn.operands[0];
   const auto step = constant_step(insn, kRsp, stack_bytes() * 8);
-  if (!step || insn.row.action == Action::Push || insn.row.action == Action::Pop || insn.row.action == Action::Call ||
-      to.size != stack_bytes() * 8 || insn.flags_touched & live_[current_].after || !may_step_stack(*step)) {
+  if (!step || insn.row.action == Action::Push || insn.row.action == Action::Pop ||
+      insn.row.action == Action::Call || to.size != stack_bytes() * 8 ||
+      insn.flags_touched & live_[current_].after || !may_step_stack(*step)) {
     return false;
   }
   stack_step_ = static_cast<int16_t>(stack_step_ + *step);

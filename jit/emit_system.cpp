@@ -1,5 +1,5 @@
-// Privileged, critical, string and legacy instructions: a call into the core; or, for those that systems execute all the
-// time, host code for the usual case and the call for the rest.
+// Privileged, critical, string and legacy instructions: a call into the core; or, for those that systems
+// execute all the time, host code for the usual case and the call for the rest.
 #include "jit/block_translator.h"
 
 namespace penumbra::jit {
@@ -18,8 +18,8 @@ void BlockTranslator::emit_system(const GuestInstruction& insn, SystemInstructio
   flags_ = FlagHome::Spilled;
 }
 
-// False, and nothing emitted, when the instruction is left to emit_system(). With the flags out of the host's way, the
-// usual case is tested for at run time where it must be.
+// False, and nothing emitted, when the instruction is left to emit_system(). With the flags out of the host's
+// way, the usual case is tested for at run time where it must be.
 bool BlockTranslator::emit_system_inline(const GuestInstruction& insn, const SystemInstruction& system) {
   if (!options_.inline_system || one_instruction() || !key_.mode.has(ModeBits::kProtected)) return false;
   const unsigned bytes = insn.zydis.operand_width / 8;
@@ -88,7 +88,8 @@ bool BlockTranslator::emit_system_inline(const GuestInstruction& insn, const Sys
 }
 
 x86::Mem BlockTranslator::selector_field(unsigned segment) const {
-  return a_.state_field(offsetof(VcpuState, segments) + segment * sizeof(Segment) + offsetof(Segment, selector), 2);
+  return a_.state_field(
+      offsetof(VcpuState, segments) + segment * sizeof(Segment) + offsetof(Segment, selector), 2);
 }
 
 // `usual` is what follows unless `condition` holds; then the core executes the instruction.
@@ -106,10 +107,11 @@ void BlockTranslator::with_rare_case(const GuestInstruction& insn, const SystemI
 }
 
 // The usual case: no flag changes that anything but arithmetic and string instructions depend on.
-void BlockTranslator::emit_popf(const GuestInstruction& insn, const SystemInstruction& system, unsigned bytes) {
+void BlockTranslator::emit_popf(const GuestInstruction& insn, const SystemInstruction& system,
+                                unsigned bytes) {
   constexpr auto kPlain = static_cast<uint32_t>(flag::kArithmetic | flag::kDf);
-  constexpr auto kReserved = ~static_cast<uint32_t>(flag::kArithmetic | flag::kTf | flag::kIf | flag::kDf | flag::kIopl |
-                                                    flag::kNt | flag::kAc | flag::kId);
+  constexpr auto kReserved = ~static_cast<uint32_t>(flag::kArithmetic | flag::kTf | flag::kIf | flag::kDf |
+                                                    flag::kIopl | flag::kNt | flag::kAc | flag::kId);
   give_up_flags(true);
   flags_ = FlagHome::Spilled;
   open_stack(0, bytes, AccessKind::Read);
@@ -179,10 +181,11 @@ bool BlockTranslator::emit_string(const GuestInstruction& insn, const SystemInst
   return true;
 }
 
-// The host's own instruction on the windows of both sides. What faults half-way goes on where it stopped once the page is
-// there, or in the core, with the registers as after the elements that are done.
+// The host's own instruction on the windows of both sides. What faults half-way goes on where it stopped once
+// the page is there, or in the core, with the registers as after the elements that are done.
 bool BlockTranslator::emit_repeated_string(const GuestInstruction& insn, const SystemInstruction& system,
-                                           const ZydisDecodedOperand* from, const ZydisDecodedOperand& to, unsigned bytes) {
+                                           const ZydisDecodedOperand* from, const ZydisDecodedOperand& to,
+                                           unsigned bytes) {
   if (insn.zydis.address_width != (code64() ? 64 : 32) || window_use_.wraps) return false;
   for (const ZydisDecodedOperand* operand : {from, &to}) {
     if (!operand) continue;

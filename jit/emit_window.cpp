@@ -27,7 +27,8 @@ constexpr size_t window_offset(size_t field) {
   return offsetof(VcpuState, windows) + field;
 }
 
-// How far from its region a base may be. From one block to the next, and from one round of a loop to the next: near.
+// How far from its region a base may be. From one block to the next, and from one round of a loop to the
+// next: near.
 constexpr int64_t kFarthest = int64_t{1} << 30;
 constexpr int64_t kNear = 1 << 20;
 constexpr uint64_t kNearAtEntry = 4 * kNear;
@@ -39,7 +40,8 @@ bool is_within(uint64_t address, uint64_t other, int64_t farthest) {
 }  // namespace
 
 // What an instruction adds to `bits` of a register, if that is all it does with it.
-std::optional<int64_t> BlockTranslator::constant_step(const GuestInstruction& insn, unsigned gpr, unsigned bits) {
+std::optional<int64_t> BlockTranslator::constant_step(const GuestInstruction& insn, unsigned gpr,
+                                                      unsigned bits) {
   const auto names = [&](const ZydisDecodedOperand& operand) {
     return operand.type == ZYDIS_OPERAND_TYPE_REGISTER && operand.size == bits &&
            gpr_number(operand.reg.value) == gpr;
@@ -58,8 +60,8 @@ std::optional<int64_t> BlockTranslator::constant_step(const GuestInstruction& in
       return insn.zydis.mnemonic == ZYDIS_MNEMONIC_INC ? 1 : -1;
     case ZYDIS_MNEMONIC_LEA: {
       const ZydisDecodedOperandMem& mem = insn.operands[1].mem;
-      if (!names(insn.operands[0]) || insn.zydis.address_width != bits || mem.base != insn.operands[0].reg.value ||
-          mem.index != ZYDIS_REGISTER_NONE) {
+      if (!names(insn.operands[0]) || insn.zydis.address_width != bits ||
+          mem.base != insn.operands[0].reg.value || mem.index != ZYDIS_REGISTER_NONE) {
         return std::nullopt;
       }
       return mem.disp.has_displacement ? mem.disp.value : 0;
@@ -93,7 +95,8 @@ std::optional<x86::Mem> BlockTranslator::flat_operand(const ZydisDecodedOperandM
   // A large negative one stands for an address in the upper half, to which a register is added.
   constexpr int64_t kSmall = 1 << 16;
   if (displacement < (has_base || has_index ? -kSmall : 0)) return std::nullopt;
-  const auto disp32 = static_cast<int32_t>(displacement + (has_base && gpr_number(mem.base) == kRsp ? stack_step_ : 0));
+  const auto disp32 =
+      static_cast<int32_t>(displacement + (has_base && gpr_number(mem.base) == kRsp ? stack_step_ : 0));
   const unsigned shift = has_index ? std::countr_zero(static_cast<unsigned>(mem.scale)) : 0;
   x86::Mem operand;
   if (has_base && has_index) {
@@ -122,7 +125,8 @@ void BlockTranslator::emit_window_operand(const ZydisDecodedOperandMem& mem, con
     const int64_t displacement = displacement_of(mem);
     emit_window_by_register(*base_gpr(mem), static_cast<int32_t>(displacement), access);
     return;
-  } else if (const auto address = insn.constant_offset(mem); address && access.segment != kFs && access.segment != kGs) {
+  } else if (const auto address = insn.constant_offset(mem);
+             address && access.segment != kFs && access.segment != kGs) {
     emit_window_at_constant(*address, access);
     return;
   }
@@ -303,14 +307,16 @@ void BlockTranslator::forget_kept_deltas() {
 uint64_t BlockTranslator::first_constant() const {
   for (const GuestInstruction& insn : instructions_) {
     const ZydisDecodedOperand* const memory = insn.memory_operand();
-    if (!memory || memory->mem.segment == ZYDIS_REGISTER_FS || memory->mem.segment == ZYDIS_REGISTER_GS) continue;
+    if (!memory || memory->mem.segment == ZYDIS_REGISTER_FS || memory->mem.segment == ZYDIS_REGISTER_GS)
+      continue;
     if (const auto address = insn.constant_offset(memory->mem)) return *address;
   }
   return 0;
 }
 
 // Whether the operand is one with this base and nothing that varies.
-bool BlockTranslator::is_base(const GuestInstruction& insn, const ZydisDecodedOperand& operand, unsigned gpr) const {
+bool BlockTranslator::is_base(const GuestInstruction& insn, const ZydisDecodedOperand& operand,
+                              unsigned gpr) const {
   if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY || operand.mem.segment == ZYDIS_REGISTER_FS ||
       operand.mem.segment == ZYDIS_REGISTER_GS) {
     return false;
@@ -318,10 +324,12 @@ bool BlockTranslator::is_base(const GuestInstruction& insn, const ZydisDecodedOp
   if (const auto address = insn.constant_offset(operand.mem)) {
     return gpr == kConstantBase && is_within(*address, constant_, kFarthest);
   }
-  return operand.mem.index == ZYDIS_REGISTER_NONE && insn.zydis.address_width == 64 && base_gpr(operand.mem) == gpr;
+  return operand.mem.index == ZYDIS_REGISTER_NONE && insn.zydis.address_width == 64 &&
+         base_gpr(operand.mem) == gpr;
 }
 
-// Whether there is use for the delta of this base later in the block or, unchanged but for constants, in the next one.
+// Whether there is use for the delta of this base later in the block or, unchanged but for constants, in the
+// next one.
 bool BlockTranslator::worth_keeping(unsigned gpr) const {
   for (size_t i = current_ + 1; i < instructions_.size(); ++i) {
     const GuestInstruction& insn = instructions_[i];
@@ -338,8 +346,9 @@ bool BlockTranslator::worth_keeping(unsigned gpr) const {
   return options_.warm_entries && (direct || gpr == kRsp);
 }
 
-// The bases of a loop whose delta, found before the first round, is good for all rounds: those that no round changes, or changes
-// by so little that the address of the next round is near that of this one, which was accessed.
+// The bases of a loop whose delta, found before the first round, is good for all rounds: those that no round
+// changes, or changes by so little that the address of the next round is near that of this one, which was
+// accessed.
 KeptDeltas BlockTranslator::carried_deltas() const {
   KeptDeltas carried = 0;
   for (unsigned gpr = 0; gpr <= kConstantBase; ++gpr) {
@@ -349,7 +358,8 @@ KeptDeltas BlockTranslator::carried_deltas() const {
       const ZydisDecodedOperand* const memory = insn.memory_operand();
       if (memory && is_base(insn, *memory, gpr)) {
         accessed = true;
-        near = near && (gpr == kConstantBase || std::abs(memory->mem.disp.has_displacement ? memory->mem.disp.value : 0) < kNear);
+        near = near && (gpr == kConstantBase ||
+                        std::abs(memory->mem.disp.has_displacement ? memory->mem.disp.value : 0) < kNear);
       } else if (memory && gpr == kConstantBase && insn.constant_offset(memory->mem)) {
         near = false;  // from another region, perhaps
       }
@@ -369,8 +379,9 @@ KeptDeltas BlockTranslator::first_deltas() const {
   for (unsigned gpr = 0; gpr <= kConstantBase; ++gpr) {
     for (const GuestInstruction& insn : instructions_) {
       if (insn.row.action == Action::System || insn.row.action == Action::None) break;
-      const bool found = std::any_of(insn.operands, insn.operands + insn.zydis.operand_count,
-                                     [&](const ZydisDecodedOperand& operand) { return is_base(insn, operand, gpr); });
+      const bool found =
+          std::any_of(insn.operands, insn.operands + insn.zydis.operand_count,
+                      [&](const ZydisDecodedOperand& operand) { return is_base(insn, operand, gpr); });
       switch (insn.row.action) {
         case Action::Generic:
         case Action::Mov:
@@ -391,10 +402,12 @@ KeptDeltas BlockTranslator::first_deltas() const {
   return first;
 }
 
-// Finds these deltas at the block's entry. A jump that knows some of them goes to an entry behind the checks that it needs no more:
-// RSP is the first, since it is known most often; calls preserve those after the constants'.
+// Finds these deltas at the block's entry. A jump that knows some of them goes to an entry behind the checks
+// that it needs no more: RSP is the first, since it is known most often; calls preserve those after the
+// constants'.
 void BlockTranslator::check_first(KeptDeltas deltas) {
-  static constexpr uint8_t kOrder[] = {kRsp, kConstantBase, 3, 5, 12, 13, 14, 15, 7, 6, 2, 1, 0, 8, 9, 10, 11};
+  static constexpr uint8_t kOrder[] = {kRsp, kConstantBase, 3, 5, 12, 13, 14, 15, 7, 6, 2, 1, 0, 8, 9, 10,
+                                       11};
   static_assert(std::size(kOrder) == WindowState::kKept);
   static_assert(kFarthest + kNearAtEntry + (int64_t{1} << 31) < ShadowWindows::kGuardBytes);
   current_ = 0;
@@ -430,7 +443,8 @@ KeptDeltas BlockTranslator::known_deltas() const {
   KeptDeltas known = 0;
   for (unsigned gpr = 0; gpr < kept_.size(); ++gpr) {
     const KeptDelta& kept = kept_[gpr];
-    if (kept.known && kept.stored && kept.home == static_cast<int>(gpr) && kept.reach <= kNear) known |= KeptDeltas{1} << gpr;
+    if (kept.known && kept.stored && kept.home == static_cast<int>(gpr) && kept.reach <= kNear)
+      known |= KeptDeltas{1} << gpr;
   }
   return known;
 }

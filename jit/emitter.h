@@ -79,8 +79,8 @@ class Emitter : public x86::Assembler {
     }
   }
 
-  // Jumps to the host code of the RIP in kLinear, which is `rip` if that is known, or goes on with what `miss` emits; no flag
-  // changes. `stack_known`: what the region of RSP is (WarmEntry).
+  // Jumps to the host code of the RIP in kLinear, which is `rip` if that is known, or goes on with what
+  // `miss` emits; no flag changes. `stack_known`: what the region of RSP is (WarmEntry).
   template <class Miss>
   void search_jump_cache(std::optional<uint64_t> rip, bool stack_known, Miss miss) {
     const asmjit::Label hit = newLabel();
@@ -96,7 +96,9 @@ class Emitter : public x86::Assembler {
       lea(kTemp, x86::ptr(kTemp, kTemp, 1));
       lea(kHostAddend, x86::ptr(kHostAddend, kTemp, 3));
     }
-    const auto field = [offset](size_t member) { return x86::ptr(kHostAddend, static_cast<int32_t>(offset + member), 8); };
+    const auto field = [offset](size_t member) {
+      return x86::ptr(kHostAddend, static_cast<int32_t>(offset + member), 8);
+    };
     mov(kTemp, x86::rcx);
     mov(x86::rcx, field(offsetof(JumpCache::Entry, key)));
     lea(x86::rcx, x86::ptr(x86::rcx, kLinear));

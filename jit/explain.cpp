@@ -222,7 +222,8 @@ std::string explain_code(std::span<const uint8_t> code, unsigned bits, uint64_t 
       continue;
     }
     arena.clear();
-    const Block* block = translator.translate(key, crosses ? rest : page, crosses, kHostAddress, arena, {}, {});
+    const Block* block =
+        translator.translate(key, crosses ? rest : page, crosses, kHostAddress, arena, {}, {});
     out += describe_block(*block, translator.instructions(), translator.instruction_offsets(),
                           translator.host_code(), thunks);
     for (const BlockLink* link = block->links; link; link = link->next_of_block) {

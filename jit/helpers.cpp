@@ -115,10 +115,11 @@ bool execute(Translator& translator, uint64_t instruction) {
     translator.repeat_goes_on();
   }
   // INT n clears TF before the trap would be taken (SDM vol. 3, 17.3.1.4).
-  const bool software_interrupt = insn.op == SystemOp::Int || insn.op == SystemOp::Int1 || insn.op == SystemOp::Int3 ||
+  const bool software_interrupt = insn.op == SystemOp::Int || insn.op == SystemOp::Int1 ||
+                                  insn.op == SystemOp::Int3 ||
                                   (insn.op == SystemOp::Into && *outcome == Outcome::Redirect);
-  // SYSCALL and SYSRET look at the TF that they leave: a system hides its entry by masking TF, and SYSRET traps at
-  // once in the program, as if SYSCALL had just completed.
+  // SYSCALL and SYSRET look at the TF that they leave: a system hides its entry by masking TF, and SYSRET
+  // traps at once in the program, as if SYSCALL had just completed.
   if (insn.op == SystemOp::Syscall || insn.op == SystemOp::Sysret) {
     single_step = state.mode.has(ModeBits::kSingleStep);
   }
@@ -149,8 +150,8 @@ uint64_t tlb_miss(Translator& translator, uint64_t linear, uint64_t detail, uint
       state.found_addend = entry.addend;
       return 0;
     }
-    // Of an operand in lanes, those that the mask selects may do without this page. What user code wants in the upper half may
-    // be #GP, which only the offset tells (Vcpu::linearize).
+    // Of an operand in lanes, those that the mask selects may do without this page. What user code wants in
+    // the upper half may be #GP, which only the offset tells (Vcpu::linearize).
     const bool upper_half = static_cast<int64_t>(linear) < 0 && view == TlbView::User;
     if (!physical && !(detail & MissDetail::kLanes) && !upper_half) {
       translator.collect_flags();
@@ -179,7 +180,8 @@ uint64_t window_select(Translator& translator, uint64_t linear, uint64_t site_ad
     VcpuState& state = translator.vcpu().state();
     const Site at = *translator.site_at(site);
     state.rip = at.rip;
-    translator.settle_registers(*translator.block_at(site), at, [&state](unsigned gpr) -> uint64_t& { return state.gpr[gpr]; });
+    translator.settle_registers(*translator.block_at(site), at,
+                                [&state](unsigned gpr) -> uint64_t& { return state.gpr[gpr]; });
     return translator.tlb_host_code();
   }
   translator.vcpu().state().windows.found = delta;
@@ -227,11 +229,12 @@ uint64_t callout_begin(Translator& translator, uint64_t offset, uint64_t access_
   if (!linear) {
     // An operand that is misaligned, too, is #GP where it would be #SS.
     const uint64_t base = vcpu.code64() ? 0 : state.segments[access.segment].base;
-    // Operands of several parts are accessed part by part: of an x87 extended value, the mantissa first. An AVX one is of
-    // one part.
+    // Operands of several parts are accessed part by part: of an x87 extended value, the mantissa first. An
+    // AVX one is of one part.
     constexpr unsigned kExtended = 10, kYmm = 32;
     const unsigned part = access.size == kYmm ? kYmm : checked_alignment(access);
-    const auto first = part < access.size ? vcpu.linearize(access.segment, offset, part, access.kind) : linear;
+    const auto first =
+        part < access.size ? vcpu.linearize(access.segment, offset, part, access.kind) : linear;
     if (first) {
       if (must_raise_ac(*first)) return raise_here({.vector = vector::kAc, .has_error_code = true});
       if (access.size == kExtended) {

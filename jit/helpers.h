@@ -5,9 +5,9 @@
 
 namespace penumbra::jit::helper {
 
-// Fills the TLB for an inline access. A store into a page with code may go ahead once the blocks that it changes are dropped,
-// unless the running block is one of them. When the page cannot have an entry (MMIO, code, page crossing), runs
-// the instruction in callout form instead. Raises the page fault if there is one.
+// Fills the TLB for an inline access. A store into a page with code may go ahead once the blocks that it
+// changes are dropped, unless the running block is one of them. When the page cannot have an entry (MMIO,
+// code, page crossing), runs the instruction in callout form instead. Raises the page fault if there is one.
 uint64_t tlb_miss(Translator&, uint64_t linear, uint64_t detail, uint64_t site) noexcept;
 // Executes a SystemInstruction in the core.
 uint64_t window_miss(Translator&, uint64_t linear, uint64_t detail, uint64_t site) noexcept;

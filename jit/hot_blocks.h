@@ -16,9 +16,9 @@ class HotBlocks {
  public:
   static constexpr unsigned kSlots = 1u << 16;
   static constexpr unsigned kHotSamples = 3;
-  // A fill costs up to ten microseconds, and its time is sampled as the block's own; a sample stands for the interval of
-  // SampleTimer. Where a page of code spends more than about a tenth of its time in fills, the blocks that cause them do
-  // better with the software TLB.
+  // A fill costs up to ten microseconds, and its time is sampled as the block's own; a sample stands for the
+  // interval of SampleTimer. Where a page of code spends more than about a tenth of its time in fills, the
+  // blocks that cause them do better with the software TLB.
   static constexpr unsigned kFreeFaults = 64, kFaultsPerSample = 5;
 
   // Whether an address space has been sampled this often since its last flush; all have when `always`.
@@ -37,27 +37,29 @@ class HotBlocks {
     if (of_block.samples == UINT16_MAX) return false;
     return ++of_block.samples == kHotSamples;
   }
-  // A host page fault of a windowed block. True when it has just become cold, until its page has been sampled twice as
-  // often.
+  // A host page fault of a windowed block. True when it has just become cold, until its page has been sampled
+  // twice as often.
   bool fault(const BlockKey& key) {
     constexpr unsigned kMany = 8;
     Slot& slot = slots_[index(key)];
     Page& of_block = page(key);
     ++slot.faults;
     ++of_block.faults;
-    const bool too_many = always_ ? slot.faults > kFreeFaults
-                                  : of_block.faults > kFreeFaults + of_block.samples * kFaultsPerSample && slot.faults > kMany;
+    const bool too_many =
+        always_ ? slot.faults > kFreeFaults
+                : of_block.faults > kFreeFaults + of_block.samples * kFaultsPerSample && slot.faults > kMany;
     if (!too_many || cold(key)) return false;
     of_block.faults -= std::min(of_block.faults, slot.faults);
     slot.faults = 0;
-    slot.retry_at = static_cast<uint16_t>(std::min(2u * of_block.samples + kHotSamples, unsigned{UINT16_MAX}));
+    slot.retry_at =
+        static_cast<uint16_t>(std::min(2u * of_block.samples + kHotSamples, unsigned{UINT16_MAX}));
     return true;
   }
   // 32-bit addresses of the block wrap: it must compute them before it uses them.
   bool wraps(const BlockKey& key) const { return slots_[index(key)].wraps; }
   void set_wraps(const BlockKey& key) { slots_[index(key)].wraps = true; }
-  // Bytes of a block that a write has changed. The union of those that have been changed so far; nothing before the third
-  // time.
+  // Bytes of a block that a write has changed. The union of those that have been changed so far; nothing
+  // before the third time.
   void patched(const BlockKey& key, uint64_t begin, uint64_t end) {
     Slot& slot = slots_[index(key)];
     slot.patched.begin = slot.patches ? std::min<uint64_t>(slot.patched.begin, begin) : begin;

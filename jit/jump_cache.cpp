@@ -27,7 +27,8 @@ JumpCache::~JumpCache() {
   munmap(entries_, kTableBytes);
 }
 
-void JumpCache::insert(uint64_t rip, uint64_t code, uint64_t stack_known, uint64_t page, uint64_t other_page, bool global) {
+void JumpCache::insert(uint64_t rip, uint64_t code, uint64_t stack_known, uint64_t page, uint64_t other_page,
+                       bool global) {
   const unsigned slot = slot_of(rip);
   entries_[slot] = {.key = -rip, .code = code, .stack_known = stack_known};
   (global ? global_ : local_).add(slot);

@@ -1,7 +1,8 @@
 // Maps RIP to host code for jumps that are not chained: what translated code searches without touching flags.
 //
-//     slot = crc32(rip) & 0xffff                                    no flag changes; functions begin at multiples of 16, which
-//     if (entries[slot].key + rip == 0) goto entries[slot].code     must not meet in few slots; keys hold -rip: JRCXZ compares
+//     slot = crc32(rip) & 0xffff                                    no flag changes; functions begin at
+//     multiples of 16, which if (entries[slot].key + rip == 0) goto entries[slot].code     must not meet in
+//     few slots; keys hold -rip: JRCXZ compares
 //
 // For one privilege, address space and mode; emptied with the mappings that it stands for.
 #pragma once
@@ -39,7 +40,8 @@ class JumpCache {
   }
   // `page` and `other_page`: linear page numbers that the block's bytes are on; global: a CR3 change keeps
   // them.
-  void insert(uint64_t rip, uint64_t code, uint64_t stack_known, uint64_t page, uint64_t other_page, bool global);
+  void insert(uint64_t rip, uint64_t code, uint64_t stack_known, uint64_t page, uint64_t other_page,
+              bool global);
   void forget(uint64_t rip);
   void clear();
   void clear_non_global();

@@ -17,14 +17,18 @@ struct TranslatorOptions {
   bool flag_liveness = true;  // clobber arithmetic flags where no later instruction reads them
   bool soft_tlb = true;       // inline TLB lookup; off: every memory operand in callout form
   bool long_blocks = true;    // off: one guest instruction a block
-  bool shared_blocks = true;  // user code is translated once for all linear addresses at which its page is mapped
-  bool superblocks = true;    // blocks for the shadow windows go on after conditional jumps, through direct ones and calls
-  bool swap_registers = true; // loops have all registers that they write in host registers
-  bool carry_deltas = true;   // loops find the region deltas of their base registers before the first round
-  bool warm_entries = true;   // jumps skip the checks at their target's entry that the block they come from has made
-  bool step_stack = true;     // blocks for the shadow windows add up what they push and pop, and move RSP where it is needed
-  bool inline_system = true;  // the usual case of CLI, PUSHF, MOVS and the like without a call into the core
-  bool record_blocks = false; // blocks note that they are entered, for Translator::recent_blocks()
+  bool shared_blocks =
+      true;  // user code is translated once for all linear addresses at which its page is mapped
+  bool superblocks =
+      true;  // blocks for the shadow windows go on after conditional jumps, through direct ones and calls
+  bool swap_registers = true;  // loops have all registers that they write in host registers
+  bool carry_deltas = true;    // loops find the region deltas of their base registers before the first round
+  bool warm_entries =
+      true;  // jumps skip the checks at their target's entry that the block they come from has made
+  bool step_stack =
+      true;  // blocks for the shadow windows add up what they push and pop, and move RSP where it is needed
+  bool inline_system = true;   // the usual case of CLI, PUSHF, MOVS and the like without a call into the core
+  bool record_blocks = false;  // blocks note that they are entered, for Translator::recent_blocks()
 
   // How code reaches memory: the software TLB, shadow windows (mmu/shadow_windows.h), or the TLB at first
   // and windows for the blocks where the time goes.
@@ -33,7 +37,8 @@ struct TranslatorOptions {
 
   uint64_t code_cache_bytes = 128ull << 20;  // 1 MiB to 1 GiB
 
-  std::optional<std::string> perf_map;  // name blocks for perf (jit/perf_map.h), with this System.map unless empty
+  std::optional<std::string>
+      perf_map;  // name blocks for perf (jit/perf_map.h), with this System.map unless empty
 
   // Trace what is translated and run (-d); see core/trace_log.h for where it goes.
   bool trace_guest_code = false;  // in_asm

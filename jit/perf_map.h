@@ -1,5 +1,6 @@
-// Names translated blocks for Linux `perf` in /tmp/perf-PID.map, the file it looks for (linux/tools/perf/Documentation,
-// jit-interface.txt): `perf record build/release/penumbra run --perf-map ...`, then `perf report`.
+// Names translated blocks for Linux `perf` in /tmp/perf-PID.map, the file it looks for
+// (linux/tools/perf/Documentation, jit-interface.txt): `perf record build/release/penumbra run --perf-map
+// ...`, then `perf report`.
 #pragma once
 
 #include <cstdint>
@@ -13,14 +14,15 @@ namespace penumbra::jit {
 
 class PerfMap {
  public:
-  // `symbols`: a System.map of the guest's kernel, or empty. Throws std::runtime_error naming the file that cannot be
-  // opened or has no symbols.
+  // `symbols`: a System.map of the guest's kernel, or empty. Throws std::runtime_error naming the file that
+  // cannot be opened or has no symbols.
   explicit PerfMap(const std::string& symbols);
   ~PerfMap();
   PerfMap(const PerfMap&) = delete;
   PerfMap& operator=(const PerfMap&) = delete;
 
-  // "kernel_function+offset", "user page" or "kernel page", and "windows" for blocks that use the shadow windows.
+  // "kernel_function+offset", "user page" or "kernel page", and "windows" for blocks that use the shadow
+  // windows.
   void add(const Block& block, LinearAddr linear);
 
  private:

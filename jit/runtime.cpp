@@ -25,8 +25,8 @@ class ThunkBuilder {
     return cache_.append(std::as_bytes(std::span(buffer.data(), buffer.size())));
   }
 
-  // Loads all guest state and jumps to the host address in rax. VcpuState::rflags holds the flags. Shared blocks are entered with
-  // their RIP in kLinear.
+  // Loads all guest state and jumps to the host address in rax. VcpuState::rflags holds the flags. Shared
+  // blocks are entered with their RIP in kLinear.
   static void resume(Emitter& a) {
     a.mov(a.scratch_field(Scratch::Jump), x86::rax);
     a.movzx(x86::eax, a.state_field(offsetof(VcpuState, spilled_overflow), 1));
@@ -98,7 +98,8 @@ class ThunkBuilder {
     });
   }
 
-  // A helper that changes no guest register. `result`: the field of the VcpuState to go on with in kHostAddend.
+  // A helper that changes no guest register. `result`: the field of the VcpuState to go on with in
+  // kHostAddend.
   uint64_t lookup_aid(Helper helper, size_t result) {
     return build([&](Emitter& a) {
       const asmjit::Label elsewhere = a.newLabel();

@@ -22,7 +22,8 @@ using Helper = uint64_t (*)(Translator& translator, uint64_t linear, uint64_t de
 struct Thunks {
   uint64_t enter = 0;  // C++: void(uint64_t host_code); runs translated code until it leaves
   uint64_t leave = 0;  // back to C++; all state is in the VcpuState
-  uint64_t tlb_miss = 0;       // kLinear: address; kTemp: MissDetail; goes on with an addend for this access in kHostAddend
+  uint64_t tlb_miss =
+      0;  // kLinear: address; kTemp: MissDetail; goes on with an addend for this access in kHostAddend
   uint64_t system = 0;         // kTemp: SystemInstruction*
   uint64_t system_end = 0;     // likewise, when the block ends with it
   uint64_t callout_begin = 0;  // kLinear: offset; kTemp: MemoryAccess*
@@ -30,7 +31,7 @@ struct Thunks {
   uint64_t gather = 0;         // kTemp: GatherAccess*
   uint64_t masked_move = 0;    // kLinear: offset; kTemp: MemoryAccess*
   uint64_t window_miss = 0;    // VcpuState::rip: the instruction that no window serves; flags in the host
-  uint64_t window_miss_spilled = 0;   // likewise, flags spilled
+  uint64_t window_miss_spilled = 0;  // likewise, flags spilled
   // kLinear: address; kTemp: WindowSite*; goes on with the delta of the address's region in kHostAddend
   uint64_t window_select = 0;
   uint64_t single_step = 0;           // kLinear: RIP of the next instruction; never goes on
@@ -40,7 +41,7 @@ struct Thunks {
   uint64_t lookup_indirect = 0;  // likewise; kTemp: IndirectBranch*
   uint64_t link = 0;             // kTemp: BlockLink*
   uint64_t link_shared = 0;      // likewise, of a shared block
-  uint64_t redispatch = 0;       // kLinear: RIP, if the block is shared; kTemp: Block* whose translation is dead
+  uint64_t redispatch = 0;  // kLinear: RIP, if the block is shared; kTemp: Block* whose translation is dead
   // Where the host-fault handler sends the vCPU after it has set VcpuState::rip and ::site.
   uint64_t interrupted = 0;    // flags in the host's RFLAGS
   uint64_t fault = 0;          // flags in the host's RFLAGS

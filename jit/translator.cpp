@@ -35,7 +35,8 @@ LinearAddr base_of_operand(uint64_t pc, const greg_t* regs) {
   ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
   // SAFETY: the host has just decoded it.
   const auto* code = reinterpret_cast<const void*>(pc);
-  if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code, ZYDIS_MAX_INSTRUCTION_LENGTH, &insn, operands))) return {};
+  if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code, ZYDIS_MAX_INSTRUCTION_LENGTH, &insn, operands)))
+    return {};
   for (unsigned i = 0; i < insn.operand_count; ++i) {
     const ZydisDecodedOperandMem& mem = operands[i].mem;
     if (operands[i].type != ZYDIS_OPERAND_TYPE_MEMORY || mem.base == ZYDIS_REGISTER_NONE) continue;
@@ -52,8 +53,8 @@ void on_fault(int signal, siginfo_t* info, void* context) {
   sigaction(signal, &previous_actions[signal], nullptr);
 }
 
-// Sends SIGPROF to this thread again and again while it runs guest code. (Not a timer of processor time: those fire at ticks
-// of the host's scheduler, milliseconds apart.)
+// Sends SIGPROF to this thread again and again while it runs guest code. (Not a timer of processor time:
+// those fire at ticks of the host's scheduler, milliseconds apart.)
 class SampleTimer {
  public:
   SampleTimer() {
@@ -166,9 +167,11 @@ Translator::Translator(Vcpu& vcpu, const TranslatorOptions& options, TraceSink t
       hot_(options.mmu == TranslatorOptions::Mmu::Windows, options.mmu == TranslatorOptions::Mmu::Tlb) {
   // Every block comes to the dispatcher, with the flags that its registers are shown with.
   if (options_.trace_execution) options_.chain = options_.jump_cache = options_.flag_liveness = false;
-  if (options_.trace_guest_code || options_.trace_host_code) options_.superblocks = false;  // shown in one piece
+  if (options_.trace_guest_code || options_.trace_host_code)
+    options_.superblocks = false;  // shown in one piece
   // Shown with their addresses.
-  if (options_.trace_guest_code || options_.trace_host_code || options_.trace_execution || options_.record_blocks) {
+  if (options_.trace_guest_code || options_.trace_host_code || options_.trace_execution ||
+      options_.record_blocks) {
     options_.shared_blocks = false;
   }
   if (!options_.soft_tlb) options_.shared_blocks = false;  // an access in callout form knows its RIP
@@ -323,8 +326,8 @@ Translator::WindowFault Translator::window_fault(const Site& site, const void* i
     }
     case vector::kGp:
     case vector::kSs:
-      // The delta of a region that has no chunk yet. More than this access may go on with it, so it stays, and the next time
-      // that the block is run it finds another one.
+      // The delta of a region that has no chunk yet. More than this access may go on with it, so it stays,
+      // and the next time that the block is run it finds another one.
       if (width == ShadowWindows::Width::Bits32 ||
           static_cast<uint64_t>(regs[REG_R9]) != ShadowWindows::kNoChunk) {
         return WindowFault::None;
@@ -345,7 +348,8 @@ Translator::WindowFault Translator::window_fault(const Site& site, const void* i
   const auto translation = vcpu_.walk({address}, write ? AccessKind::Write : AccessKind::Read, view);
   const bool filled = translation && vcpu_.tlb().fill_window(view, width, {address}, *translation, write);
   if (windows_->version() != state_.windows.version) vcpu_.tlb().select_windows(state_.windows, view, width);
-  // The walk may have set a bit in the page that the block is on, and dropped it: its first bytes are a jump by now.
+  // The walk may have set a bit in the page that the block is on, and dropped it: its first bytes are a jump
+  // by now.
   if (!filled || block->dead) return WindowFault::NoWindow;
   ++counters_.window_fills;
   if (translation->page_bytes == kPageSize) {
@@ -373,7 +377,9 @@ void Translator::take_sample(uint64_t pc) noexcept {
   const auto move = [&](Block& candidate) {
     // Not where kill_block() writes: the sampled code goes on there.
     if (candidate.dead || candidate.windows || pc - candidate.host < kEntryPatchBytes) return;
-    if (!may_use_windows(candidate.key) || !hot_.mature(vcpu_.tlb().current_space()) || !hot_.hot(candidate.key)) return;
+    if (!may_use_windows(candidate.key) || !hot_.mature(vcpu_.tlb().current_space()) ||
+        !hot_.hot(candidate.key))
+      return;
     ++counters_.blocks_windowed;
     kill_block(candidate);
   };
@@ -402,7 +408,9 @@ Result<Block*> Translator::translate_block(const BlockKey& key, KeptDeltas likel
   }
 
   const std::byte* const memory =
-      page.kind == PhysicalMap::PageKind::Ram && vcpu_.map().tracker().can_hold_code(page.frame) ? page.host + offset : nullptr;
+      page.kind == PhysicalMap::PageKind::Ram && vcpu_.map().tracker().can_hold_code(page.frame)
+          ? page.host + offset
+          : nullptr;
 
   bool crosses = false;
   PageFrame second_frame;
@@ -416,7 +424,8 @@ Result<Block*> Translator::translate_block(const BlockKey& key, KeptDeltas likel
     code = std::span(bytes).first(code.size() + kMaxInstructionBytes);
   }
 
-  if (cache_.free_bytes() < kMaxBlockHostBytes || arena_.free_bytes() < kMaxBlockDataBytes) flush_translations();
+  if (cache_.free_bytes() < kMaxBlockHostBytes || arena_.free_bytes() < kMaxBlockDataBytes)
+    flush_translations();
   const WindowUse windows{.wraps = hot_.wraps(key), .hints = state_.gpr.data(), .likely = likely};
   const auto translate = [&](const BlockKey& as) {
     return block_translator_.translate(as, code, crosses, cache_.next_address(), arena_, windows,
@@ -489,7 +498,8 @@ std::vector<Translator::RecentBlock> Translator::recent_blocks() const {
     const size_t index = (state_.recent_block_offset / 8 + count - age) % count;
     const uint64_t host = state_.recent_blocks[index];
     const Block* block = host ? block_at(host) : nullptr;
-    if (block && block->host == host) blocks.push_back({block, block->key.shared() ? recent_linear_[index] : block->key.linear()});
+    if (block && block->host == host)
+      blocks.push_back({block, block->key.shared() ? recent_linear_[index] : block->key.linear()});
   }
   return blocks;
 }

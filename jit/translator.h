@@ -74,7 +74,8 @@ class Translator final : public Engine,
   uint64_t callout_host_code() noexcept;
   // The same for the one instruction at RIP, with the software TLB.
   uint64_t tlb_host_code() noexcept;
-  // Whether translated code may do this store itself although the page holds code: then VcpuState::found_addend is set.
+  // Whether translated code may do this store itself although the page holds code: then
+  // VcpuState::found_addend is set.
   bool store_beside_code(const TlbEntry& entry, LinearAddr address, uint64_t size, uint64_t site) noexcept;
   // The delta of the region of `linear`, for a block that guessed another one; corrects the guess. kNoChunk
   // when the region has no window.
@@ -93,7 +94,8 @@ class Translator final : public Engine,
   void repeat_goes_on() noexcept {
     if (step_ == Step::Taken) step_ = Step::Wanted;
   }
-  // Gives the guest registers the places and values that they have between blocks. `host(gpr)`: what is in the host's register.
+  // Gives the guest registers the places and values that they have between blocks. `host(gpr)`: what is in
+  // the host's register.
   template <class Host>
   void settle_registers(const Block& block, const Site& site, Host host) noexcept {
     using Value = std::remove_reference_t<decltype(host(0))>;
@@ -113,8 +115,8 @@ class Translator final : public Engine,
   Block* block_at(uint64_t host) const noexcept;
 
   struct Counters {
-    uint64_t lookups = 0, links = 0, redispatches = 0, tlb_misses = 0, stores_beside_code = 0, callout_accesses = 0,
-             callout_blocks = 0;
+    uint64_t lookups = 0, links = 0, redispatches = 0, tlb_misses = 0, stores_beside_code = 0,
+             callout_accesses = 0, callout_blocks = 0;
     std::array<uint64_t, kSystemOps> system_ops{};
     uint64_t window_fills = 0, window_misses = 0, window_selections = 0, blocks_windowed = 0;
     uint64_t host_faults = 0, blocks_killed = 0, cache_flushes = 0, poll_exits = 0;
@@ -126,8 +128,8 @@ class Translator final : public Engine,
   bool handle_host_fault(int signal, void* info, void* context);
   // Likewise, for the signal that samples where translated code spends its time.
   void handle_sample(void* context);
-  // Time that the core spends in an instruction of translated code is the instruction's: whether a sample has come
-  // since the flag was cleared, and counting it for the block that goes on at `host`.
+  // Time that the core spends in an instruction of translated code is the instruction's: whether a sample has
+  // come since the flag was cleared, and counting it for the block that goes on at `host`.
   volatile bool& missed_sample() { return missed_sample_; }
   void take_sample(uint64_t host) noexcept;
 
@@ -202,8 +204,8 @@ class Translator final : public Engine,
   CodeCache cache_;
   Thunks thunks_;
   BlockTranslator block_translator_;
-  Arena arena_{cache_.data()};  // of blocks_
-  std::vector<Block*> blocks_;  // by rising host address
+  Arena arena_{cache_.data()};               // of blocks_
+  std::vector<Block*> blocks_;               // by rising host address
   mutable Block* last_looked_up_ = nullptr;  // by block_at()
   bool cut_blocks_ = false;                  // some of blocks_ end before a breakpoint
   std::vector<Block*> buckets_;
@@ -215,11 +217,13 @@ class Translator final : public Engine,
     bool crosses_page = false;
   };
   std::vector<FoundBlock> found_before_;
-  FoundBlock& found_before(const BlockKey& key) { return found_before_[key.hash() >> 20 & (kFoundBefore - 1)]; }
+  FoundBlock& found_before(const BlockKey& key) {
+    return found_before_[key.hash() >> 20 & (kFoundBefore - 1)];
+  }
   std::vector<FrameNode*> frames_;  // by frame number
   std::deque<FrameNode> frame_nodes_;
-  // Of one address space and privilege: for the modes that were in use last, since a system that loads segment registers
-  // on its way in and out changes the mode several times.
+  // Of one address space and privilege: for the modes that were in use last, since a system that loads
+  // segment registers on its way in and out changes the mode several times.
   struct JumpCaches {
     std::array<std::unique_ptr<JumpCache>, 8> of_mode;
     unsigned next = 0;
@@ -233,7 +237,8 @@ class Translator final : public Engine,
   std::atomic<bool> poll_closed_{false};
   enum class Step : uint8_t { Off, Wanted, Taken };
   Step step_ = Step::Off;
-  std::array<LinearAddr, std::tuple_size_v<decltype(VcpuState::recent_blocks)>> recent_linear_;  // by the dispatcher
+  std::array<LinearAddr, std::tuple_size_v<decltype(VcpuState::recent_blocks)>>
+      recent_linear_;        // by the dispatcher
   uint64_t generation_ = 0;  // counts flush_translations()
   Counters counters_;
 };

@@ -12,7 +12,8 @@ void discard_page(PhysicalMap& map, PhysAddr address) {
   if (at.written) return;  // a chip's memory
   map.tracker().before_write(at.frame, 0, kPageSize);
   // SAFETY: a page of RAM's own mapping. Of a file the page itself goes, wherever else it is mapped.
-  if (madvise(at.host, kPageSize, map.ram_fd() >= 0 ? MADV_REMOVE : MADV_DONTNEED) != 0) std::memset(at.host, 0, kPageSize);
+  if (madvise(at.host, kPageSize, map.ram_fd() >= 0 ? MADV_REMOVE : MADV_DONTNEED) != 0)
+    std::memset(at.host, 0, kPageSize);
 }
 
 }  // namespace penumbra

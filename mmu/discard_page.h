@@ -5,8 +5,8 @@
 
 namespace penumbra {
 
-// Gives a page of RAM that may be written back to the host; it reads as zeros from then on. Nothing happens to pages that are
-// something else.
+// Gives a page of RAM that may be written back to the host; it reads as zeros from then on. Nothing happens
+// to pages that are something else.
 void discard_page(PhysicalMap& map, PhysAddr address);
 
 }  // namespace penumbra

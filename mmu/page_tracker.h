@@ -19,7 +19,8 @@ class CodeWriteListener {
 
 class PageTracker {
  public:
-  // `frames`: number of 4 KiB frames tracked, from physical 0 up. Of frames above, only whether any of them holds code is known.
+  // `frames`: number of 4 KiB frames tracked, from physical 0 up. Of frames above, only whether any of them
+  // holds code is known.
   void resize(uint64_t frames) { frames_.assign(frames, {}); }
   uint64_t frame_count() const { return frames_.size(); }
   void set_listener(CodeWriteListener* listener) { listener_ = listener; }

@@ -179,10 +179,10 @@ std::expected<Translation, PageFault> PageWalker::walk_entries(const PagingState
   }
 }
 
-template std::expected<Translation, PageFault> PageWalker::walk_entries<true>(const PagingState&, LinearAddr, AccessKind,
-                                                                              Privilege);
-template std::expected<Translation, PageFault> PageWalker::walk_entries<false>(const PagingState&, LinearAddr, AccessKind,
-                                                                               Privilege);
+template std::expected<Translation, PageFault> PageWalker::walk_entries<true>(const PagingState&, LinearAddr,
+                                                                              AccessKind, Privilege);
+template std::expected<Translation, PageFault> PageWalker::walk_entries<false>(const PagingState&, LinearAddr,
+                                                                               AccessKind, Privilege);
 
 PageWalker::Path PageWalker::path(const PagingState& paging, LinearAddr address) const {
   Path path;

@@ -56,8 +56,8 @@ struct Translation {
   bool may_write = false;  // and the dirty bit is set already
   bool may_fetch = false;
   bool global = false;
-  bool user = true;      // U/S at every level: user mode may access it
-  bool writable = true;  // R/W at every level
+  bool user = true;                 // U/S at every level: user mode may access it
+  bool writable = true;             // R/W at every level
   uint64_t page_bytes = kPageSize;  // 4 KiB, 2 MiB, 4 MiB or 1 GiB
 };
 
@@ -71,14 +71,15 @@ class PageWalker {
     return walk_entries<true>(paging, address, access, privilege);
   }
 
-  // As a walk for reading, where it would set no accessed bit; may_write tells whether a write would set nothing either.
+  // As a walk for reading, where it would set no accessed bit; may_write tells whether a write would set
+  // nothing either.
   std::optional<Translation> foresee(const PagingState& paging, LinearAddr address, Privilege privilege) {
     const auto found = walk_entries<false>(paging, address, AccessKind::Read, privilege);
     return found ? std::optional(*found) : std::nullopt;
   }
 
-  // The entries that a walk reads, from the root on; for state dumps. It ends with the page's entry, or with one that
-  // is not present or has reserved bits set.
+  // The entries that a walk reads, from the root on; for state dumps. It ends with the page's entry, or with
+  // one that is not present or has reserved bits set.
   struct Step {
     PhysAddr address;
     uint64_t value = 0;
@@ -97,8 +98,8 @@ class PageWalker {
 
  private:
   template <bool kMark>
-  std::expected<Translation, PageFault> walk_entries(const PagingState& paging, LinearAddr address, AccessKind access,
-                                                     Privilege privilege);
+  std::expected<Translation, PageFault> walk_entries(const PagingState& paging, LinearAddr address,
+                                                     AccessKind access, Privilege privilege);
 
   PhysicalMap& map_;
 };

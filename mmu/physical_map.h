@@ -1,8 +1,9 @@
 // The guest physical address space: RAM in one memfd, ROM images and MMIO regions, behind the A20 gate.
 //
 // RAM below 4 GiB ends at most at kLowRamLimit; the rest continues at 4 GiB, as on a PC (see ram_below_4g()).
-// Addresses that nothing claims read as ones and swallow writes. Regions come, go and move while the guest runs (shadow
-// RAM, PCI base addresses); what the address space then shows is computed once a change, as sorted ranges.
+// Addresses that nothing claims read as ones and swallow writes. Regions come, go and move while the guest
+// runs (shadow RAM, PCI base addresses); what the address space then shows is computed once a change, as
+// sorted ranges.
 #pragma once
 
 #include <atomic>
@@ -48,10 +49,10 @@ class PhysicalMap {
   // Where a host address of RAM is in ram_fd().
   uint64_t ram_offset(const std::byte* host) const { return static_cast<uint64_t>(host - ram_); }
 
-  // What stands in the address space beside RAM, or in its place. Of the regions that claim a page the one of the
-  // highest layer shows, and of one layer the one that was added first.
+  // What stands in the address space beside RAM, or in its place. Of the regions that claim a page the one of
+  // the highest layer shows, and of one layer the one that was added first.
   enum class Layer : uint8_t {
-    Pci,     // below RAM: where guests put it with base address registers
+    Pci,  // below RAM: where guests put it with base address registers
     Ram,
     Hole,    // where the chip set decodes no RAM
     Board,   // ROM and chips, where the chip set decodes them
@@ -67,14 +68,16 @@ class PhysicalMap {
   RegionId add_rom(PhysAddr start, std::span<const std::byte> image);
   RegionId add_mmio(PhysAddr start, uint64_t size, MmioHandler& handler, std::string name);
   // A chip's memory that reads as ROM does; writes are the chip's, and without direct reads, reads are, too.
-  RegionId add_flash(PhysAddr start, std::span<const std::byte> contents, MmioHandler& handler, std::string name);
+  RegionId add_flash(PhysAddr start, std::span<const std::byte> contents, MmioHandler& handler,
+                     std::string name);
   void add_hole(PhysAddr start, uint64_t size);
   // Nowhere until place().
   RegionId add_pci_mmio(uint64_t size, MmioHandler& handler, std::string name);
   RegionId add_pci_rom(std::span<const std::byte> image);
-  // Memory of a chip, zeroed, which the guest reaches as it does RAM; no code that it runs from there is dropped when it is
-  // written. `written` is set before a write, and where the guest is about to write without anyone being told.
-  // Throws std::runtime_error when the host refuses the memory, or there were kDeviceRamLimit bytes before.
+  // Memory of a chip, zeroed, which the guest reaches as it does RAM; no code that it runs from there is
+  // dropped when it is written. `written` is set before a write, and where the guest is about to write
+  // without anyone being told. Throws std::runtime_error when the host refuses the memory, or there were
+  // kDeviceRamLimit bytes before.
   static constexpr uint64_t kDeviceRamLimit = uint64_t{64} << 20;
   RegionId add_pci_ram(uint64_t size, std::atomic<bool>& written, std::string name);
   std::span<std::byte> device_ram(RegionId region);  // and of add_flash()
@@ -92,9 +95,11 @@ class PhysicalMap {
   void set_direct_reads(RegionId flash, bool direct);
   void show(RegionId region, Visibility visibility);
 
-  // Called after a change of what is seen: TLBs are stale. `code`: so is what was translated from memory that the page
-  // tracker does not cover; it was told of the rest.
-  void set_change_listener(std::function<void(bool code)> listener) { change_listener_ = std::move(listener); }
+  // Called after a change of what is seen: TLBs are stale. `code`: so is what was translated from memory that
+  // the page tracker does not cover; it was told of the rest.
+  void set_change_listener(std::function<void(bool code)> listener) {
+    change_listener_ = std::move(listener);
+  }
 
   // A20 gate: when closed, physical address bit 20 reads as 0 (masks every access). Callers flush TLBs.
   void set_a20(bool open) { a20_mask_ = open ? ~uint64_t{0} : ~(uint64_t{1} << 20); }
@@ -110,7 +115,8 @@ class PhysicalMap {
     MmioHandler* handler = nullptr;  // Mmio, and Rom whose writes a chip takes
     uint64_t region_offset = 0;      // offset of the page in the handler's region
     PageFrame frame;                 // after the A20 gate; key for the page tracker
-    std::atomic<bool>* written = nullptr;  // a chip's memory: who writes, or lets others write directly, sets it
+    std::atomic<bool>* written =
+        nullptr;  // a chip's memory: who writes, or lets others write directly, sets it
   };
   Page page(PhysAddr address) const;
   // Whether all of the range, at least a byte, is RAM that may be written: what a chip's DMA may reach.

@@ -21,7 +21,8 @@ constexpr uint64_t kPhysicalEnd = uint64_t{1} << 52;  // SDM vol. 3, 4.1.4
 
 PhysicalMap::PhysicalMap(uint64_t ram_bytes) : ram_bytes_(ram_bytes) {
   if (ram_bytes < kMinRam || ram_bytes % kPageSize != 0 || ram_bytes > uint64_t{1} << 46) {
-    throw std::runtime_error("RAM of " + std::to_string(ram_bytes) + " bytes: not 1 MiB to 64 TiB in whole pages");
+    throw std::runtime_error("RAM of " + std::to_string(ram_bytes) +
+                             " bytes: not 1 MiB to 64 TiB in whole pages");
   }
   ram_fd_ = memfd_create("guest-ram", MFD_CLOEXEC);
   if (ram_fd_ >= 0 && ftruncate(ram_fd_, static_cast<off_t>(ram_bytes)) != 0) {
@@ -33,11 +34,13 @@ PhysicalMap::PhysicalMap(uint64_t ram_bytes) : ram_bytes_(ram_bytes) {
   }
   // Without a file there is RAM, but no shadow windows (shadow_windows_setup.cpp).
   const int kind = ram_fd_ >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
-  // The room behind it keeps a chip's memory at the same distance from its place in the file as RAM (ram_offset()).
-  void* memory = mmap(nullptr, ram_bytes + kDeviceRamLimit, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  // The room behind it keeps a chip's memory at the same distance from its place in the file as RAM
+  // (ram_offset()).
+  void* memory = mmap(nullptr, ram_bytes + kDeviceRamLimit, PROT_NONE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   // SAFETY: MAP_FIXED within the reservation just made.
-  if (memory != MAP_FAILED &&
-      mmap(memory, ram_bytes, PROT_READ | PROT_WRITE, kind | MAP_NORESERVE | MAP_FIXED, ram_fd_, 0) == MAP_FAILED) {
+  if (memory != MAP_FAILED && mmap(memory, ram_bytes, PROT_READ | PROT_WRITE,
+                                   kind | MAP_NORESERVE | MAP_FIXED, ram_fd_, 0) == MAP_FAILED) {
     const int error = errno;
     munmap(memory, ram_bytes + kDeviceRamLimit);
     memory = MAP_FAILED;
@@ -46,8 +49,8 @@ PhysicalMap::PhysicalMap(uint64_t ram_bytes) : ram_bytes_(ram_bytes) {
   if (memory == MAP_FAILED) {
     const std::string reason = std::strerror(errno);
     if (ram_fd_ >= 0) close(ram_fd_);
-    throw std::runtime_error("the host refuses " + std::to_string(ram_bytes >> 20) + " MiB of guest RAM (mmap: " + reason +
-                             ")");
+    throw std::runtime_error("the host refuses " + std::to_string(ram_bytes >> 20) +
+                             " MiB of guest RAM (mmap: " + reason + ")");
   }
   ram_ = static_cast<HostPtr>(memory);
   const uint64_t end = ram_above_4g() ? k4g + ram_above_4g() : ram_below_4g();
@@ -82,8 +85,8 @@ PhysicalMap::RegionId PhysicalMap::add(Region region) {
     throw std::invalid_argument("region " + text(region) + ": not whole pages");
   }
   for (const Region& other : regions_) {
-    if (region.layer == Layer::Board && other.layer == Layer::Board && other.start < region.start + region.bytes &&
-        region.start < other.start + other.bytes) {
+    if (region.layer == Layer::Board && other.layer == Layer::Board &&
+        other.start < region.start + region.bytes && region.start < other.start + other.bytes) {
       throw std::invalid_argument("region " + text(region) + " overlaps " + text(other));
     }
   }
@@ -96,20 +99,24 @@ PhysicalMap::RegionId PhysicalMap::add_rom(PhysAddr start, std::span<const std::
   return add_image({.start = start.value, .bytes = image.size(), .name = "rom", .owns_host = true}, image);
 }
 
-PhysicalMap::RegionId PhysicalMap::add_flash(PhysAddr start, std::span<const std::byte> contents, MmioHandler& handler,
-                                             std::string name) {
-  return add_image(
-      {.start = start.value, .bytes = contents.size(), .handler = &handler, .name = std::move(name), .owns_host = true},
-      contents);
+PhysicalMap::RegionId PhysicalMap::add_flash(PhysAddr start, std::span<const std::byte> contents,
+                                             MmioHandler& handler, std::string name) {
+  return add_image({.start = start.value,
+                    .bytes = contents.size(),
+                    .handler = &handler,
+                    .name = std::move(name),
+                    .owns_host = true},
+                   contents);
 }
 
 PhysicalMap::RegionId PhysicalMap::add_pci_rom(std::span<const std::byte> image) {
-  return add_image({.layer = Layer::Pci, .bytes = image.size(), .name = "rom", .placed = false, .owns_host = true}, image);
+  return add_image(
+      {.layer = Layer::Pci, .bytes = image.size(), .name = "rom", .placed = false, .owns_host = true}, image);
 }
 
 PhysicalMap::RegionId PhysicalMap::add_image(Region region, std::span<const std::byte> image) {
-  void* memory = mmap(nullptr, std::max<size_t>(image.size(), 1), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                      -1, 0);
+  void* memory = mmap(nullptr, std::max<size_t>(image.size(), 1), PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) throw std::runtime_error("the host refuses memory for a ROM image");
   std::memcpy(memory, image.data(), image.size());
   // Flash is programmed through device_ram().
@@ -123,7 +130,8 @@ PhysicalMap::RegionId PhysicalMap::add_image(Region region, std::span<const std:
   }
 }
 
-PhysicalMap::RegionId PhysicalMap::add_mmio(PhysAddr start, uint64_t size, MmioHandler& handler, std::string name) {
+PhysicalMap::RegionId PhysicalMap::add_mmio(PhysAddr start, uint64_t size, MmioHandler& handler,
+                                            std::string name) {
   return add({.start = start.value, .bytes = size, .handler = &handler, .name = std::move(name)});
 }
 
@@ -132,19 +140,21 @@ void PhysicalMap::add_hole(PhysAddr start, uint64_t size) {
 }
 
 PhysicalMap::RegionId PhysicalMap::add_pci_mmio(uint64_t size, MmioHandler& handler, std::string name) {
-  return add({.layer = Layer::Pci, .bytes = size, .handler = &handler, .name = std::move(name), .placed = false});
+  return add(
+      {.layer = Layer::Pci, .bytes = size, .handler = &handler, .name = std::move(name), .placed = false});
 }
 
 PhysicalMap::RegionId PhysicalMap::add_pci_ram(uint64_t size, std::atomic<bool>& written, std::string name) {
-  if (size > kDeviceRamLimit - device_ram_bytes_) throw std::runtime_error(name + ": too much memory on PCI devices");
+  if (size > kDeviceRamLimit - device_ram_bytes_)
+    throw std::runtime_error(name + ": too much memory on PCI devices");
   const uint64_t offset = ram_bytes_ + device_ram_bytes_;
   const HostPtr host = ram_ + offset;
   // SAFETY: MAP_FIXED within the room that the constructor reserved behind RAM.
-  const bool good =
-      ram_fd_ >= 0 ? ftruncate(ram_fd_, static_cast<off_t>(offset + size)) == 0 &&
-                         mmap(host, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, ram_fd_,
-                              static_cast<off_t>(offset)) != MAP_FAILED
-                   : mprotect(host, size, PROT_READ | PROT_WRITE) == 0;
+  const bool good = ram_fd_ >= 0
+                        ? ftruncate(ram_fd_, static_cast<off_t>(offset + size)) == 0 &&
+                              mmap(host, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED,
+                                   ram_fd_, static_cast<off_t>(offset)) != MAP_FAILED
+                        : mprotect(host, size, PROT_READ | PROT_WRITE) == 0;
   if (!good) throw std::runtime_error("the host refuses memory for " + name + ": " + std::strerror(errno));
   const RegionId id = add({.layer = Layer::Pci,
                            .bytes = size,
@@ -166,7 +176,8 @@ std::span<std::byte> PhysicalMap::device_ram(RegionId id) {
 void PhysicalMap::watch_writes(RegionId id) {
   const Region& region = regions_.at(id.index);
   region.written->store(false);
-  if (region.placed && watch_listener_) watch_listener_(PhysAddr{region.start}.frame(), region.bytes >> kPageShift);
+  if (region.placed && watch_listener_)
+    watch_listener_(PhysAddr{region.start}.frame(), region.bytes >> kPageShift);
 }
 
 PhysicalMap::RegionId PhysicalMap::add_shadow(PhysAddr start, uint64_t size) {
@@ -183,8 +194,8 @@ PhysicalMap::RegionId PhysicalMap::add_shadow(PhysAddr start, uint64_t size) {
 
 void PhysicalMap::place(RegionId id, std::optional<PhysAddr> start) {
   Region& region = regions_.at(id.index);
-  const bool placed =
-      start && start->page_offset() == 0 && start->value < kPhysicalEnd && region.bytes <= kPhysicalEnd - start->value;
+  const bool placed = start && start->page_offset() == 0 && start->value < kPhysicalEnd &&
+                      region.bytes <= kPhysicalEnd - start->value;
   if (placed == region.placed && (!placed || start->value == region.start)) return;
   region.placed = placed;
   if (placed) region.start = start->value;
@@ -225,7 +236,8 @@ void PhysicalMap::compute_ranges() {
     if (start == end) continue;
     const Region* seen = nullptr;
     for (const Region& region : regions_) {
-      if (!region.placed || region.visibility == Visibility::Hidden || start - region.start >= region.bytes) continue;
+      if (!region.placed || region.visibility == Visibility::Hidden || start - region.start >= region.bytes)
+        continue;
       if (!seen || region.layer > seen->layer) seen = &region;
     }
     if (!seen || (!seen->host && !seen->handler)) continue;

@@ -81,7 +81,8 @@ bool ShadowWindows::has_window(Width width, LinearAddr linear, const Translation
 
 ShadowWindows::Chunk* ShadowWindows::chunk_of(unsigned space, TlbView view, Width width, LinearAddr linear) {
   if (width == Width::Bits64) {
-    return open(space, view, linear) == kNoChunk ? nullptr : chunk_for(space, view, linear.value >> kRegionShift);
+    return open(space, view, linear) == kNoChunk ? nullptr
+                                                 : chunk_for(space, view, linear.value >> kRegionShift);
   }
   if (!flat_available_) return nullptr;
   Space& owner = *spaces_[space];
@@ -118,12 +119,13 @@ bool ShadowWindows::fill(unsigned space, TlbView view, Width width, LinearAddr l
       return !give_way();
     }
   }
-  const bool mapped = map_run(*chunk, linear.page(), {translation.physical.value & ~kPageOffsetMask}, 1, writable,
-                              translation.global);
+  const bool mapped = map_run(*chunk, linear.page(), {translation.physical.value & ~kPageOffsetMask}, 1,
+                              writable, translation.global);
   return !give_way() && mapped;
 }
 
-void ShadowWindows::fill_around(unsigned space, TlbView view, Width width, LinearAddr first, const Neighbours& pages) {
+void ShadowWindows::fill_around(unsigned space, TlbView view, Width width, LinearAddr first,
+                                const Neighbours& pages) {
   if (mappings_ + 4 * kNeighbours > max_mappings_) return;
   Chunk* const chunk = chunk_of(space, view, width, first);
   if (!chunk) return;
@@ -135,7 +137,8 @@ void ShadowWindows::fill_around(unsigned space, TlbView view, Width width, Linea
   } run;
   const auto map_it = [&] {
     if (run.count == 0) return;
-    map_run(*chunk, first + (uint64_t{run.begin} << kPageShift), run.physical, run.count, run.writable, run.global);
+    map_run(*chunk, first + (uint64_t{run.begin} << kPageShift), run.physical, run.count, run.writable,
+            run.global);
     run.count = 0;
   };
   for (unsigned i = 0; i < kNeighbours; ++i) {
@@ -143,8 +146,9 @@ void ShadowWindows::fill_around(unsigned space, TlbView view, Width width, Linea
     const PageState& now = chunk->pages[(linear.value & (kRegionBytes - 1)) >> kPageShift];
     const bool writable = pages[i] && writable_for(width, *pages[i]);
     const PageFrame frame = pages[i] ? map_.page(pages[i]->physical).frame : PageFrame{kMaxFrames};
-    if (frame.number >= kMaxFrames || pages[i]->page_bytes != kPageSize || !has_window(width, linear, *pages[i]) ||
-        map_.tracker().holds_code(frame) || (now.mapped && (now.writable || !writable))) {
+    if (frame.number >= kMaxFrames || pages[i]->page_bytes != kPageSize ||
+        !has_window(width, linear, *pages[i]) || map_.tracker().holds_code(frame) ||
+        (now.mapped && (now.writable || !writable))) {
       map_it();
       continue;
     }
@@ -192,7 +196,8 @@ bool ShadowWindows::map_run(Chunk& chunk, LinearAddr first, PhysAddr physical, u
     // Page by page, each once: what is flushed and filled again and again must not make the list longer.
     for (uint32_t page = first_page; page < first_page + count; ++page) {
       if (chunk.pages[page].listed) continue;
-      chunk.runs.push_back({page, 1, static_cast<uint32_t>(start.frame.number + (page - first_page)), global});
+      chunk.runs.push_back(
+          {page, 1, static_cast<uint32_t>(start.frame.number + (page - first_page)), global});
       chunk.pages[page].listed = 1;
     }
   }
@@ -210,7 +215,8 @@ bool ShadowWindows::map_run(Chunk& chunk, LinearAddr first, PhysAddr physical, u
     if (!code) {
       tracker.note_writer(frame, first + (uint64_t{i} << kPageShift));
     } else if (count > 1) {
-      if (mprotect(chunk.base + offset + (uint64_t{i} << kPageShift), kPageSize, PROT_READ) != 0) refused_ = true;
+      if (mprotect(chunk.base + offset + (uint64_t{i} << kPageShift), kPageSize, PROT_READ) != 0)
+        refused_ = true;
       mappings_ += 2;
     }
   }
@@ -221,7 +227,8 @@ bool ShadowWindows::map_run(Chunk& chunk, LinearAddr first, PhysAddr physical, u
 
 void ShadowWindows::unmap(Chunk& chunk, uint64_t first, uint64_t pages) {
   for (uint64_t page = first; page < first + pages; ++page) {
-    chunk.pages[page] = {.mapped = 0, .writable = 0, .global = 0, .listed = chunk.pages[page].listed, .frame = 0};
+    chunk.pages[page] = {
+        .mapped = 0, .writable = 0, .global = 0, .listed = chunk.pages[page].listed, .frame = 0};
   }
   // SAFETY: as in map_run().
   if (mmap(chunk.base + (first << kPageShift), pages << kPageShift, PROT_NONE,
@@ -245,8 +252,8 @@ void ShadowWindows::empty(Chunk& chunk) {
   chunk.runs.clear();
   chunk.large = {};
   // SAFETY: the chunk's own reservation.
-  if (mmap(chunk.base, kRegionBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) ==
-      MAP_FAILED) {
+  if (mmap(chunk.base, kRegionBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+           0) == MAP_FAILED) {
     refused_ = true;
     // Splits no mapping, so it needs none.
     mprotect(chunk.base, kRegionBytes, PROT_NONE);

@@ -70,7 +70,8 @@ struct WindowState {
   const uint64_t* table = nullptr;  // by region; null: no windows
   uint64_t flat = 0;                // host address of linear address 0, for 16-bit and 32-bit code
 
-  // Deltas that a block keeps, by the register that they go with, and of its constant addresses (jit/block_translator.h).
+  // Deltas that a block keeps, by the register that they go with, and of its constant addresses
+  // (jit/block_translator.h).
   static constexpr unsigned kKept = 17;
   std::array<uint64_t, kKept> kept{};
   uint64_t found = 0;  // result of helper::window_select
@@ -120,8 +121,8 @@ class ShadowWindows {
   bool fill(unsigned space, TlbView view, Width width, LinearAddr linear, const Translation& translation,
             bool write);
 
-  // After fill(): the translations of its neighbours, where they are known; a system touches most of them soon. `first` is
-  // a multiple of their size.
+  // After fill(): the translations of its neighbours, where they are known; a system touches most of them
+  // soon. `first` is a multiple of their size.
   static constexpr unsigned kNeighbours = 16;
   using Neighbours = std::array<std::optional<Translation>, kNeighbours>;
   void fill_around(unsigned space, TlbView view, Width width, LinearAddr first, const Neighbours& pages);
@@ -228,7 +229,8 @@ class ShadowWindows {
   bool map_run(Chunk& chunk, LinearAddr first, PhysAddr physical, unsigned pages, bool writable, bool global);
   void unmap(Chunk& chunk, uint64_t first, uint64_t pages);
   void flush_page_of(Chunk& chunk, uint64_t page);
-  // At the end of whatever may have set refused_: what could not be unmapped or protected must not stay. True if so.
+  // At the end of whatever may have set refused_: what could not be unmapped or protected must not stay. True
+  // if so.
   bool give_way();
   void empty(Chunk& chunk);
   void empty_non_global(Chunk& chunk);
@@ -248,8 +250,8 @@ class ShadowWindows {
 
   PhysicalMap& map_;
   uint64_t max_mappings_;
-  uint64_t mappings_ = 0;  // upper bound of the host mappings made since everything was dropped
-  bool refused_ = false;   // the host has refused to map, unmap or protect
+  uint64_t mappings_ = 0;    // upper bound of the host mappings made since everything was dropped
+  bool refused_ = false;     // the host has refused to map, unmap or protect
   HostPtr spare_ = nullptr;  // mappings to give back, without which even unmapping may be refused
   bool flat_available_;
   uint64_t version_ = 1;

@@ -83,7 +83,8 @@ ShadowWindows::ShadowWindows(PhysicalMap& map, unsigned spaces, uint64_t max_map
   }
   nowhere_ = static_cast<HostPtr>(nowhere);
   spare_ = static_cast<HostPtr>(spare);
-  for (unsigned i = 0; i < kSparePages; i += 2) mprotect(spare_ + i * kPageSize, kPageSize, PROT_READ | PROT_WRITE);
+  for (unsigned i = 0; i < kSparePages; i += 2)
+    mprotect(spare_ + i * kPageSize, kPageSize, PROT_READ | PROT_WRITE);
   cell_owner_.resize(kCells);
   for (unsigned i = kCells; i-- > 0;) free_cells_.push_back(i);
 }

@@ -6,7 +6,9 @@ namespace {
 
 constexpr unsigned kAreaShift = 21, kGigabyteShift = 30;  // of the footprints of global entries
 
-bool valid(const TlbEntry& entry) { return entry.read_tag != TlbEntry::kInvalid; }
+bool valid(const TlbEntry& entry) {
+  return entry.read_tag != TlbEntry::kInvalid;
+}
 
 void invalidate(TlbEntry& entry) {
   entry.read_tag = TlbEntry::kInvalid;
@@ -46,9 +48,8 @@ void SoftTlb::fill(TlbView view_kind, LinearAddr address, const Translation& tra
   if (!valid(entry)) view.note(index);
   const LinearAddr linear = address.page();
   entry.read_tag = linear.value;
-  const bool direct_write =
-      translation.may_write && page.kind == PhysicalMap::PageKind::Ram && !map_.tracker().holds_code(page.frame) &&
-      !(watched && watched_->writes(address));
+  const bool direct_write = translation.may_write && page.kind == PhysicalMap::PageKind::Ram &&
+                            !map_.tracker().holds_code(page.frame) && !(watched && watched_->writes(address));
   entry.write_tag = direct_write ? linear.value : TlbEntry::kInvalid;
   // SAFETY: only [linear, linear + 4 KiB) matches the tags, which the addend takes to the host page.
   entry.addend = reinterpret_cast<uint64_t>(page.host) - linear.value;
@@ -64,7 +65,8 @@ void SoftTlb::fill(TlbView view_kind, LinearAddr address, const Translation& tra
   }
   if (translation.global) {
     global_areas_.add(address.value >> kAreaShift);
-    if (translation.page_bytes > uint64_t{1} << kAreaShift) global_gigabytes_.add(address.value >> kGigabyteShift);
+    if (translation.page_bytes > uint64_t{1} << kAreaShift)
+      global_gigabytes_.add(address.value >> kGigabyteShift);
   }
   ++stats_.fills;
 }
@@ -106,7 +108,8 @@ void SoftTlb::flush(Space& space, bool keep_global) {
   if (!keep_global) space.large = {};
 }
 
-// An entry made from a large page goes with every other one of that page (SDM vol. 3, 4.10.4.1). Returns log2 of the page's size.
+// An entry made from a large page goes with every other one of that page (SDM vol. 3, 4.10.4.1). Returns log2
+// of the page's size.
 unsigned SoftTlb::flush_page_in(Space& space, LinearAddr page, bool keep_global) {
   unsigned largest = kPageShift;
   const auto drop = [keep_global](TlbEntry& entry) {

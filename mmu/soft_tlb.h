@@ -33,7 +33,8 @@ struct TlbEntry {
 
   static constexpr uint64_t kGlobal = 1;  // survives a CR3 change
   static constexpr uint64_t kFetch = 2;   // this view may execute the page
-  static constexpr uint64_t kWritable = 4;  // RAM that this view may write, dirty already; no write tag: it holds code
+  static constexpr uint64_t kWritable =
+      4;  // RAM that this view may write, dirty already; no write tag: it holds code
   PageFrame frame() const { return {info >> kPageShift}; }
 };
 static_assert(sizeof(TlbEntry) == 32);
@@ -60,7 +61,7 @@ class MappingListener {
   virtual ~MappingListener() = default;
   // [first, first + bytes), in every address space.
   virtual void pages_unmapped(LinearAddr first, uint64_t bytes) = 0;
-  virtual void space_flushed(unsigned space) = 0;   // non-global mappings of one address space
+  virtual void space_flushed(unsigned space) = 0;  // non-global mappings of one address space
   virtual void all_flushed() = 0;
 };
 
@@ -94,7 +95,8 @@ class SoftTlb {
 
   // A frame starts to hold translated code: direct writes to it end.
   void stop_writes_to(PageFrame frame);
-  // A chip's memory is watched (PhysicalMap::watch_writes()): the next write to each of these frames is seen. Not light.
+  // A chip's memory is watched (PhysicalMap::watch_writes()): the next write to each of these frames is seen.
+  // Not light.
   void stop_writes_to_range(PageFrame first, uint64_t frames);
 
   // A second way from linear to host addresses, kept coherent by the same flushes. Null: none.

@@ -1,5 +1,5 @@
-// Linear pages with watchpoints on them. The software TLB gives no direct access to them, so that every access there
-// comes to C++, which compares it with the watchpoints themselves.
+// Linear pages with watchpoints on them. The software TLB gives no direct access to them, so that every
+// access there comes to C++, which compares it with the watchpoints themselves.
 #pragma once
 
 #include <array>

@@ -23,7 +23,8 @@ class IncomingFrames {
 
   // --- The network's thread
   void add(std::span<const std::byte> frame);
-  // Whether the vCPU's thread was told of all frames. It was not when the event queue was full of other things.
+  // Whether the vCPU's thread was told of all frames. It was not when the event queue was full of other
+  // things.
   bool told() const { return !untold_; }
   void tell();
 

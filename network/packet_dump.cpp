@@ -37,8 +37,9 @@ void PacketDump::record(std::span<const std::byte> frame) {
                        std::chrono::system_clock::now().time_since_epoch())
                        .count();
   const auto kept = frame.first(std::min<size_t>(frame.size(), limit_));
-  const std::array<uint32_t, 4> header = {static_cast<uint32_t>(now / 1'000'000), static_cast<uint32_t>(now % 1'000'000),
-                                          static_cast<uint32_t>(kept.size()), static_cast<uint32_t>(frame.size())};
+  const std::array<uint32_t, 4> header = {
+      static_cast<uint32_t>(now / 1'000'000), static_cast<uint32_t>(now % 1'000'000),
+      static_cast<uint32_t>(kept.size()), static_cast<uint32_t>(frame.size())};
   check(std::fwrite(header.data(), sizeof header, 1, file_.get()) == 1 &&
         std::fwrite(kept.data(), 1, kept.size(), file_.get()) == kept.size());
 }

@@ -1,4 +1,5 @@
-// What passes between a card and its network, as a capture file: libpcap's format, version 2.4, link type Ethernet.
+// What passes between a card and its network, as a capture file: libpcap's format, version 2.4, link type
+// Ethernet.
 #pragma once
 
 #include <cstdint>

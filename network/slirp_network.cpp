@@ -21,7 +21,8 @@ namespace {
 constexpr size_t kMostFrames = 4096;
 
 int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
       .count();
 }
 
@@ -33,7 +34,9 @@ in6_addr ipv6_address(uint8_t last) {  // fec0::last, as QEMU's
   return address;
 }
 
-const char* or_null(const std::string& text) { return text.empty() ? nullptr : text.c_str(); }
+const char* or_null(const std::string& text) {
+  return text.empty() ? nullptr : text.c_str();
+}
 
 }  // namespace
 
@@ -149,7 +152,8 @@ void SlirpNetwork::start(const UserNetworkOptions& options) {
   slirp_ = slirp_new(&config, &kCallbacks, this);
   if (!slirp_) throw std::runtime_error("libslirp does not start");
   for (const auto& forward : options.forwards) {
-    if (slirp_add_hostfwd(slirp_, forward.udp, forward.host, forward.host_port, forward.guest, forward.guest_port) < 0)
+    if (slirp_add_hostfwd(slirp_, forward.udp, forward.host, forward.host_port, forward.guest,
+                          forward.guest_port) < 0)
       throw std::runtime_error("hostfwd=" + forward.text + ": " + std::strerror(errno));
   }
 }
@@ -179,7 +183,8 @@ void SlirpNetwork::run() {
     uint32_t wait = kForEver;
     slirp_pollfds_fill(slirp_, &wait, Callbacks::add_poll, &fds);
     int timeout = wait > INT32_MAX ? -1 : static_cast<int>(wait);
-    if (const int alarm = milliseconds_to_alarm(); alarm >= 0) timeout = timeout < 0 ? alarm : std::min(timeout, alarm);
+    if (const int alarm = milliseconds_to_alarm(); alarm >= 0)
+      timeout = timeout < 0 ? alarm : std::min(timeout, alarm);
     if (!incoming_.told()) timeout = IncomingFrames::kRetryMilliseconds;
     {
       const std::lock_guard lock(mutex_);

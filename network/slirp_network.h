@@ -1,5 +1,5 @@
-// A network of the user's own: libslirp answers for it (NAT, DHCP, DNS, TFTP) on a thread of its own, with no rights beyond
-// those of the process.
+// A network of the user's own: libslirp answers for it (NAT, DHCP, DNS, TFTP) on a thread of its own, with no
+// rights beyond those of the process.
 #pragma once
 
 #include <netinet/in.h>

@@ -28,7 +28,8 @@ constexpr size_t kMostFrame = 65'550;
 
 int open_interface(const std::string& name) {
   ifreq request{};
-  if (name.size() >= sizeof request.ifr_name) throw std::runtime_error("ifname=" + name + ": too long for an interface");
+  if (name.size() >= sizeof request.ifr_name)
+    throw std::runtime_error("ifname=" + name + ": too long for an interface");
   const int fd = open(kDevice, O_RDWR | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) fail(kDevice, errno);
   request.ifr_flags = IFF_TAP | IFF_NO_PI;
@@ -44,9 +45,12 @@ int open_interface(const std::string& name) {
 int take_over(int fd) {
   // Anything but a TAP interface would give no frames, or frames with something else before them.
   ifreq request{};
-  if (ioctl(fd, TUNGETIFF, &request) < 0 || (request.ifr_flags & (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)) != (IFF_TAP | IFF_NO_PI))
-    throw std::runtime_error("fd=" + std::to_string(fd) + ": not a TAP interface's descriptor with IFF_NO_PI");
-  if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) fail("fd=" + std::to_string(fd), errno);
+  if (ioctl(fd, TUNGETIFF, &request) < 0 ||
+      (request.ifr_flags & (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)) != (IFF_TAP | IFF_NO_PI))
+    throw std::runtime_error("fd=" + std::to_string(fd) +
+                             ": not a TAP interface's descriptor with IFF_NO_PI");
+  if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+    fail("fd=" + std::to_string(fd), errno);
   return fd;
 }
 
@@ -77,14 +81,16 @@ TapNetwork::~TapNetwork() {
   close(fd_);
 }
 
-// What the host does not take at once, or not at all (the interface is down), is lost, which is what networks do.
+// What the host does not take at once, or not at all (the interface is down), is lost, which is what networks
+// do.
 void TapNetwork::send(std::span<const std::byte> frame) {
   [[maybe_unused]] const ssize_t written = write(fd_, frame.data(), frame.size());
 }
 
 void TapNetwork::run() {
   std::vector<std::byte> frame(kMostFrame);
-  std::array<pollfd, 2> fds{{{.fd = stop_fd_, .events = POLLIN, .revents = 0}, {.fd = fd_, .events = POLLIN, .revents = 0}}};
+  std::array<pollfd, 2> fds{
+      {{.fd = stop_fd_, .events = POLLIN, .revents = 0}, {.fd = fd_, .events = POLLIN, .revents = 0}}};
   while (true) {
     const int timeout = incoming_.told() ? -1 : IncomingFrames::kRetryMilliseconds;
     if (poll(fds.data(), fds.size(), timeout) < 0 && errno != EINTR) return;

@@ -1,6 +1,8 @@
-// A TAP interface of the host: the guest's frames appear there, and what the host sends to it reaches the guest.
+// A TAP interface of the host: the guest's frames appear there, and what the host sends to it reaches the
+// guest.
 //
-// Linux, Documentation/networking/tuntap.rst. Who may not make interfaces is given one (`ip tuntap add user`) or its descriptor.
+// Linux, Documentation/networking/tuntap.rst. Who may not make interfaces is given one (`ip tuntap add user`)
+// or its descriptor.
 #pragma once
 
 #include <atomic>

@@ -16,7 +16,8 @@ template <class Item>
 class Completions {
  public:
   // `deliver`: on the vCPU's thread, an item after the other in their order.
-  Completions(EventQueue& events, std::function<void(Item item)> deliver) : events_(events), deliver_(std::move(deliver)) {}
+  Completions(EventQueue& events, std::function<void(Item item)> deliver)
+      : events_(events), deliver_(std::move(deliver)) {}
 
   // Any thread but the vCPU's.
   void push(Item item) {

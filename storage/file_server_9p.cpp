@@ -60,15 +60,23 @@ constexpr uint8_t kFolderQid = 0x80, kLinkQid = 0x02, kFileQid = 0x00;
 constexpr size_t kMostWeight = size_t{256} << 20;
 
 // Tlopen's flags are Linux' (its numbers on x86, whatever the host's).
-constexpr uint32_t kAccess = 3, kTruncate = 01000, kAppend = 02000, kDataSync = 010000, kSync = 04010000, kExclusive = 0200;
+constexpr uint32_t kAccess = 3, kTruncate = 01000, kAppend = 02000, kDataSync = 010000, kSync = 04010000,
+                   kExclusive = 0200;
 
 int open_flags(uint32_t flags) {
   const uint32_t access = flags & kAccess;
-  return (access == 1 ? O_WRONLY : access == 2 ? O_RDWR : O_RDONLY) | (flags & kTruncate ? O_TRUNC : 0) |
-         (flags & kAppend ? O_APPEND : 0) | ((flags & kSync) == kSync ? O_SYNC : flags & kDataSync ? O_DSYNC : 0);
+  return (access == 1   ? O_WRONLY
+          : access == 2 ? O_RDWR
+                        : O_RDONLY) |
+         (flags & kTruncate ? O_TRUNC : 0) | (flags & kAppend ? O_APPEND : 0) |
+         ((flags & kSync) == kSync ? O_SYNC
+          : flags & kDataSync      ? O_DSYNC
+                                   : 0);
 }
 
-bool writes(uint32_t flags) { return (flags & kAccess) != 0 || (flags & kTruncate) != 0; }
+bool writes(uint32_t flags) {
+  return (flags & kAccess) != 0 || (flags & kTruncate) != 0;
+}
 
 std::string joined(const std::string& folder, const std::string& name) {
   return folder.empty() ? name : folder + "/" + name;
@@ -104,7 +112,8 @@ class FileServer9p::Reader {
   Number number() {
     Number value = 0;
     const auto bytes = take(sizeof(Number));
-    for (size_t i = 0; i < bytes.size(); i++) value |= static_cast<Number>(Number{static_cast<uint8_t>(bytes[i])} << 8 * i);
+    for (size_t i = 0; i < bytes.size(); i++)
+      value |= static_cast<Number>(Number{static_cast<uint8_t>(bytes[i])} << 8 * i);
     return value;
   }
   std::string text() {
@@ -337,8 +346,10 @@ int FileServer9p::put_qid(Writer& out, const Descriptor& file) {
   const auto seen = folder_.attributes(file);
   if (!seen) return seen.error();
   const auto version = static_cast<uint32_t>(seen->st_mtime ^ seen->st_size << 8);
-  out.qid(S_ISDIR(seen->st_mode) ? kFolderQid : S_ISLNK(seen->st_mode) ? kLinkQid : kFileQid, version,
-          qid_path(seen->st_dev, seen->st_ino));
+  out.qid(S_ISDIR(seen->st_mode)   ? kFolderQid
+          : S_ISLNK(seen->st_mode) ? kLinkQid
+                                   : kFileQid,
+          version, qid_path(seen->st_dev, seen->st_ino));
   return 0;
 }
 
@@ -347,7 +358,9 @@ int FileServer9p::put_new_qid(Writer& out, const Descriptor& folder, const std::
   return file ? put_qid(out, *file) : file.error();
 }
 
-int FileServer9p::refusal_to_write() const { return folder_.read_only() ? EROFS : 0; }
+int FileServer9p::refusal_to_write() const {
+  return folder_.read_only() ? EROFS : 0;
+}
 
 // --- The session
 
@@ -365,7 +378,9 @@ int FileServer9p::version(Reader& in, Writer& out) {
   return 0;
 }
 
-int FileServer9p::authenticate(Reader&, Writer&) { return EOPNOTSUPP; }
+int FileServer9p::authenticate(Reader&, Writer&) {
+  return EOPNOTSUPP;
+}
 
 int FileServer9p::attach(Reader& in, Writer& out) {
   const auto number = in.number<uint32_t>();
@@ -418,7 +433,8 @@ int FileServer9p::walk(Reader& in, Writer& out) {
   }
   if (error && walked == 0) return error;
   if (!error) {
-    const int full = same ? set_path(*fid, std::move(path)) : add(new_number, {.path = std::move(path), .user = fid->user});
+    const int full = same ? set_path(*fid, std::move(path))
+                          : add(new_number, {.path = std::move(path), .user = fid->user});
     if (full) return full;
   }
   out.number(walked);
@@ -475,7 +491,8 @@ int FileServer9p::create(Reader& in, Writer& out) {
   if (path.size() >= PATH_MAX) return ENAMETOOLONG;
   const auto folder = folder_.reach(fid->path);
   if (!folder) return folder.error();
-  auto opened = folder_.create(*folder, name, open_flags(flags & ~kTruncate), mode, {.user = fid->user, .group = group});
+  auto opened = folder_.create(*folder, name, open_flags(flags & ~kTruncate), mode,
+                               {.user = fid->user, .group = group});
   if (!opened && opened.error() == EEXIST && !(flags & kExclusive)) {
     const auto file = folder_.step(*folder, name);
     if (!file) return file.error();
@@ -562,8 +579,10 @@ int FileServer9p::read_folder(Reader& in, Writer& out) {
         // The folder above is none of the guest's.
         const uint64_t inode = fid->path.empty() && name == ".." ? seen.st_ino : entry->d_ino;
         Writer item(SIZE_MAX);
-        item.qid(entry->d_type == DT_DIR ? kFolderQid : entry->d_type == DT_LNK ? kLinkQid : kFileQid, 0,
-                 qid_path(seen.st_dev, inode));
+        item.qid(entry->d_type == DT_DIR   ? kFolderQid
+                 : entry->d_type == DT_LNK ? kLinkQid
+                                           : kFileQid,
+                 0, qid_path(seen.st_dev, inode));
         item.number(static_cast<uint64_t>(entry->d_off));
         // Only its attributes tell what a regular file stands for.
         constexpr uint8_t kUnknown = DT_UNKNOWN;
@@ -624,8 +643,9 @@ int FileServer9p::get_attributes(Reader& in, Writer& out) {
   out.number(uint32_t{seen->st_mode});
   out.number(uint32_t{seen->st_uid});
   out.number(uint32_t{seen->st_gid});
-  for (const uint64_t value : {uint64_t{seen->st_nlink}, uint64_t{seen->st_rdev}, static_cast<uint64_t>(seen->st_size),
-                               static_cast<uint64_t>(seen->st_blksize), static_cast<uint64_t>(seen->st_blocks)})
+  for (const uint64_t value :
+       {uint64_t{seen->st_nlink}, uint64_t{seen->st_rdev}, static_cast<uint64_t>(seen->st_size),
+        static_cast<uint64_t>(seen->st_blksize), static_cast<uint64_t>(seen->st_blocks)})
     out.number(value);
   for (const timespec& time : {seen->st_atim, seen->st_mtim, seen->st_ctim}) {
     out.number(static_cast<uint64_t>(time.tv_sec));
@@ -651,14 +671,17 @@ int FileServer9p::set_attributes(Reader& in, Writer&) {
              user = in.number<uint32_t>(), group = in.number<uint32_t>();
   const auto size = in.number<uint64_t>();
   timespec times[2];
-  const std::pair<uint32_t, uint32_t> kTimes[] = {{kAccessTime, kAccessTimeGiven}, {kModifyTime, kModifyTimeGiven}};
+  const std::pair<uint32_t, uint32_t> kTimes[] = {{kAccessTime, kAccessTimeGiven},
+                                                  {kModifyTime, kModifyTimeGiven}};
   for (unsigned i = 0; i < 2; i++) {
     const auto seconds = in.number<uint64_t>(), nanoseconds = in.number<uint64_t>();
     times[i].tv_sec = static_cast<time_t>(seconds);
     constexpr uint64_t kSecond = 1'000'000'000;
     const bool given = valid & kTimes[i].second;
     if (valid & kTimes[i].first && given && nanoseconds >= kSecond) return EINVAL;
-    times[i].tv_nsec = !(valid & kTimes[i].first) ? UTIME_OMIT : given ? static_cast<long>(nanoseconds) : UTIME_NOW;
+    times[i].tv_nsec = !(valid & kTimes[i].first) ? UTIME_OMIT
+                       : given                    ? static_cast<long>(nanoseconds)
+                                                  : UTIME_NOW;
   }
   if (in.failed()) return EPROTO;
   const Fid* const fid = find(number);
@@ -672,7 +695,8 @@ int FileServer9p::set_attributes(Reader& in, Writer&) {
   const bool owner = valid & (kUser | kGroup);
   const bool only_touched = (valid & kChangeTime) && !(valid & (kMode | kSize | kAccessTime | kModifyTime));
   if (!error && (owner || only_touched))
-    error = folder_.set_owner(*file, {.user = valid & kUser ? user : kAsItIs, .group = valid & kGroup ? group : kAsItIs});
+    error = folder_.set_owner(
+        *file, {.user = valid & kUser ? user : kAsItIs, .group = valid & kGroup ? group : kAsItIs});
   if (!error && valid & kSize) {
     // Who has opened a file for writing may set its size, whatever its mode says by now.
     const bool done = fid->use == Fid::Use::File && size <= INT64_MAX &&
@@ -698,7 +722,8 @@ int FileServer9p::read_link(Reader& in, Writer& out) {
 
 // `make` is given the folder and the owner.
 template <class Make>
-int FileServer9p::make_name(uint32_t number, const std::string& name, uint32_t group, Writer& out, Make make) {
+int FileServer9p::make_name(uint32_t number, const std::string& name, uint32_t group, Writer& out,
+                            Make make) {
   const Fid* const fid = find(number);
   if (!fid) return EBADF;
   if (const int error = refusal_to_write()) return error;
@@ -732,8 +757,8 @@ int FileServer9p::make_link(Reader& in, Writer& out) {
 int FileServer9p::make_node(Reader& in, Writer& out) {
   const auto number = in.number<uint32_t>();
   const std::string name = in.text();
-  const auto mode = in.number<uint32_t>(), major_number = in.number<uint32_t>(), minor_number = in.number<uint32_t>(),
-             group = in.number<uint32_t>();
+  const auto mode = in.number<uint32_t>(), major_number = in.number<uint32_t>(),
+             minor_number = in.number<uint32_t>(), group = in.number<uint32_t>();
   if (in.failed()) return EPROTO;
   return make_name(number, name, group, out, [&](const Descriptor& folder, SharedFolder::Owner owner) {
     return folder_.make_node(folder, name, mode, makedev(major_number, minor_number), owner);
@@ -765,13 +790,15 @@ int FileServer9p::move(const std::string& from, const std::string& old_name, con
   if (new_path.size() >= PATH_MAX) return ENAMETOOLONG;
   const auto moved = [&old_path](const auto& entry) { return is_at_or_below(entry.second.path, old_path); };
   const size_t longer = new_path.size() > old_path.size() ? new_path.size() - old_path.size() : 0;
-  if (longer && static_cast<size_t>(std::ranges::count_if(fids_, moved)) > (kMostWeight - weight_) / longer) return ENOMEM;
+  if (longer && static_cast<size_t>(std::ranges::count_if(fids_, moved)) > (kMostWeight - weight_) / longer)
+    return ENOMEM;
   const auto source = folder_.reach(from), destination = folder_.reach(to);
   if (!source || !destination) return source ? destination.error() : source.error();
   if (const int error = folder_.rename(*source, old_name, *destination, new_name)) return error;
   int error = 0;
   for (auto& entry : fids_) {
-    if (moved(entry) && !error) error = set_path(entry.second, new_path + entry.second.path.substr(old_path.size()));
+    if (moved(entry) && !error)
+      error = set_path(entry.second, new_path + entry.second.path.substr(old_path.size()));
   }
   return error;
 }

@@ -1,8 +1,9 @@
 // The server of the 9P2000.L protocol for one shared folder: a message in, its answer out. It blocks.
 //
-// Plan 9 manual, section 5 (intro(5)); the Linux dialect: github.com/chaos/diod, protocol.md, and linux/net/9p. Messages are a
-// guest's: every field is checked, and what a guest can make the server keep is bounded. Not there: authentication, 9P2000 and
-// 9P2000.u; locks hold among the programs of one guest, which its kernel sees to, and are always granted here, as by QEMU.
+// Plan 9 manual, section 5 (intro(5)); the Linux dialect: github.com/chaos/diod, protocol.md, and
+// linux/net/9p. Messages are a guest's: every field is checked, and what a guest can make the server keep is
+// bounded. Not there: authentication, 9P2000 and 9P2000.u; locks hold among the programs of one guest, which
+// its kernel sees to, and are always granted here, as by QEMU.
 #pragma once
 
 #include <cstddef>
@@ -22,7 +23,8 @@ class FileServer9p {
   // At most `most_open` files of the host are open at a time.
   FileServer9p(const SharedFolderOptions& options, unsigned most_open);
 
-  // The answer, of up to `room` bytes and kMostMessage; empty when the message has no tag to answer to or an error has no room.
+  // The answer, of up to `room` bytes and kMostMessage; empty when the message has no tag to answer to or an
+  // error has no room.
   std::vector<std::byte> answer(std::span<const std::byte> message, size_t room);
   // The client has forgotten all of it.
   void reset();
@@ -38,7 +40,7 @@ class FileServer9p {
     std::string path;  // names with slashes between them; empty: the shared folder
     uint32_t user = 0;
     Use use = Use::Name;
-    Descriptor opened{};    // File, Folder
+    Descriptor opened{};      // File, Folder
     std::string attribute{};  // WriteAttribute: it is set when the number is given up
     Bytes value{};            // ReadAttribute, WriteAttribute
     size_t value_bytes = 0;   // WriteAttribute: how many there are to be
@@ -88,7 +90,8 @@ class FileServer9p {
   int put_qid(Writer& out, const Descriptor& file);
   uint64_t qid_path(dev_t device, uint64_t inode);
   int put_new_qid(Writer& out, const Descriptor& folder, const std::string& name);
-  int move(const std::string& from, const std::string& old_name, const std::string& to, const std::string& new_name);
+  int move(const std::string& from, const std::string& old_name, const std::string& to,
+           const std::string& new_name);
   int removed(const std::string& folder, const std::string& name, bool is_folder);
   int refusal_to_write() const;
 
@@ -97,7 +100,7 @@ class FileServer9p {
   unsigned open_ = 0;
   size_t limit_ = 0;  // bytes of a message, as agreed; 0: there is no session
   std::map<uint32_t, Fid> fids_;
-  size_t weight_ = 0;                 // bytes of fids_
+  size_t weight_ = 0;                  // bytes of fids_
   std::map<dev_t, uint64_t> devices_;  // of the host, by the order in which they were seen
 };
 

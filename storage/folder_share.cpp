@@ -29,7 +29,9 @@ void FolderShare::submit(std::vector<std::byte> request, size_t room, Answer don
   enqueue({.bytes = std::move(request), .room = room, .done = std::move(done)});
 }
 
-void FolderShare::reset() { enqueue({}); }
+void FolderShare::reset() {
+  enqueue({});
+}
 
 void FolderShare::enqueue(Message message) {
   {

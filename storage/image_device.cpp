@@ -7,7 +7,9 @@
 namespace penumbra {
 
 ImageDevice::ImageDevice(std::unique_ptr<DiskImage> image, EventQueue& events, ErrorPolicy policy)
-    : policy_(policy), image_(std::move(image)), ended_(events, [this](Request request) { finish(std::move(request)); }) {
+    : policy_(policy),
+      image_(std::move(image)),
+      ended_(events, [this](Request request) { finish(std::move(request)); }) {
   // Signals are for the threads that handle them.
   sigset_t all, before;
   sigfillset(&all);

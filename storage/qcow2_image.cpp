@@ -587,7 +587,8 @@ void Qcow2Image::mend() {
     if (error)
       throw std::runtime_error("its reference counts cannot be mended: " + std::string(std::strerror(error)));
   };
-  if (end_ / counts_per_block() >= Qcow2Header::kMostRefcountTableBytes / 8) damaged("its file is too large to be counted");
+  if (end_ / counts_per_block() >= Qcow2Header::kMostRefcountTableBytes / 8)
+    damaged("its file is too large to be counted");
   const std::vector<uint64_t> counts = count_everything();
   if (header_.snapshots == 0 && counts.size() > 0 && counts[0] != 1) damaged("its header is somebody's data");
   for (uint64_t cluster = 0; cluster < counts.size(); cluster++) {

@@ -30,10 +30,12 @@ void RemovableDevice::submit(std::unique_ptr<BlockRequest> request) {
     return request->done(*request);
   }
   ++*medium_.under_way;
-  request->done = [this, under_way = medium_.under_way, done = std::move(request->done)](BlockRequest& ended) {
+  request->done = [this, under_way = medium_.under_way,
+                   done = std::move(request->done)](BlockRequest& ended) {
     done(ended);
     // Not at once: this is a call of the medium's own. When the queue is full, the next change does it.
-    if (--*under_way == 0 && !leaving_.empty()) [[maybe_unused]] const bool posted = events_.post([this] { forget_idle(); });
+    if (--*under_way == 0 && !leaving_.empty()) [[maybe_unused]]
+      const bool posted = events_.post([this] { forget_idle(); });
   };
   medium_.device->submit(std::move(request));
 }

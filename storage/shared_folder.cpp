@@ -15,8 +15,8 @@ namespace penumbra {
 namespace {
 
 // QEMU's names (hw/9pfs/9p-xattr.h, 9p-local.c); numbers are little-endian, four bytes, the device's eight.
-constexpr const char *kMappedUser = "user.virtfs.uid", *kMappedGroup = "user.virtfs.gid", *kMappedMode = "user.virtfs.mode",
-                     *kMappedDevice = "user.virtfs.rdev";
+constexpr const char *kMappedUser = "user.virtfs.uid", *kMappedGroup = "user.virtfs.gid",
+                     *kMappedMode = "user.virtfs.mode", *kMappedDevice = "user.virtfs.rdev";
 constexpr std::string_view kMappedPrefix = "user.virtfs.", kUserPrefix = "user.",
                            kAccessList = "system.posix_acl_access", kDefaultList = "system.posix_acl_default";
 constexpr mode_t kMappedFileMode = 0600, kMappedFolderMode = 0700;
@@ -25,9 +25,13 @@ constexpr size_t kLongestAttribute = XATTR_SIZE_MAX, kLongestList = XATTR_LIST_M
 constexpr uint32_t kAsItIs = ~uint32_t{0};
 
 // Where the kernel shows what a descriptor stands for: calls that do not take one (O_PATH) take this.
-std::string proc_path(const Descriptor& file) { return "/proc/self/fd/" + std::to_string(file.get()); }
+std::string proc_path(const Descriptor& file) {
+  return "/proc/self/fd/" + std::to_string(file.get());
+}
 
-int error_of(long result) { return result < 0 ? errno : 0; }
+int error_of(long result) {
+  return result < 0 ? errno : 0;
+}
 
 Descriptor open_at(const Descriptor& folder, const char* name, int flags, mode_t mode = 0) {
   return Descriptor(openat(folder.get(), name, flags | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, mode));
@@ -36,7 +40,8 @@ Descriptor open_at(const Descriptor& folder, const char* name, int flags, mode_t
 template <class Number>
 bool get_number(const std::string& path, const char* name, Number& to) {
   std::array<uint8_t, sizeof(Number)> bytes;
-  if (getxattr(path.c_str(), name, bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size())) return false;
+  if (getxattr(path.c_str(), name, bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size()))
+    return false;
   to = 0;
   for (size_t i = 0; i < bytes.size(); i++) to |= Number{bytes[i]} << 8 * i;
   return true;
@@ -59,11 +64,14 @@ SharedFolder::SharedFolder(const SharedFolderOptions& options)
   const Descriptor readable(::open((proc_path(root_) + "/.").c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!readable) throw std::runtime_error(options.path + ": " + std::strerror(errno));
   if (mapped() && fgetxattr(readable.get(), kMappedUser, nullptr, 0) < 0 && errno == ENOTSUP)
-    throw std::runtime_error(options.path + ": its file system has no extended attributes, which security_model=mapped-xattr needs");
+    throw std::runtime_error(
+        options.path +
+        ": its file system has no extended attributes, which security_model=mapped-xattr needs");
 }
 
 bool SharedFolder::is_name(std::string_view name) {
-  return !name.empty() && name != "." && name != ".." && name.find('/') == name.npos && name.find('\0') == name.npos;
+  return !name.empty() && name != "." && name != ".." && name.find('/') == name.npos &&
+         name.find('\0') == name.npos;
 }
 
 SharedFolder::Result<Descriptor> SharedFolder::step(const Descriptor& folder, const std::string& name) const {
@@ -101,7 +109,8 @@ SharedFolder::Result<struct stat> SharedFolder::attributes(const Descriptor& fil
   // What a regular file stands for; a folder is one here and there.
   const bool stands_for_it = S_ISREG(result.st_mode) && (mode & S_IFMT) != 0 && !S_ISDIR(mode);
   result.st_mode = ((stands_for_it ? mode : result.st_mode) & S_IFMT) | (mode & kModeBits);
-  if ((S_ISCHR(mode) || S_ISBLK(mode)) && stands_for_it && get_number(path, kMappedDevice, device)) result.st_rdev = device;
+  if ((S_ISCHR(mode) || S_ISBLK(mode)) && stands_for_it && get_number(path, kMappedDevice, device))
+    result.st_rdev = device;
   return result;
 }
 
@@ -186,7 +195,8 @@ SharedFolder::Result<SharedFolder::Bytes> SharedFolder::attribute_list(const Des
     const size_t end = std::min(left.find('\0'), left.size() - 1);
     std::string_view name = left.substr(0, end);
     left.remove_prefix(end + 1);
-    const std::string_view inner = mapped() && name.starts_with(kMappedPrefix) ? name.substr(kMappedPrefix.size()) : "";
+    const std::string_view inner =
+        mapped() && name.starts_with(kMappedPrefix) ? name.substr(kMappedPrefix.size()) : "";
     if (inner == kAccessList || inner == kDefaultList) name = inner;
     if (!host_attribute(name)) continue;
     const auto shown = std::as_bytes(std::span(name));
@@ -196,7 +206,8 @@ SharedFolder::Result<SharedFolder::Bytes> SharedFolder::attribute_list(const Des
   return result;
 }
 
-SharedFolder::Result<SharedFolder::Bytes> SharedFolder::attribute(const Descriptor& file, std::string_view name) const {
+SharedFolder::Result<SharedFolder::Bytes> SharedFolder::attribute(const Descriptor& file,
+                                                                  std::string_view name) const {
   const auto host_name = host_attribute(name);
   if (!host_name) return std::unexpected(host_name.error());
   Bytes value(kLongestAttribute);
@@ -206,8 +217,8 @@ SharedFolder::Result<SharedFolder::Bytes> SharedFolder::attribute(const Descript
   return value;
 }
 
-int SharedFolder::set_attribute(const Descriptor& file, std::string_view name, std::span<const std::byte> value,
-                                int flags) const {
+int SharedFolder::set_attribute(const Descriptor& file, std::string_view name,
+                                std::span<const std::byte> value, int flags) const {
   const auto host_name = host_attribute(name);
   if (!host_name) return host_name.error();
   return error_of(setxattr(proc_path(file).c_str(), host_name->c_str(), value.data(), value.size(), flags));
@@ -242,16 +253,17 @@ int SharedFolder::settle_new(const Descriptor& folder, const std::string& name, 
   return error;
 }
 
-SharedFolder::Result<Descriptor> SharedFolder::create_plain(const Descriptor& folder, const std::string& name, int flags,
-                                                            uint32_t mode) const {
+SharedFolder::Result<Descriptor> SharedFolder::create_plain(const Descriptor& folder, const std::string& name,
+                                                            int flags, uint32_t mode) const {
   if (!is_name(name)) return std::unexpected(EINVAL);
-  Descriptor file = open_at(folder, name.c_str(), flags | O_CREAT | O_EXCL, mapped() ? kMappedFileMode : mode & kModeBits);
+  Descriptor file =
+      open_at(folder, name.c_str(), flags | O_CREAT | O_EXCL, mapped() ? kMappedFileMode : mode & kModeBits);
   if (!file) return std::unexpected(errno);
   return file;
 }
 
-SharedFolder::Result<Descriptor> SharedFolder::create(const Descriptor& folder, const std::string& name, int flags,
-                                                      uint32_t mode, Owner owner) const {
+SharedFolder::Result<Descriptor> SharedFolder::create(const Descriptor& folder, const std::string& name,
+                                                      int flags, uint32_t mode, Owner owner) const {
   auto file = create_plain(folder, name, flags, mode);
   if (!file) return file;
   if (const int error = settle(*file, S_IFREG | (mode & kModeBits), owner)) {
@@ -261,7 +273,8 @@ SharedFolder::Result<Descriptor> SharedFolder::create(const Descriptor& folder, 
   return file;
 }
 
-int SharedFolder::make_folder(const Descriptor& folder, const std::string& name, uint32_t mode, Owner owner) const {
+int SharedFolder::make_folder(const Descriptor& folder, const std::string& name, uint32_t mode,
+                              Owner owner) const {
   if (!is_name(name)) return EINVAL;
   if (mkdirat(folder.get(), name.c_str(), mapped() ? kMappedFolderMode : mode & kModeBits) != 0) return errno;
   return settle_new(folder, name, S_IFDIR | (mode & kModeBits), owner);
@@ -270,7 +283,8 @@ int SharedFolder::make_folder(const Descriptor& folder, const std::string& name,
 int SharedFolder::make_link(const Descriptor& folder, const std::string& name, const std::string& target,
                             Owner owner) const {
   constexpr uint32_t kMode = S_IFLNK | 0777;
-  if (target.empty() || target.size() >= kLongestLink || target.find('\0') != target.npos || !is_name(name)) return EINVAL;
+  if (target.empty() || target.size() >= kLongestLink || target.find('\0') != target.npos || !is_name(name))
+    return EINVAL;
   if (!mapped()) {
     if (symlinkat(target.c_str(), folder.get(), name.c_str()) != 0) return errno;
     return settle_new(folder, name, kMode, owner);

@@ -21,7 +21,9 @@ static uint64_t work(long count, long size);
 static struct timespec began;
 
 // What work() does before it calls this is not timed.
-static inline void start_clock(void) { clock_gettime(CLOCK_MONOTONIC, &began); }
+static inline void start_clock(void) {
+  clock_gettime(CLOCK_MONOTONIC, &began);
+}
 
 static inline double seconds_since_start(void) {
   struct timespec now;
@@ -36,7 +38,9 @@ static inline void must(int holds, const char* what) {
   exit(1);
 }
 
-static inline uint64_t mix(uint64_t hash, uint64_t value) { return (hash ^ value) * UINT64_C(0x100000001b3); }
+static inline uint64_t mix(uint64_t hash, uint64_t value) {
+  return (hash ^ value) * UINT64_C(0x100000001b3);
+}
 
 // xorshift64: the same numbers everywhere.
 static inline uint64_t next_random(uint64_t* state) {

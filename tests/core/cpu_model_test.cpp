@@ -42,7 +42,8 @@ TEST(CpuModel, HidesWhatIsNotThere) {
                                24 /*TSC deadline*/, 27 /*OSXSAVE: follows CR4*/}) {
       EXPECT_FALSE(one.ecx >> bit & 1) << bit;
     }
-    for (const unsigned bit : {7 /*MCE*/, 9 /*APIC: the vCPU adds it*/, 14 /*MCA*/, 21 /*DS*/, 22 /*ACPI*/, 28 /*HTT*/}) {
+    for (const unsigned bit :
+         {7 /*MCE*/, 9 /*APIC: the vCPU adds it*/, 14 /*MCA*/, 21 /*DS*/, 22 /*ACPI*/, 28 /*HTT*/}) {
       EXPECT_FALSE(one.edx >> bit & 1) << bit;
     }
     if (model.leaf(0, 0).eax >= 7) {

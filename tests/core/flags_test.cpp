@@ -31,7 +31,8 @@ TEST_F(Flags, PopfByPrivilege) {
   EXPECT_EQ(s().rflags, flag::kFixed1 | flag::kIopl | flag::kIf);
 }
 
-// Misaligned accesses right behind a POPF that sets AC went unnoticed: they were translated for the mode before it.
+// Misaligned accesses right behind a POPF that sets AC went unnoticed: they were translated for the mode
+// before it.
 TEST_F(Flags, PopfThatArmsAlignmentChecksEndsTheBlock) {
   long_mode(3);
   s().cr0 |= cr0::kAm;

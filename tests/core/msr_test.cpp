@@ -216,7 +216,9 @@ class ApicMsr : public Msr {
     s().gpr[kRcx] = 0;
     s().rip = kCode;
     EXPECT_TRUE(cpu().execute(insn(SystemOp::Cpuid)));
-    return {.function = function, .ecx = static_cast<uint32_t>(s().gpr[kRcx]), .edx = static_cast<uint32_t>(s().gpr[kRdx])};
+    return {.function = function,
+            .ecx = static_cast<uint32_t>(s().gpr[kRcx]),
+            .edx = static_cast<uint32_t>(s().gpr[kRdx])};
   }
   FakeApic apic_;
 };

@@ -31,7 +31,8 @@ enum : uint32_t {
   kSact = 0x34,
   kCi = 0x38
 };
-constexpr uint32_t kDhrs = 1, kPss = 2, kSdbs = 8, kDps = 0x20, kOfs = 1u << 24, kHbfs = 1u << 29, kTfes = 1u << 30;
+constexpr uint32_t kDhrs = 1, kPss = 2, kSdbs = 8, kDps = 0x20, kOfs = 1u << 24, kHbfs = 1u << 29,
+                   kTfes = 1u << 30;
 constexpr uint32_t kStart = 1, kFre = 0x10;
 constexpr uint64_t kList = 0x1'0000, kFis = 0x2'0000, kTables = 0x3'0000, kData = 0x10'0000;
 
@@ -42,8 +43,10 @@ class AhciTest : public testing::Test {
     ahci_.attach(1, std::make_unique<AtapiCdrom>("cdrom", disc_, AtaDrive::Cable::Serial));
     ahci_.config().write(0x20, 4, kIndexPorts);
     ahci_.config().write(0x04, 2, 7);
-    for (size_t i = 0; i < disk_.contents.size(); i++) disk_.contents[i] = static_cast<std::byte>(i / 512 + i);
-    for (size_t i = 0; i < disc_.contents.size(); i++) disc_.contents[i] = static_cast<std::byte>(i / 2048 * 3 + i);
+    for (size_t i = 0; i < disk_.contents.size(); i++)
+      disk_.contents[i] = static_cast<std::byte>(i / 512 + i);
+    for (size_t i = 0; i < disc_.contents.size(); i++)
+      disc_.contents[i] = static_cast<std::byte>(i / 2048 * 3 + i);
     put(kGhc, 2);
     for (const unsigned port : {0u, 1u}) {
       put(port, kClb, static_cast<uint32_t>(kList + port * 0x1000));
@@ -89,8 +92,19 @@ class AhciTest : public testing::Test {
   }
   static std::vector<uint8_t> fis_of(const Command& c) {
     const auto lba = [&c](unsigned i) { return static_cast<uint8_t>(c.lba >> 8 * i); };
-    return {0x27,   0x80,   c.code, static_cast<uint8_t>(c.feature), lba(0), lba(1), lba(2), c.device, lba(3),
-            lba(4), lba(5), static_cast<uint8_t>(c.feature >> 8), static_cast<uint8_t>(c.count),
+    return {0x27,
+            0x80,
+            c.code,
+            static_cast<uint8_t>(c.feature),
+            lba(0),
+            lba(1),
+            lba(2),
+            c.device,
+            lba(3),
+            lba(4),
+            lba(5),
+            static_cast<uint8_t>(c.feature >> 8),
+            static_cast<uint8_t>(c.count),
             static_cast<uint8_t>(c.count >> 8)};
   }
   void issue(unsigned port, unsigned slot, const Command& command, const std::vector<Region>& regions) {
@@ -122,8 +136,9 @@ class AhciTest : public testing::Test {
   TestLine line_;
   std::vector<std::pair<uint64_t, uint32_t>> messages_;
   MemoryDisk disk_{8192 * 512}, disc_{100 * 2048};
-  AhciIch9 ahci_{"ahci", map_, io_, line_.input(),
-                 [this](uint64_t address, uint32_t data) { messages_.push_back({address, data}); }};
+  AhciIch9 ahci_{"ahci", map_, io_, line_.input(), [this](uint64_t address, uint32_t data) {
+                   messages_.push_back({address, data});
+                 }};
 };
 
 TEST_F(AhciTest, TellsWhatItIs) {
@@ -177,7 +192,8 @@ TEST_F(AhciTest, IdentifyByPio) {
 }
 
 TEST_F(AhciTest, DmaReadScatters) {
-  issue(0, 0, {.code = 0x25, .lba = 7, .count = 5}, {{kData, 512}, {kData + 0x1'0002, 1022, true}, {kData + 0x2'0000, 1026}});
+  issue(0, 0, {.code = 0x25, .lba = 7, .count = 5},
+        {{kData, 512}, {kData + 0x1'0002, 1022, true}, {kData + 0x2'0000, 1026}});
   EXPECT_EQ(get(0, kPxIs), kDhrs | kDps);
   EXPECT_EQ(memory(kFis + 0x40), 0x34);
   EXPECT_EQ(memory(kFis + 0x42), 0x50);
@@ -190,14 +206,16 @@ TEST_F(AhciTest, DmaReadScatters) {
 TEST_F(AhciTest, DmaWriteGathersMoreThanADriveTakesAtOnce) {
   for (unsigned i = 0; i < 1200 * 512; i++) map_.write({kData + i}, 1, i * 7 + i / 512);
   disk_.holds = true;
-  issue(0, 1, {.code = 0x35, .lba = 100, .count = 1200}, {{kData, 1000 * 512}, {kData + 1000 * 512, 200 * 512}});
+  issue(0, 1, {.code = 0x35, .lba = 100, .count = 1200},
+        {{kData, 1000 * 512}, {kData + 1000 * 512, 200 * 512}});
   EXPECT_EQ(get(0, kCi), 2u);
   EXPECT_TRUE(get(0, kTfd) & 0x80);
   EXPECT_FALSE(line_.level());
   while (disk_.held()) disk_.release();
   EXPECT_EQ(get(0, kCi), 0u);
   EXPECT_EQ(get(0, kPxIs), kDhrs);
-  for (unsigned i = 0; i < 1200 * 512; i++) ASSERT_EQ(disk_.at(100 * 512 + i), static_cast<uint8_t>(i * 7 + i / 512)) << i;
+  for (unsigned i = 0; i < 1200 * 512; i++)
+    ASSERT_EQ(disk_.at(100 * 512 + i), static_cast<uint8_t>(i * 7 + i / 512)) << i;
 }
 
 TEST_F(AhciTest, CommandsOfManySlotsRunOneByOne) {
@@ -252,7 +270,8 @@ TEST_F(AhciTest, ForcedWritesAreFlushed) {
   EXPECT_EQ(disk_.flushes, 1u);
 }
 
-// Serial ATA 2.6, 13.6.4; AHCI 6.2.2.2: the log tells which one it was, and the others are to be asked for again.
+// Serial ATA 2.6, 13.6.4; AHCI 6.2.2.2: the log tells which one it was, and the others are to be asked for
+// again.
 TEST_F(AhciTest, FailedQueuedCommandStopsThePort) {
   disk_.holds = true;
   queue(4, false, 0x12'34, 3, {{kData, 1536}});
@@ -429,7 +448,8 @@ TEST_F(AhciTest, QueuedCommandsDoNotClaimMemoryWithoutBound) {
   MemoryDisk large(0);
   large.contents.resize(size_t{65'536} * 512);
   large.holds = true;
-  AhciIch9 ahci("ahci", map_, io_, [](bool) {}, [](uint64_t, uint32_t) {});
+  AhciIch9 ahci(
+      "ahci", map_, io_, [](bool) {}, [](uint64_t, uint32_t) {});
   ahci.attach(0, std::make_unique<AtaDisk>("large", large, AtaDrive::Cable::Serial, "serial"));
   ahci.config().write(0x04, 2, 4);
   for (unsigned slot = 0; slot < 32; slot++)

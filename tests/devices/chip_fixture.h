@@ -54,7 +54,11 @@ class TestLine {
   unsigned rising_edges_ = 0, falling_edges_ = 0;
 };
 
-inline uint8_t in(Device& chip, uint16_t offset) { return static_cast<uint8_t>(chip.read(offset, 1)); }
-inline void out(Device& chip, uint16_t offset, uint8_t value) { chip.write(offset, 1, value); }
+inline uint8_t in(Device& chip, uint16_t offset) {
+  return static_cast<uint8_t>(chip.read(offset, 1));
+}
+inline void out(Device& chip, uint16_t offset, uint8_t value) {
+  chip.write(offset, 1, value);
+}
 
 }  // namespace penumbra

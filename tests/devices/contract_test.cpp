@@ -73,10 +73,13 @@ class RandomGuest {
         }
         if (below(2)) {
           PciFunction& card = *rig.board.pci().at(PciBus::address(3, 0));
-          static constexpr uint32_t kRegisters[] = {0x0000, 0x0010, 0x0014, 0x0020, 0x00c0, 0x00c4, 0x00c8, 0x00d0, 0x00d8, 0x0100,
-                                                    0x0400, 0x2800, 0x2808, 0x2810, 0x2818, 0x3800, 0x3808, 0x3810, 0x3818, 0x5000};
+          static constexpr uint32_t kRegisters[] = {0x0000, 0x0010, 0x0014, 0x0020, 0x00c0, 0x00c4, 0x00c8,
+                                                    0x00d0, 0x00d8, 0x0100, 0x0400, 0x2800, 0x2808, 0x2810,
+                                                    0x2818, 0x3800, 0x3808, 0x3810, 0x3818, 0x5000};
           card.config().write(PciConfig::kCommand, 2, PciConfig::kBusMaster);
-          card.write(0, 4, below(8) ? kRegisters[below(std::size(kRegisters))] : static_cast<uint32_t>(below(0x6000)));
+          card.write(
+              0, 4,
+              below(8) ? kRegisters[below(std::size(kRegisters))] : static_cast<uint32_t>(below(0x6000)));
           if (below(3)) {
             card.write(4, 4, below(2) ? static_cast<uint32_t>(below(0x40'0000)) : value);
           } else {
@@ -91,10 +94,11 @@ class RandomGuest {
       default: {  // where the chips are
         static constexpr struct {
           uint16_t first, count;
-        } kPlaces[] = {{0x00, 16}, {0x20, 2},  {0x40, 4},  {0x60, 5},   {0x70, 2},  {0x80, 16}, {0x92, 1},
-                       {0xa0, 2},  {0xc0, 32}, {0xe9, 1},  {0xf4, 4},   {0x2e8, 8}, {0x2f8, 8}, {0x3e8, 8},
-                       {0x3f8, 8}, {0x402, 1}, {0x4d0, 2}, {0x510, 12}, {0xcf8, 8}, {0x1f0, 8}, {0x170, 8}, {0x3f6, 1},
-                       {0x376, 1}, {0x3f0, 6}, {0x3f7, 1}, {0xafe0, 4}, {0xb2, 2}, {0x3b4, 7}, {0x3c0, 16}, {0x3d4, 7}, {0x1ce, 3}, {0x378, 3}, {0xe0, 12}, {0x2000, 24}};
+        } kPlaces[] = {{0x00, 16},  {0x20, 2},  {0x40, 4},  {0x60, 5},   {0x70, 2},   {0x80, 16},  {0x92, 1},
+                       {0xa0, 2},   {0xc0, 32}, {0xe9, 1},  {0xf4, 4},   {0x2e8, 8},  {0x2f8, 8},  {0x3e8, 8},
+                       {0x3f8, 8},  {0x402, 1}, {0x4d0, 2}, {0x510, 12}, {0xcf8, 8},  {0x1f0, 8},  {0x170, 8},
+                       {0x3f6, 1},  {0x376, 1}, {0x3f0, 6}, {0x3f7, 1},  {0xafe0, 4}, {0xb2, 2},   {0x3b4, 7},
+                       {0x3c0, 16}, {0x3d4, 7}, {0x1ce, 3}, {0x378, 3},  {0xe0, 12},  {0x2000, 24}};
         const auto& place = kPlaces[below(std::size(kPlaces))];
         const auto port = static_cast<uint16_t>(place.first + below(place.count));
         if (below(2)) {
@@ -126,14 +130,18 @@ class RandomGuest {
         const uint64_t slot = below(32), header = list + slot * 32;
         rig.map.write({header}, 4, 5 | below(4) << 16);
         rig.map.write({header + 8}, 8, table);
-        for (unsigned i = 0; i < 0x100; i += 4) rig.map.write({table + i}, 4, below(2) ? below(0x2000) : random_());
-        rig.map.write({table}, 4, 0x27 | (below(8) ? 0x8000 : 0) | kCommands[below(std::size(kCommands))] << 16 | below(6) << 24);
+        for (unsigned i = 0; i < 0x100; i += 4)
+          rig.map.write({table + i}, 4, below(2) ? below(0x2000) : random_());
+        rig.map.write(
+            {table}, 4,
+            0x27 | (below(8) ? 0x8000 : 0) | kCommands[below(std::size(kCommands))] << 16 | below(6) << 24);
         rig.map.write({table + 4}, 4, below(70) | 0x4000'0000);
         rig.map.write({table + 8}, 8, below(6) << 32);
         for (unsigned i = 0; i < 3; i++) {
           if (below(8)) rig.map.write({table + 0x80 + 16 * i}, 8, 0x8000 + below(0x10'0000));
         }
-        for (const auto& [offset, value] : {std::pair<uint64_t, uint64_t>{0x00, list}, {0x08, 0x6000}, {0x18, 0x11}})
+        for (const auto& [offset, value] :
+             {std::pair<uint64_t, uint64_t>{0x00, list}, {0x08, 0x6000}, {0x18, 0x11}})
           if (below(8)) ahci.mmio_write(port + offset, 4, value);
         ahci.mmio_write(port + 0x34, 4, below(2) << slot);
         ahci.mmio_write(port + 0x38, 4, uint64_t{1} << slot);

@@ -1,4 +1,5 @@
-// The 82540EM as a driver sees it. Expected values are those of the 8254x manual (317453); its sections are named.
+// The 82540EM as a driver sees it. Expected values are those of the 8254x manual (317453); its sections are
+// named.
 #include "devices/ethernet_82540em.h"
 
 #include <gtest/gtest.h>
@@ -15,17 +16,20 @@ namespace {
 
 using Frame = MemoryNetwork::Frame;
 
-constexpr uint64_t kBase = 0xfe00'0000, kTxRing = 0x1'0000, kRxRing = 0x2'0000, kData = 0x4'0000, kBuffers = 0x8'0000;
+constexpr uint64_t kBase = 0xfe00'0000, kTxRing = 0x1'0000, kRxRing = 0x2'0000, kData = 0x4'0000,
+                   kBuffers = 0x8'0000;
 constexpr unsigned kRingSize = 16;
 constexpr uint64_t kBufferBytes = 2048;
 constexpr uint16_t kPort = 0xc000;
 
-constexpr uint32_t kCtrl = 0x0, kStatus = 0x8, kEecd = 0x10, kEerd = 0x14, kMdic = 0x20, kIcr = 0xc0, kItr = 0xc4,
-                   kIcs = 0xc8, kIms = 0xd0, kImc = 0xd8, kRctl = 0x100, kTctl = 0x400, kRdbal = 0x2800, kRdlen = 0x2808,
-                   kRdh = 0x2810, kRdt = 0x2818, kTdbal = 0x3800, kTdlen = 0x3808, kTdh = 0x3810, kTdt = 0x3818,
-                   kRxcsum = 0x5000, kMta = 0x5200, kRal = 0x5400, kRah = 0x5404, kVfta = 0x5600;
+constexpr uint32_t kCtrl = 0x0, kStatus = 0x8, kEecd = 0x10, kEerd = 0x14, kMdic = 0x20, kIcr = 0xc0,
+                   kItr = 0xc4, kIcs = 0xc8, kIms = 0xd0, kImc = 0xd8, kRctl = 0x100, kTctl = 0x400,
+                   kRdbal = 0x2800, kRdlen = 0x2808, kRdh = 0x2810, kRdt = 0x2818, kTdbal = 0x3800,
+                   kTdlen = 0x3808, kTdh = 0x3810, kTdt = 0x3818, kRxcsum = 0x5000, kMta = 0x5200,
+                   kRal = 0x5400, kRah = 0x5404, kVfta = 0x5600;
 constexpr uint32_t kTxdw = 1, kTxqe = 2, kLsc = 4, kRxdmt0 = 0x10, kRxt0 = 0x80;
-constexpr uint64_t kEop = 1 << 24, kRs = 1 << 27, kExtended = 1 << 29, kTse = 1 << 26, kVle = 1 << 30, kData1 = 1 << 20;
+constexpr uint64_t kEop = 1 << 24, kRs = 1 << 27, kExtended = 1 << 29, kTse = 1 << 26, kVle = 1 << 30,
+                   kData1 = 1 << 20;
 
 class EthernetTest : public testing::Test {
  protected:
@@ -50,7 +54,9 @@ class EthernetTest : public testing::Test {
   }
 
   uint32_t read(uint32_t offset) { return static_cast<uint32_t>(map_.read({kBase + offset}, 4)); }
-  void write(uint32_t offset, uint64_t value) { map_.write({kBase + offset}, 4, static_cast<uint32_t>(value)); }
+  void write(uint32_t offset, uint64_t value) {
+    map_.write({kBase + offset}, 4, static_cast<uint32_t>(value));
+  }
 
   // A descriptor at the tail, not yet given to the chip.
   void queue(uint64_t first, uint64_t second) {
@@ -62,10 +68,12 @@ class EthernetTest : public testing::Test {
   void put(uint64_t address, const Frame& bytes) { map_.write_bytes({address}, bytes); }
   uint64_t descriptor_status(uint64_t ring, unsigned index) { return map_.read({ring + index * 16 + 8}, 8); }
 
-  static Frame frame(size_t bytes, std::initializer_list<unsigned> destination = {0x52, 0x54, 0, 0x12, 0x34, 0x56}) {
+  static Frame frame(size_t bytes,
+                     std::initializer_list<unsigned> destination = {0x52, 0x54, 0, 0x12, 0x34, 0x56}) {
     Frame result(bytes);
     for (size_t i = 0; i < bytes; i++) result[i] = static_cast<std::byte>(i * 7 + bytes);
-    std::ranges::transform(destination, result.begin(), [](unsigned byte) { return static_cast<std::byte>(byte); });
+    std::ranges::transform(destination, result.begin(),
+                           [](unsigned byte) { return static_cast<std::byte>(byte); });
     result[12] = std::byte{0x88};  // an experimental type
     result[13] = std::byte{0xb5};
     return result;
@@ -92,7 +100,9 @@ class EthernetTest : public testing::Test {
   static unsigned get16(const Frame& bytes, size_t offset) {
     return static_cast<unsigned>(bytes[offset]) << 8 | static_cast<unsigned>(bytes[offset + 1]);
   }
-  static uint32_t get32(const Frame& bytes, size_t offset) { return get16(bytes, offset) << 16 | get16(bytes, offset + 2); }
+  static uint32_t get32(const Frame& bytes, size_t offset) {
+    return get16(bytes, offset) << 16 | get16(bytes, offset + 2);
+  }
   static std::span<const std::byte> part(const Frame& bytes, size_t from, size_t to = SIZE_MAX) {
     return std::span(bytes).subspan(from, std::min(to, bytes.size()) - from);
   }
@@ -138,7 +148,8 @@ class EthernetTest : public testing::Test {
   PhysicalMap map_{uint64_t{4} << 20};
   TestLine line_;
   MemoryNetwork network_;
-  Ethernet82540em chip_{"ethernet", map_, io_, time_.clock(), line_.input(), network_, {0x52, 0x54, 0, 0x12, 0x34, 0x56}};
+  Ethernet82540em chip_{
+      "ethernet", map_, io_, time_.clock(), line_.input(), network_, {0x52, 0x54, 0, 0x12, 0x34, 0x56}};
   unsigned tail_ = 0;
 };
 
@@ -170,7 +181,8 @@ TEST_F(EthernetTest, EepromHoldsAddressAndChecksum) {
   EXPECT_EQ(read(kRah), 0x8000'5634u);
 }
 
-// 5.3.2 and 13.4.3: SK, CS, DI, DO are bits 0 to 3; a start bit, 10b, six bits of address; then a zero and the word.
+// 5.3.2 and 13.4.3: SK, CS, DI, DO are bits 0 to 3; a start bit, 10b, six bits of address; then a zero and
+// the word.
 TEST_F(EthernetTest, EepromIsReadBitByBit) {
   write(kEecd, 0x40);
   EXPECT_TRUE(read(kEecd) & 0x80) << "granted";
@@ -451,7 +463,8 @@ TEST_F(EthernetTest, FrameCheckSequenceFollows) {
 
 // 13.5: exact addresses, groups by hash, everything
 TEST_F(EthernetTest, Filters) {
-  const Frame other = frame(100, {0x52, 0x54, 0, 0x12, 0x34, 0x57}), all = frame(100, {255, 255, 255, 255, 255, 255}),
+  const Frame other = frame(100, {0x52, 0x54, 0, 0x12, 0x34, 0x57}),
+              all = frame(100, {255, 255, 255, 255, 255, 255}),
               group = frame(100, {1, 0, 0x5e, 0, 0x12, 0x34});
   network_.deliver(other);
   network_.deliver(group);

@@ -17,7 +17,8 @@ using Bytes = std::vector<uint8_t>;
 class FdcTest : public testing::Test {
  protected:
   FdcTest() {
-    for (size_t i = 0; i < disk_.contents.size(); i++) disk_.contents[i] = static_cast<std::byte>(i / 512 * 5 + i);
+    for (size_t i = 0; i < disk_.contents.size(); i++)
+      disk_.contents[i] = static_cast<std::byte>(i / 512 * 5 + i);
     out(fdc_, kDor, 0x1c);
     for (unsigned i = 0; i < 4; i++) command({0x08}, 2);
     command({0x03, 0xdf, 0x02}, 0);
@@ -247,7 +248,7 @@ TEST_F(FdcTest, InterruptsPassTheGate) {
 TEST(FdcFormats, BySize) {
   const struct {
     unsigned kib, cylinders, heads, sectors;
-  } kSizes[] = {{160, 40, 1, 8},  {180, 40, 1, 9},   {320, 40, 2, 8},   {360, 40, 2, 9},
+  } kSizes[] = {{160, 40, 1, 8}, {180, 40, 1, 9},   {320, 40, 2, 8},   {360, 40, 2, 9},
                 {720, 80, 2, 9}, {1200, 80, 2, 15}, {1440, 80, 2, 18}, {2880, 80, 2, 36}};
   for (const auto& size : kSizes) {
     const Fdc82077aa::Format format = Fdc82077aa::format_of(uint64_t{size.kib} * 1024);

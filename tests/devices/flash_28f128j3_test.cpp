@@ -18,7 +18,8 @@ class FlashTest : public testing::Test {
   PhysicalMap map_{uint64_t{1} << 20};
   std::vector<std::byte> kept_ = std::vector<std::byte>(kBytes, std::byte{0xa5});
   bool keeps_ = true;
-  Flash28F128J3 chip_{"flash", map_, PhysAddr{kStart}, kept_, [this](uint64_t offset, std::span<const std::byte> bytes) {
+  Flash28F128J3 chip_{"flash", map_, PhysAddr{kStart}, kept_,
+                      [this](uint64_t offset, std::span<const std::byte> bytes) {
                         if (keeps_) std::ranges::copy(bytes, kept_.begin() + static_cast<ptrdiff_t>(offset));
                         return keeps_;
                       }};
@@ -130,10 +131,11 @@ TEST_F(FlashTest, LockedBlocksStayAsTheyAre) {
 TEST_F(FlashTest, WholeSectorsAreKept) {
   std::vector<std::pair<uint64_t, size_t>> seen;
   PhysicalMap map(uint64_t{1} << 20);
-  Flash28F128J3 chip("flash", map, PhysAddr{kStart}, kept_, [&seen](uint64_t offset, std::span<const std::byte> bytes) {
-    seen.emplace_back(offset, bytes.size());
-    return true;
-  });
+  Flash28F128J3 chip("flash", map, PhysAddr{kStart}, kept_,
+                     [&seen](uint64_t offset, std::span<const std::byte> bytes) {
+                       seen.emplace_back(offset, bytes.size());
+                       return true;
+                     });
   for (const uint8_t value : {0x40, 0x00}) chip.mmio_write(0x3ff, 1, value);
   for (const uint8_t value : {0x20, 0xd0}) chip.mmio_write(0x3ff, 1, value);
   const std::vector<std::pair<uint64_t, size_t>> expected = {{0x200, 0x200}, {0, 0x1000}};
@@ -191,7 +193,8 @@ TEST_F(FlashTest, WriteProtected) {
   EXPECT_EQ(chip.mmio_read(0, 4), 0xa5a5'a5a5);
 }
 
-// OvmfPkg/QemuFlashFvbServicesRuntimeDxe, QemuFlashDetected(): after "clear status" the array is read, then the status is 0.
+// OvmfPkg/QemuFlashFvbServicesRuntimeDxe, QemuFlashDetected(): after "clear status" the array is read, then
+// the status is 0.
 TEST_F(FlashTest, OvmfKnowsItFromRamAndRom) {
   put(0, 0x50);
   EXPECT_EQ(get(0), 0xa5);

@@ -50,8 +50,9 @@ struct FullBoard {
     result.ahci[0].drives[2] = {.medium = &disc, .cdrom = true, .serial = {}};
     result.floppies[0] = &floppy;
     result.virtio_disks = {{.medium = &virtio_disk, .serial = "2"}};
-    result.network_cards = {{.network = &network, .address = {0x52, 0x54, 0, 0x12, 0x34, 0x56}, .place = {}},
-                            {.model = PcBoardOptions::NetworkCard::Model::VirtioNet, .network = &second_network, .place = {}}};
+    result.network_cards = {
+        {.network = &network, .address = {0x52, 0x54, 0, 0x12, 0x34, 0x56}, .place = {}},
+        {.model = PcBoardOptions::NetworkCard::Model::VirtioNet, .network = &second_network, .place = {}}};
     result.entropy = [](std::span<std::byte> to) { std::ranges::fill(to, std::byte{0x5a}); };
     result.balloon = true;
     result.shared_folders = {{.server = &folder, .tag = "share"}};

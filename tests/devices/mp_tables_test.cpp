@@ -10,13 +10,17 @@
 namespace penumbra {
 namespace {
 
-uint8_t sum(std::span<const uint8_t> bytes) { return static_cast<uint8_t>(std::accumulate(bytes.begin(), bytes.end(), 0u)); }
+uint8_t sum(std::span<const uint8_t> bytes) {
+  return static_cast<uint8_t>(std::accumulate(bytes.begin(), bytes.end(), 0u));
+}
 
 TEST(MpTables, PointerTableAndEntriesAgree) {
   const MpPciInterrupt pins[] = {{.device = 3, .pin = 0, .input = 11}, {.device = 4, .pin = 1, .input = 11}};
   const std::vector<uint8_t> made = make_mp_tables(0xf'1000, pins);
   const std::span<const uint8_t> bytes(made);
-  const auto number = [&bytes](size_t at) { return bytes[at] | bytes[at + 1] << 8 | bytes[at + 2] << 16 | bytes[at + 3] << 24; };
+  const auto number = [&bytes](size_t at) {
+    return bytes[at] | bytes[at + 1] << 8 | bytes[at + 2] << 16 | bytes[at + 3] << 24;
+  };
   EXPECT_EQ(std::string(bytes.begin(), bytes.begin() + 4), "_MP_");
   EXPECT_EQ(number(4), 0xf'1010);
   EXPECT_EQ(bytes[8], 1) << "paragraphs";

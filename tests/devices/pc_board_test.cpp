@@ -8,8 +8,8 @@
 #include <string>
 
 #include "tests/devices/chip_fixture.h"
-#include "tests/devices/memory_network.h"
 #include "tests/devices/memory_disk.h"
+#include "tests/devices/memory_network.h"
 
 namespace penumbra {
 namespace {
@@ -303,7 +303,8 @@ TEST_F(PcBoardTest, BootOrderNamesDevicesAsQemuDoes) {
                               "/pci@i0cf8/pci8086,2922@4/drive@2/disk@0\n"
                               "/pci@i0cf8/ethernet@1d/ethernet-phy@0\n"
                               "/pci@i0cf8/ide@1,1/drive@0/disk@1\n"
-                              "HALT") + '\0');
+                              "HALT") +
+                      '\0');
 }
 
 constexpr Nanoseconds kMillisecond = 1'000'000;

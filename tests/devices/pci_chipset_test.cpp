@@ -98,7 +98,8 @@ TEST_F(HostBridgeTest, ShadowRam) {
 TEST(PciBus, InterruptPinsShareFourLines) {
   std::vector<std::pair<unsigned, bool>> seen;
   PciBus bus([&](unsigned pirq, bool level) { seen.push_back({pirq, level}); });
-  const auto first = bus.interrupt_line(PciBus::address(1, 2)), second = bus.interrupt_line(PciBus::address(5, 0)),
+  const auto first = bus.interrupt_line(PciBus::address(1, 2)),
+             second = bus.interrupt_line(PciBus::address(5, 0)),
              third = bus.interrupt_line(PciBus::address(3, 0));
   first(true);
   second(true);

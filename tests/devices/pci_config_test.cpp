@@ -16,8 +16,14 @@ class PciConfigTest : public testing::Test {
     return [&places](std::optional<uint64_t> address) { places.push_back(address); };
   }
 
-  PciConfig config_{{.vendor = 0x1af4, .device = 0x1001, .revision = 2, .class_code = 0x01'00'05,
-                     .subsystem_vendor = 0x1234, .subsystem = 0x5678, .multifunction = true, .interrupt_pin = 1}};
+  PciConfig config_{{.vendor = 0x1af4,
+                     .device = 0x1001,
+                     .revision = 2,
+                     .class_code = 0x01'00'05,
+                     .subsystem_vendor = 0x1234,
+                     .subsystem = 0x5678,
+                     .multifunction = true,
+                     .interrupt_pin = 1}};
 };
 
 // PCI 3.0, figure 6-1
@@ -134,7 +140,11 @@ TEST_F(PciConfigTest, LoadPlacesAndRefusesAnotherFunctionsState) {
   config_.add_io_base(0, 16, into(io));
   config_.write(0x10, 4, 0xc000);
   config_.write(0x04, 2, 1);
-  PciConfig same({.vendor = 0x1af4, .device = 0x1001, .revision = 2, .class_code = 0x01'00'05, .multifunction = true,
+  PciConfig same({.vendor = 0x1af4,
+                  .device = 0x1001,
+                  .revision = 2,
+                  .class_code = 0x01'00'05,
+                  .multifunction = true,
                   .interrupt_pin = 1}),
       other({.vendor = 0x8086, .device = 0x1237});
   same.add_io_base(0, 16, into(loaded));

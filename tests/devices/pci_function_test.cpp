@@ -23,7 +23,8 @@ class Function : public PciFunction {
 
 class PciFunctionTest : public testing::Test {
  protected:
-  // An image of 1 KiB (PCI 3.0, 6.3.1.1): 55h AAh, its length, the place of its data structure, a checksum in byte 6.
+  // An image of 1 KiB (PCI 3.0, 6.3.1.1): 55h AAh, its length, the place of its data structure, a checksum in
+  // byte 6.
   static std::vector<std::byte> image(uint16_t device) {
     std::vector<std::byte> bytes(1024);
     const auto put = [&bytes](size_t at, std::initializer_list<unsigned> values) {
@@ -36,8 +37,9 @@ class PciFunctionTest : public testing::Test {
     return bytes;
   }
   static uint8_t sum(const std::vector<std::byte>& bytes) {
-    return static_cast<uint8_t>(std::accumulate(bytes.begin(), bytes.end(), 0u,
-                                                [](unsigned total, std::byte byte) { return total + static_cast<unsigned>(byte); }));
+    return static_cast<uint8_t>(
+        std::accumulate(bytes.begin(), bytes.end(), 0u,
+                        [](unsigned total, std::byte byte) { return total + static_cast<unsigned>(byte); }));
   }
   // What the guest reads where it placed the ROM.
   std::vector<std::byte> seen(const std::vector<std::byte>& rom) {
@@ -53,7 +55,9 @@ class PciFunctionTest : public testing::Test {
   Function function_;
 };
 
-TEST_F(PciFunctionTest, RomIsWhereTheGuestPutsIt) { EXPECT_EQ(seen(image(0x1000)), image(0x1000)); }
+TEST_F(PciFunctionTest, RomIsWhereTheGuestPutsIt) {
+  EXPECT_EQ(seen(image(0x1000)), image(0x1000));
+}
 
 TEST_F(PciFunctionTest, RomOfTodaysVirtioRunsOnATransitionalCard) {
   const auto bytes = seen(image(0x1041));

@@ -514,8 +514,8 @@ TEST_F(Pit8254Test, LoadedFastTimerGoesOnAtTheSameTime) {
   EXPECT_EQ(time_.clock().next_deadline(), deadline);
 }
 
-// Linux, in one-shot mode, wrote a count of 1156 and the host ran something else for 3 ms in the middle of that:
-// the interrupt never came, and the guest's time stood still.
+// Linux, in one-shot mode, wrote a count of 1156 and the host ran something else for 3 ms in the middle of
+// that: the interrupt never came, and the guest's time stood still.
 TEST(Pit8254, AHostThatIsBusyDuringAWriteLosesNoInterrupt) {
   for (const unsigned mode : {0u, 4u}) {
     Nanoseconds time = 0, passes = 3'000'000;  // with every look at the clock

@@ -1,5 +1,6 @@
-// Keyboard and mouse, by themselves and behind the keyboard controller. Expected values: IBM PS/2 Hardware Interface
-// Technical Reference, "Keyboards", "Mouse" and "Keyboard and Auxiliary Device Controller"; Microsoft's IntelliMouse.
+// Keyboard and mouse, by themselves and behind the keyboard controller. Expected values: IBM PS/2 Hardware
+// Interface Technical Reference, "Keyboards", "Mouse" and "Keyboard and Auxiliary Device Controller";
+// Microsoft's IntelliMouse.
 #include <gtest/gtest.h>
 
 #include <vector>
@@ -42,7 +43,7 @@ class Ps2KeyboardTest : public testing::Test {
 TEST_F(Ps2KeyboardTest, SendsScanCodeSet2) {
   EXPECT_EQ(press(0x1e), (Bytes{0x1c}));  // A
   EXPECT_EQ(release(0x1e), (Bytes{0xf0, 0x1c}));
-  EXPECT_EQ(press(0x41), (Bytes{0x83}));  // F7
+  EXPECT_EQ(press(0x41), (Bytes{0x83}));        // F7
   EXPECT_EQ(press(0xc8), (Bytes{0xe0, 0x75}));  // up
   EXPECT_EQ(release(0xc8), (Bytes{0xe0, 0xf0, 0x75}));
   EXPECT_EQ(press(kKeyPause), (Bytes{0xe1, 0x14, 0x77, 0xe1, 0xf0, 0x14, 0xf0, 0x77}));
@@ -64,7 +65,8 @@ TEST_F(Ps2KeyboardTest, CommandsAreAcknowledged) {
   EXPECT_EQ(send(keyboard_, {0xed, 0x05}), (Bytes{0xfa, 0xfa}));
   EXPECT_EQ(keyboard_.lights(), 5);
   EXPECT_EQ(send(keyboard_, {0x00}), (Bytes{0xfe}));
-  EXPECT_EQ(send(keyboard_, {0xed, 0xf4}), (Bytes{0xfa})) << "a command in place of the parameter drops what waits";
+  EXPECT_EQ(send(keyboard_, {0xed, 0xf4}), (Bytes{0xfa}))
+      << "a command in place of the parameter drops what waits";
 }
 
 TEST_F(Ps2KeyboardTest, DisabledItIsSilent) {
@@ -118,7 +120,8 @@ TEST_F(Ps2MouseTest, MovementThatWaitsIsAddedUp) {
   send(mouse_, {0xf4});
   mouse_.move(1, 0, 0, 0);
   for (unsigned i = 0; i < 300; ++i) mouse_.move(-2, 0, 0, 0);
-  EXPECT_EQ(take_all(mouse_), (Bytes{0x08, 1, 0, 0x18, 1, 0, 0x18, 1, 0, 0x18, 0xa6, 0})) << "-255, -255, -90";
+  EXPECT_EQ(take_all(mouse_), (Bytes{0x08, 1, 0, 0x18, 1, 0, 0x18, 1, 0, 0x18, 0xa6, 0}))
+      << "-255, -255, -90";
 }
 
 TEST_F(Ps2MouseTest, WheelAppearsAfterItsSequence) {

@@ -185,7 +185,7 @@ TEST_F(Uart16550aTest, ATransmitterThatBecomesBlockedByAByteRaisesNoInterruptFor
   EXPECT_EQ(in(kLsr), 0x00);
   EXPECT_FALSE(line_);
   out(kMcr, kLoop);  // the loop is inside the chip
-  EXPECT_EQ(in(kLsr) & 0x60, 0x60);
+  EXPECT_EQ(in(kLsr)&0x60, 0x60);
 }
 
 // In a PC, OUT2 connects INTR to the interrupt controller; Modem Control Register, bit 4: inactive in

@@ -1,5 +1,5 @@
-// What a VGA's registers and memory look like. Expected pixels are worked out from IBM's PS/2 Hardware Interface Technical
-// Reference, "Video Subsystem", by hand.
+// What a VGA's registers and memory look like. Expected pixels are worked out from IBM's PS/2 Hardware
+// Interface Technical Reference, "Video Subsystem", by hand.
 #include "devices/vga_renderer.h"
 
 #include <gtest/gtest.h>
@@ -32,7 +32,8 @@ class VgaRendererTest : public testing::Test {
   void lines(unsigned count) {
     const unsigned last = count - 1;
     r_.crtc[R::kVerticalEnd] = static_cast<uint8_t>(last);
-    r_.crtc[R::kOverflow] = static_cast<uint8_t>(r_.crtc[R::kOverflow] | (last >> 8 & 1) << 1 | (last >> 9 & 1) << 6);
+    r_.crtc[R::kOverflow] =
+        static_cast<uint8_t>(r_.crtc[R::kOverflow] | (last >> 8 & 1) << 1 | (last >> 9 & 1) << 6);
   }
   void text(unsigned columns, unsigned rows, unsigned scans) {
     r_.attribute[R::kPanning] = 8;  // none, with nine dots
@@ -48,8 +49,12 @@ class VgaRendererTest : public testing::Test {
     r_.crtc[R::kOffset] = static_cast<uint8_t>(cells / 2);
     lines(count);
   }
-  void plane(unsigned number, unsigned offset, unsigned value) { memory_[offset * 4 + number] = std::byte(value); }
-  void character(unsigned at, unsigned code, unsigned attribute) { plane(0, at, code), plane(1, at, attribute); }
+  void plane(unsigned number, unsigned offset, unsigned value) {
+    memory_[offset * 4 + number] = std::byte(value);
+  }
+  void character(unsigned at, unsigned code, unsigned attribute) {
+    plane(0, at, code), plane(1, at, attribute);
+  }
   uint32_t pixel(unsigned x, unsigned y) const { return image_.pixels.at(size_t{y} * image_.width + x); }
   // The attribute's number, 0 to 63.
   unsigned color(unsigned x, unsigned y) const { return pixel(x, y) >> 18; }
@@ -221,8 +226,8 @@ TEST_F(VgaRendererTest, CgaPairsOfBitsAndInterleavedLines) {
   r_.graphics[R::kGraphicsMode] = R::kShiftPairs;
   r_.crtc[R::kMaximumScan] |= 0x80 | 1;
   r_.crtc[R::kCrtcMode] = 0xa2;
-  plane(0, 0, 0x1b);                  // colours 0 1 2 3
-  plane(1, 0x1000, 0xc0);             // line 1, pixel 4: offset 2000h of the CGA's memory
+  plane(0, 0, 0x1b);       // colours 0 1 2 3
+  plane(1, 0x1000, 0xc0);  // line 1, pixel 4: offset 2000h of the CGA's memory
   lines(400);
   render();
   EXPECT_EQ(image_.width, 640u);

@@ -1,5 +1,5 @@
-// The display adapter. Expected values: IBM PS/2 Hardware Interface Technical Reference, "Video Subsystem"; for DISPI and
-// the memory window of registers, QEMU's docs/specs/standard-vga.
+// The display adapter. Expected values: IBM PS/2 Hardware Interface Technical Reference, "Video Subsystem";
+// for DISPI and the memory window of registers, QEMU's docs/specs/standard-vga.
 #include "devices/vga_std.h"
 
 #include <gtest/gtest.h>
@@ -20,7 +20,9 @@ class VgaStdTest : public testing::Test {
   std::vector<std::byte> rom_ = std::vector<std::byte>(39936, std::byte{0x5a});
   VgaStd vga_{time_.clock(), map_, rom_};
 
-  void outb(uint16_t port, unsigned value) { out(vga_, static_cast<uint16_t>(port - VgaStd::kFirstPort), static_cast<uint8_t>(value)); }
+  void outb(uint16_t port, unsigned value) {
+    out(vga_, static_cast<uint16_t>(port - VgaStd::kFirstPort), static_cast<uint8_t>(value));
+  }
   uint8_t inb(uint16_t port) { return in(vga_, static_cast<uint16_t>(port - VgaStd::kFirstPort)); }
   void sequencer(unsigned index, unsigned value) { outb(0x3c4, index), outb(0x3c5, value); }
   void graphics(unsigned index, unsigned value) { outb(0x3ce, index), outb(0x3cf, value); }
@@ -32,7 +34,9 @@ class VgaStdTest : public testing::Test {
     vga_.write(VgaStd::kDispiIndex, 2, index);
     return vga_.read(VgaStd::kDispiData, 2);
   }
-  void poke(uint64_t address, uint64_t value, unsigned size = 1) { map_.write(PhysAddr{address}, size, value); }
+  void poke(uint64_t address, uint64_t value, unsigned size = 1) {
+    map_.write(PhysAddr{address}, size, value);
+  }
   uint64_t peek(uint64_t address, unsigned size = 1) { return map_.read(PhysAddr{address}, size); }
   // Planar: memory enabled, at A0000h, all planes.
   void planar() {
@@ -43,7 +47,9 @@ class VgaStdTest : public testing::Test {
     graphics(6, 0x05);
     graphics(8, 0xff);
   }
-  uint8_t plane(unsigned number, uint64_t offset) { return static_cast<uint8_t>(vga_.memory()[offset * 4 + number]); }
+  uint8_t plane(unsigned number, uint64_t offset) {
+    return static_cast<uint8_t>(vga_.memory()[offset * 4 + number]);
+  }
 };
 
 TEST_F(VgaStdTest, IdentifiesItselfOnPci) {
@@ -84,7 +90,8 @@ TEST_F(VgaStdTest, TheMonitorTellsOfItself) {
   uint8_t sum = 0;
   for (uint64_t i = 0; i < 128; i++) sum = static_cast<uint8_t>(sum + peek(kRegisters + i));
   EXPECT_EQ(sum, 0);
-  EXPECT_EQ(peek(kRegisters + 56) | (peek(kRegisters + 58) >> 4) << 8, 1024u) << "3.10.2: the preferred width";
+  EXPECT_EQ(peek(kRegisters + 56) | (peek(kRegisters + 58) >> 4) << 8, 1024u)
+      << "3.10.2: the preferred width";
   EXPECT_EQ(peek(kRegisters + 59) | (peek(kRegisters + 61) >> 4) << 8, 768u);
   EXPECT_EQ(peek(kRegisters + 128), 0u) << "no second block";
 }
@@ -215,7 +222,7 @@ TEST_F(VgaStdTest, MapMaskChoosesPlanesAndReadMapOneOfThem) {
 TEST_F(VgaStdTest, WriteMode0RotatesCombinesAndMasks) {
   planar();
   poke(0xa'0000, 0xf0);
-  peek(0xa'0000);  // the latches
+  peek(0xa'0000);         // the latches
   graphics(3, 0x18 | 4);  // exclusive or, rotated by 4
   graphics(8, 0x3c);
   poke(0xa'0001, 0x0f);  // rotated: f0

@@ -1,4 +1,5 @@
-// A virtio 9p transport on PCI. How the transport works is virtio_blk_test's, what is in the messages file_server_9p_test's.
+// A virtio 9p transport on PCI. How the transport works is virtio_blk_test's, what is in the messages
+// file_server_9p_test's.
 #include "devices/virtio_9p.h"
 
 #include <gtest/gtest.h>

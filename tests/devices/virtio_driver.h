@@ -26,7 +26,8 @@ class VirtioDriverTest : public testing::Test {
   auto& plug_in(Make make) {
     auto device = make(map_);
     auto& made = *device;
-    pci_ = std::make_unique<VirtioPci>("device", std::move(device), map_, io_, line_.input(), [](uint64_t, uint32_t) {});
+    pci_ = std::make_unique<VirtioPci>("device", std::move(device), map_, io_, line_.input(),
+                                       [](uint64_t, uint32_t) {});
     pci_->config().write(0x20, 4, kModern);
     pci_->config().write(0x04, 2, 7);
     return made;
@@ -57,7 +58,8 @@ class VirtioDriverTest : public testing::Test {
     }
     set(kModern + 20, 1, 15);
   }
-  void descriptor(unsigned queue, unsigned index, uint64_t address, uint32_t bytes, uint16_t flags, uint16_t next = 0) {
+  void descriptor(unsigned queue, unsigned index, uint64_t address, uint32_t bytes, uint16_t flags,
+                  uint16_t next = 0) {
     const uint64_t at = descriptors(queue) + 16 * index;
     set(at, 8, address);
     set(at + 8, 4, bytes);
@@ -81,7 +83,9 @@ class VirtioDriverTest : public testing::Test {
     notify(queue);
   }
   uint64_t used_count(unsigned queue) { return get(used(queue) + 2, 2); }
-  uint64_t used_bytes(unsigned queue, unsigned entry) { return get(used(queue) + 8 + 8 * (entry % kEntries), 4); }
+  uint64_t used_bytes(unsigned queue, unsigned entry) {
+    return get(used(queue) + 8 + 8 * (entry % kEntries), 4);
+  }
   std::string text(uint64_t address, size_t bytes) {
     std::string result(bytes, '\0');
     map_.read_bytes({address}, std::as_writable_bytes(std::span(result)));

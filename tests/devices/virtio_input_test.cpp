@@ -51,7 +51,8 @@ class Rig {
     device.write_configuration(0, select);
     device.write_configuration(1, subselect);
     std::string text;
-    for (unsigned i = 0; i < device.read_configuration(2); i++) text += static_cast<char>(device.read_configuration(8 + i));
+    for (unsigned i = 0; i < device.read_configuration(2); i++)
+      text += static_cast<char>(device.read_configuration(8 + i));
     return text;
   }
   bool has(uint8_t type, unsigned code) {

@@ -1,4 +1,5 @@
-// A virtio network card on PCI. Sections are those of VIRTIO 1.1; how the transport works is virtio_blk_test's.
+// A virtio network card on PCI. Sections are those of VIRTIO 1.1; how the transport works is
+// virtio_blk_test's.
 #include "devices/virtio_net.h"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,5 @@
-// A virtio console device on PCI. Sections are those of VIRTIO 1.1; how the transport works is virtio_blk_test's.
+// A virtio console device on PCI. Sections are those of VIRTIO 1.1; how the transport works is
+// virtio_blk_test's.
 #include "devices/virtio_serial.h"
 
 #include <gtest/gtest.h>
@@ -16,7 +17,14 @@ constexpr uint64_t kMultiport = 2;
 class VirtioSerialTest : public VirtioDriverTest {
  protected:
   enum : unsigned { kReceive, kTransmit, kControlReceive, kControlTransmit, kReceive1, kTransmit1, kQueues };
-  enum : uint16_t { kDeviceReady = 0, kDeviceAdd = 1, kPortReady = 3, kConsolePort = 4, kPortOpen = 6, kPortName = 7 };
+  enum : uint16_t {
+    kDeviceReady = 0,
+    kDeviceAdd = 1,
+    kPortReady = 3,
+    kConsolePort = 4,
+    kPortOpen = 6,
+    kPortName = 7
+  };
 
   static std::string message(uint32_t port, uint16_t event, uint16_t value, std::string_view name = {}) {
     std::string bytes;
@@ -38,18 +46,21 @@ class VirtioSerialTest : public VirtioDriverTest {
   // What the device wrote into these buffers, in order.
   std::vector<std::string> received(unsigned queue) {
     std::vector<std::string> all;
-    for (unsigned i = 0; i < used_count(queue); i++) all.push_back(text(room(queue, i), used_bytes(queue, i)));
+    for (unsigned i = 0; i < used_count(queue); i++)
+      all.push_back(text(room(queue, i), used_bytes(queue, i)));
     return all;
   }
   VirtioSerial::Port port(unsigned number, bool console, std::string name) {
-    return {.number = number, .console = console, .name = std::move(name), .out = [this, number](uint8_t byte) {
-              out_[number] += static_cast<char>(byte);
-            }};
+    return {
+        .number = number, .console = console, .name = std::move(name), .out = [this, number](uint8_t byte) {
+          out_[number] += static_cast<char>(byte);
+        }};
   }
 
   std::map<unsigned, std::string> out_;
   VirtioSerial& serial_ = plug_in([this](PhysicalMap& map) {
-    return std::make_unique<VirtioSerial>(map, std::vector{port(0, true, ""), port(1, false, "org.penumbra.test")});
+    return std::make_unique<VirtioSerial>(
+        map, std::vector{port(0, true, ""), port(1, false, "org.penumbra.test")});
   });
 };
 
@@ -113,7 +124,8 @@ TEST_F(VirtioSerialTest, MessagesWaitForBuffers) {
 TEST_F(VirtioSerialTest, MessagesThatMakeNoSense) {
   start(kVersion1 | kMultiport, kQueues);
   offer_room(kControlReceive, 8);
-  for (const auto& text : {message(77, kPortReady, 1), message(0xffff'ffff, kPortOpen, 1), message(0, 99, 1), std::string("abc")})
+  for (const auto& text : {message(77, kPortReady, 1), message(0xffff'ffff, kPortOpen, 1), message(0, 99, 1),
+                           std::string("abc")})
     offer_text(kControlTransmit, text);
   EXPECT_EQ(used_count(kControlTransmit), 4u);
   EXPECT_EQ(used_count(kControlReceive), 0u);

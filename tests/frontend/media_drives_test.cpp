@@ -14,7 +14,8 @@ class MediaDrivesTest : public testing::Test {
  protected:
   MediaDrivesTest() {
     const auto watch = [this](RemovableDevice& device, std::string name) {
-      device.set_tray_listener([this, name](bool open) { moves_ += name + (open ? " opens, " : " closes, "); });
+      device.set_tray_listener(
+          [this, name](bool open) { moves_ += name + (open ? " opens, " : " closes, "); });
     };
     watch(cdrom_, "cd");
     watch(floppy_, "floppy");
@@ -92,7 +93,8 @@ TEST_F(MediaDrivesTest, LockedTrayIsTheGuestsUnlessForced) {
       "Device 'ide1-cd0' is locked and force was not specified, wait for tray to open and try again";
   EXPECT_EQ(error_of([this] { drives_.eject("ide1-cd0", false); }), locked);
   EXPECT_TRUE(cdrom_.take_eject_request()) << "the guest is asked";
-  EXPECT_EQ(error_of([this] { drives_.change("cd", {.path = "/new.iso", .format = {}, .mode = {}}, false); }), locked);
+  EXPECT_EQ(error_of([this] { drives_.change("cd", {.path = "/new.iso", .format = {}, .mode = {}}, false); }),
+            locked);
   EXPECT_EQ(cdrom_.bytes(), 1024u);
   EXPECT_NE(drives_.text().find("Removable device: locked, tray closed"), std::string::npos);
   drives_.eject("ide1-cd0", true);
@@ -106,8 +108,10 @@ TEST_F(MediaDrivesTest, WhatCannotBeLeavesTheOldMedium) {
   };
   EXPECT_EQ(change("cd9", {.path = "/new", .format = {}, .mode = {}}), "Device 'cd9' not found");
   EXPECT_EQ(change("", {.path = "/new", .format = {}, .mode = {}}), "Device '' not found");
-  EXPECT_EQ(change("ide0-hd0", {.path = "/new", .format = {}, .mode = {}}), "Device 'ide0-hd0' is not removable");
-  EXPECT_EQ(change("cd", {.path = "/nowhere", .format = {}, .mode = {}}), "/nowhere: No such file or directory");
+  EXPECT_EQ(change("ide0-hd0", {.path = "/new", .format = {}, .mode = {}}),
+            "Device 'ide0-hd0' is not removable");
+  EXPECT_EQ(change("cd", {.path = "/nowhere", .format = {}, .mode = {}}),
+            "/nowhere: No such file or directory");
   EXPECT_EQ(change("cd", {.path = "/new", .format = "vmdk", .mode = {}}), "Unknown driver 'vmdk'");
   EXPECT_EQ(change("cd", {.path = "/new", .format = {}, .mode = "write"}),
             "Parameter 'read-only-mode' does not accept value 'write'");

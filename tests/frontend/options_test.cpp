@@ -112,8 +112,10 @@ TEST(Options, Serials) {
   expect_named(run_refusal({"-serial", "file:"}), "-serial");
   expect_named(run_refusal({"-serial", "chardev:none"}), "none");
   expect_named(run_refusal({"-serial", "stdio", "-serial", "stdio"}), "stdio");
-  EXPECT_EQ(run({"-serial", "null", "-serial", "null", "-serial", "null", "-serial", "null"}).serials.size(), 4u);
-  expect_named(run_refusal({"-serial", "null", "-serial", "null", "-serial", "null", "-serial", "null", "-serial", "null"}),
+  EXPECT_EQ(run({"-serial", "null", "-serial", "null", "-serial", "null", "-serial", "null"}).serials.size(),
+            4u);
+  expect_named(run_refusal({"-serial", "null", "-serial", "null", "-serial", "null", "-serial", "null",
+                            "-serial", "null"}),
                "-serial");
 }
 
@@ -207,7 +209,8 @@ TEST(Options, ParallelPort) {
 }
 
 TEST(Options, Flash) {
-  const auto drives = run({"-drive", "if=pflash,unit=1,file=V", "-drive", "if=pflash,readonly=on,format=raw,file=C"}).drives;
+  const auto drives =
+      run({"-drive", "if=pflash,unit=1,file=V", "-drive", "if=pflash,readonly=on,format=raw,file=C"}).drives;
   EXPECT_EQ(drives[0].index, 1u);
   EXPECT_EQ(drives[1].index, 0u);
   EXPECT_TRUE(drives[1].image.read_only);
@@ -216,7 +219,8 @@ TEST(Options, Flash) {
   EXPECT_EQ(short_forms[0].image.format, ImageOptions::Format::Raw);
   EXPECT_EQ(short_forms[1].index, 1u);
   expect_named(run_refusal({"-drive", "if=pflash,unit=1,file=V"}), "unit=0");
-  expect_named(run_refusal({"-drive", "if=pflash,unit=0,file=V", "-drive", "if=pflash,unit=0,file=W"}), "file=W");
+  expect_named(run_refusal({"-drive", "if=pflash,unit=0,file=V", "-drive", "if=pflash,unit=0,file=W"}),
+               "file=W");
   expect_named(run_refusal({"-drive", "if=pflash,unit=2,file=V"}), "unit=2");
   expect_named(run_refusal({"-pflash", "A", "-pflash", "B", "-pflash", "C"}), "-pflash C");
   expect_named(run_refusal({"-pflash", "F", "-bios", "B"}), "-bios");
@@ -233,8 +237,9 @@ TEST(Options, BootMenuAndTimes) {
 
 TEST(Options, Smbios) {
   const RunOptions options =
-      run({"-smbios", "type=0,vendor=V,release=2.7", "-smbios", "type=1,manufacturer=M,product=P,uuid=01234567-89ab-cdef-0123-456789abcdef",
-           "-smbios", "type=11,value=one,value=two", "-smbios", "type=17,loc_pfx=SLOT"});
+      run({"-smbios", "type=0,vendor=V,release=2.7", "-smbios",
+           "type=1,manufacturer=M,product=P,uuid=01234567-89ab-cdef-0123-456789abcdef", "-smbios",
+           "type=11,value=one,value=two", "-smbios", "type=17,loc_pfx=SLOT"});
   EXPECT_EQ(options.smbios.firmware->vendor, "V");
   EXPECT_EQ(options.smbios.system.manufacturer, "M");
   EXPECT_EQ(options.smbios.system.product, "P");
@@ -248,7 +253,8 @@ TEST(Options, Smbios) {
 }
 
 TEST(Options, CalledAsQemu) {
-  for (const char* name : {"qemu-system-x86_64", "/usr/bin/qemu-system-x86_64", "./qemu-system-i386"}) EXPECT_TRUE(is_qemu_name(name));
+  for (const char* name : {"qemu-system-x86_64", "/usr/bin/qemu-system-x86_64", "./qemu-system-i386"})
+    EXPECT_TRUE(is_qemu_name(name));
   for (const char* name : {"penumbra", "/qemu-system-x86_64/penumbra", ""}) EXPECT_FALSE(is_qemu_name(name));
   const std::vector<const char*> words = {"-machine", "pc,accel=tcg", "-m", "1G", "-hda", "D"};
   EXPECT_EQ(std::get<RunOptions>(parse_qemu_command_line(words)).ram_bytes, uint64_t{1} << 30);
@@ -283,7 +289,8 @@ TEST(Options, Help) {
 TEST(Options, WhereGdbConnects) {
   EXPECT_FALSE(run({}).gdb);
   EXPECT_FALSE(run({"-gdb", "none"}).gdb);
-  const GdbEndpoint usual{.socket = {.kind = StreamEndpoint::Kind::Tcp, .host = "", .port = "1234", .path = ""}, .arch = {}};
+  const GdbEndpoint usual{
+      .socket = {.kind = StreamEndpoint::Kind::Tcp, .host = "", .port = "1234", .path = ""}, .arch = {}};
   EXPECT_EQ(run({"-s"}).gdb, usual);
   EXPECT_EQ(run({"-gdb", "tcp::1234"}).gdb, usual);
   EXPECT_EQ(run({"-gdb", "tcp:[::1]:99"}).gdb->socket.host, "::1");
@@ -292,8 +299,8 @@ TEST(Options, WhereGdbConnects) {
   EXPECT_EQ(run({"-gdb", "tcp::1,arch=i386"}).gdb->arch, GdbArch::I386);
   EXPECT_FALSE(run({"-s"}).paused);
   EXPECT_TRUE(run({"-s", "-S"}).paused);
-  for (const char* wrong : {"", "stdio", "tcp:1234", "tcp::x", "tcp::65536", "unix:", "tcp::1,arch=arm", "tcp::1,server=off",
-                            "tcp::1,nonsense=1"}) {
+  for (const char* wrong : {"", "stdio", "tcp:1234", "tcp::x", "tcp::65536", "unix:", "tcp::1,arch=arm",
+                            "tcp::1,server=off", "tcp::1,nonsense=1"}) {
     expect_named(run_refusal({"-gdb", wrong}), "-gdb");
   }
   expect_named(run_refusal({"-S"}), "-S");
@@ -339,8 +346,9 @@ TEST(Options, Displays) {
 }
 
 TEST(Options, Drives) {
-  const RunOptions options = run({"-hda", "a.img", "-drive", "file=b.img,format=raw,cache=none,snapshot=on,serial=S",
-                                          "-cdrom", "c.iso", "-drive", "if=none,id=x,file=d,,1.img,readonly=on,discard=unmap"});
+  const RunOptions options =
+      run({"-hda", "a.img", "-drive", "file=b.img,format=raw,cache=none,snapshot=on,serial=S", "-cdrom",
+           "c.iso", "-drive", "if=none,id=x,file=d,,1.img,readonly=on,discard=unmap"});
   ASSERT_EQ(options.drives.size(), 4u);
   EXPECT_EQ(options.drives[0].image.path, "a.img");
   EXPECT_EQ(options.drives[0].index, 0u);
@@ -374,7 +382,8 @@ TEST(Options, DrivesThatCannotBe) {
 }
 
 TEST(Options, ImageFormats) {
-  const RunOptions options = run({"-drive", "file=a", "-drive", "file=b,format=raw", "-drive", "file=c,format=qcow2"});
+  const RunOptions options =
+      run({"-drive", "file=a", "-drive", "file=b,format=raw", "-drive", "file=c,format=qcow2"});
   ASSERT_EQ(options.drives.size(), 3u);
   EXPECT_EQ(options.drives[0].image.format, ImageOptions::Format::Probe);
   EXPECT_EQ(options.drives[1].image.format, ImageOptions::Format::Raw);
@@ -382,10 +391,11 @@ TEST(Options, ImageFormats) {
 }
 
 TEST(Options, VirtioDisks) {
-  const RunOptions options = run({"-drive", "if=virtio,file=a.img", "-device", "virtio-blk-pci,drive=x,serial=S", "-drive",
-                                  "if=none,id=x,file=b.img"});
+  const RunOptions options = run({"-drive", "if=virtio,file=a.img", "-device",
+                                  "virtio-blk-pci,drive=x,serial=S", "-drive", "if=none,id=x,file=b.img"});
   ASSERT_EQ(options.drives.size(), 2u);
-  for (const DriveOptions& drive : options.drives) EXPECT_EQ(drive.interface, DriveOptions::Interface::Virtio);
+  for (const DriveOptions& drive : options.drives)
+    EXPECT_EQ(drive.interface, DriveOptions::Interface::Virtio);
   EXPECT_EQ(options.drives[1].serial, "S");
   expect_named(run_refusal({"-device", "virtio-blk-pci,drive=x"}), "'x'");
   expect_named(run_refusal({"-device", "virtio-blk-pci"}), "drive=");
@@ -417,35 +427,48 @@ TEST(Options, SharedFoldersThatCannotBe) {
   expect_named(run_refusal({"-virtfs", "local,path=/a,security_model=none"}), "mount_tag=");
   expect_named(run_refusal({"-virtfs", "local,mount_tag=t,security_model=none"}), "path=");
   expect_named(run_refusal({"-virtfs", "local,path=/a,mount_tag=t"}), "security_model=");
-  expect_named(run_refusal({"-virtfs", "local,path=/a,mount_tag=t,security_model=mapped-file"}), "mapped-file");
+  expect_named(run_refusal({"-virtfs", "local,path=/a,mount_tag=t,security_model=mapped-file"}),
+               "mapped-file");
   expect_named(run_refusal({"-virtfs", "proxy,path=/a,mount_tag=t,security_model=none"}), "local");
   expect_named(run_refusal({"-virtfs", "local,path=/a,mount_tag=t,security_model=none,fmode=0600"}), "fmode");
   expect_named(run_refusal({"-virtfs", "local,path=/a,mount_tag=,security_model=none"}), "mount_tag=");
-  expect_named(run_refusal({"-virtfs", "local,path=/a,mount_tag=123456789012345678901234567890123,security_model=none"}), "32");
-  expect_named(run_refusal({"-virtfs", "local,path=/a,mount_tag=t,security_model=none,readonly=maybe"}), "readonly=maybe");
+  expect_named(run_refusal({"-virtfs",
+                            "local,path=/a,mount_tag=123456789012345678901234567890123,security_model=none"}),
+               "32");
+  expect_named(run_refusal({"-virtfs", "local,path=/a,mount_tag=t,security_model=none,readonly=maybe"}),
+               "readonly=maybe");
   expect_named(run_refusal({"-device", "virtio-9p-pci,fsdev=f,mount_tag=t"}), "'f'");
-  expect_named(run_refusal({"-fsdev", "local,id=f,path=/a,security_model=none", "-device", "virtio-9p-pci,fsdev=f"}), "mount_tag=");
+  expect_named(
+      run_refusal({"-fsdev", "local,id=f,path=/a,security_model=none", "-device", "virtio-9p-pci,fsdev=f"}),
+      "mount_tag=");
   const char* share = "local,path=/a,mount_tag=t,security_model=none";
   expect_named(run_refusal({"-virtfs", share, "-virtfs", share}), "'t' is taken");
 }
 
 TEST(Options, DrivesWhoseMediumComesOutReportTheirErrors) {
-  for (const char* drive : {"file=A,if=floppy,werror=stop", "file=A,media=cdrom,rerror=stop", "file=A,if=floppy,rerror=ignore"})
+  for (const char* drive :
+       {"file=A,if=floppy,werror=stop", "file=A,media=cdrom,rerror=stop", "file=A,if=floppy,rerror=ignore"})
     expect_named(run_refusal({"-drive", drive}), "only reports");
-  expect_named(run_refusal({"-drive", "file=A,if=none,id=d,rerror=stop", "-device", "ide-cd,drive=d"}), "only reports");
+  expect_named(run_refusal({"-drive", "file=A,if=none,id=d,rerror=stop", "-device", "ide-cd,drive=d"}),
+               "only reports");
   EXPECT_EQ(run({"-drive", "file=A,if=floppy,werror=report"}).drives.size(), 1u);
-  EXPECT_EQ(run({"-drive", "file=A,if=none,id=d,media=cdrom", "-device", "ide-cd,drive=d,id=cd"}).drives[0].device_id, "cd");
+  EXPECT_EQ(run({"-drive", "file=A,if=none,id=d,media=cdrom", "-device", "ide-cd,drive=d,id=cd"})
+                .drives[0]
+                .device_id,
+            "cd");
 }
 
 TEST(Options, AhciControllersAndTheirDrives) {
   using enum DriveOptions::Interface;
-  const RunOptions options = run({"-drive", "if=none,id=a,file=a.img", "-drive", "if=none,id=b,file=b.iso,media=cdrom", "-drive",
-                                  "if=none,id=c,file=c.img", "-device", "ich9-ahci,id=first", "-device", "ahci,id=second",
-                                  "-device", "ide-hd,drive=a,bus=second.3,serial=S", "-device", "ide-cd,drive=b,bus=first.0",
-                                  "-device", "ide-cd,bus=first.1", "-device", "ide-hd,drive=c,bus=ide.1,unit=1"});
+  const RunOptions options =
+      run({"-drive", "if=none,id=a,file=a.img", "-drive", "if=none,id=b,file=b.iso,media=cdrom", "-drive",
+           "if=none,id=c,file=c.img", "-device", "ich9-ahci,id=first", "-device", "ahci,id=second", "-device",
+           "ide-hd,drive=a,bus=second.3,serial=S", "-device", "ide-cd,drive=b,bus=first.0", "-device",
+           "ide-cd,bus=first.1", "-device", "ide-hd,drive=c,bus=ide.1,unit=1"});
   EXPECT_EQ(options.ahci_controllers, 2u);
   ASSERT_EQ(options.drives.size(), 4u);
-  const auto expect = [&](unsigned i, DriveOptions::Interface interface, unsigned controller, unsigned index, bool cdrom) {
+  const auto expect = [&](unsigned i, DriveOptions::Interface interface, unsigned controller, unsigned index,
+                          bool cdrom) {
     EXPECT_EQ(options.drives[i].interface, interface) << i;
     EXPECT_EQ(options.drives[i].controller, controller) << i;
     EXPECT_EQ(options.drives[i].index, index) << i;
@@ -458,7 +481,8 @@ TEST(Options, AhciControllersAndTheirDrives) {
   expect(3, Ahci, 0, 1, true);
   EXPECT_EQ(options.drives[0].serial, "S");
 
-  const std::vector<const char*> two = {"-drive", "if=none,id=a,file=a", "-drive", "if=none,id=b,file=b", "-device", "ich9-ahci,id=x"};
+  const std::vector<const char*> two = {"-drive",  "if=none,id=a,file=a", "-drive", "if=none,id=b,file=b",
+                                        "-device", "ich9-ahci,id=x"};
   const auto with = [&two](std::vector<const char*> words) {
     words.insert(words.begin(), two.begin(), two.end());
     return run_refusal(words);
@@ -468,7 +492,8 @@ TEST(Options, AhciControllersAndTheirDrives) {
   expect_named(with({"-device", "ide-hd,drive=a,bus=x"}), "''");
   expect_named(with({"-device", "ide-hd,drive=c,bus=x.0"}), "'c'");
   expect_named(with({"-device", "ide-hd,bus=x.0"}), "drive=");
-  expect_named(with({"-device", "ide-hd,drive=a,bus=x.0", "-device", "ide-hd,drive=b,bus=x.0"}), "has a drive");
+  expect_named(with({"-device", "ide-hd,drive=a,bus=x.0", "-device", "ide-hd,drive=b,bus=x.0"}),
+               "has a drive");
   expect_named(with({"-device", "ide-hd,drive=a,bus=x.0", "-device", "ide-hd,drive=a,bus=x.1"}), "if=none");
 }
 
@@ -483,7 +508,8 @@ TEST(Options, BootOrder) {
 // --- Networks
 
 TEST(Options, NicIsACardAndItsNetwork) {
-  const RunOptions options = run({"-nic", "user,model=e1000,hostfwd=tcp::2222-:22,hostfwd=udp:127.0.0.1:53-10.0.2.16:5353,restrict=on"});
+  const RunOptions options = run(
+      {"-nic", "user,model=e1000,hostfwd=tcp::2222-:22,hostfwd=udp:127.0.0.1:53-10.0.2.16:5353,restrict=on"});
   ASSERT_EQ(options.networks.size(), 1u);
   const UserNetworkOptions& user = std::get<UserNetworkOptions>(options.networks[0].kind);
   EXPECT_TRUE(user.restricted);
@@ -502,8 +528,9 @@ TEST(Options, NicIsACardAndItsNetwork) {
 
 TEST(Options, NetdevAndDevice) {
   const RunOptions options =
-      run({"-device", "e1000,netdev=n1,mac=52:54:00:12:34:56,addr=0x5", "-device", "e1000,netdev=n0", "-netdev", "user,id=n0",
-           "-netdev", "user,id=n1,net=192.168.5.0/24,dhcpstart=192.168.5.40", "-object", "filter-dump,id=f,netdev=n1,file=x,,y,maxlen=100"});
+      run({"-device", "e1000,netdev=n1,mac=52:54:00:12:34:56,addr=0x5", "-device", "e1000,netdev=n0",
+           "-netdev", "user,id=n0", "-netdev", "user,id=n1,net=192.168.5.0/24,dhcpstart=192.168.5.40",
+           "-object", "filter-dump,id=f,netdev=n1,file=x,,y,maxlen=100"});
   ASSERT_EQ(options.networks.size(), 2u);
   const UserNetworkOptions& user = std::get<UserNetworkOptions>(options.networks[1].kind);
   EXPECT_EQ(user.network.s_addr, htonl(0xc0a8'0500));
@@ -530,8 +557,8 @@ TEST(Options, OneCardUnlessNetworksAreNamed) {
 }
 
 TEST(Options, Tap) {
-  const RunOptions options = run({"-netdev", "tap,id=n0,ifname=tap7,script=no,downscript=no", "-nic", "tap,fd=5",
-                                  "-device", "virtio-net-pci,netdev=n0,romfile="});
+  const RunOptions options = run({"-netdev", "tap,id=n0,ifname=tap7,script=no,downscript=no", "-nic",
+                                  "tap,fd=5", "-device", "virtio-net-pci,netdev=n0,romfile="});
   EXPECT_EQ(std::get<TapNetworkOptions>(options.networks.at(0).kind).interface, "tap7");
   EXPECT_EQ(std::get<TapNetworkOptions>(options.networks.at(1).kind).fd, 5);
   EXPECT_EQ(options.network_cards.at(0).rom_file, std::nullopt);
@@ -539,10 +566,10 @@ TEST(Options, Tap) {
 }
 
 TEST(Options, VirtioPortsHaveQemusNumbers) {
-  const RunOptions options =
-      run({"-chardev", "file,id=c,path=x", "-device", "virtio-serial-pci", "-device", "virtconsole,chardev=c", "-device",
-           "virtserialport,chardev=c,name=a", "-device", "virtserialport,chardev=c,nr=5,bus=virtio-serial0.0", "-device",
-           "virtconsole,chardev=c", "-device", "virtio-balloon-pci"});
+  const RunOptions options = run({"-chardev", "file,id=c,path=x", "-device", "virtio-serial-pci", "-device",
+                                  "virtconsole,chardev=c", "-device", "virtserialport,chardev=c,name=a",
+                                  "-device", "virtserialport,chardev=c,nr=5,bus=virtio-serial0.0", "-device",
+                                  "virtconsole,chardev=c", "-device", "virtio-balloon-pci"});
   EXPECT_TRUE(options.balloon);
   ASSERT_EQ(options.virtio_ports.size(), 4u);
   const unsigned numbers[] = {0, 1, 5, 2};
@@ -550,14 +577,18 @@ TEST(Options, VirtioPortsHaveQemusNumbers) {
   EXPECT_TRUE(options.virtio_ports[0].console);
   EXPECT_EQ(options.virtio_ports[1].name, "a");
   EXPECT_EQ(options.virtio_ports[1].target.path, "x");
-  expect_named(run_refusal({"-chardev", "null,id=c", "-device", "virtconsole,chardev=c"}), "virtio-serial-pci");
+  expect_named(run_refusal({"-chardev", "null,id=c", "-device", "virtconsole,chardev=c"}),
+               "virtio-serial-pci");
   expect_named(run_refusal({"-device", "virtio-serial-pci", "-device", "virtconsole,chardev=c"}), "'c'");
-  for (const char* port : {"virtserialport,chardev=c,nr=0", "virtserialport,chardev=c,nr=31", "virtconsole,chardev=c,bus=other.0"})
-    expect_named(run_refusal({"-chardev", "null,id=c", "-device", "virtio-serial-pci", "-device", port}), "-device");
+  for (const char* port : {"virtserialport,chardev=c,nr=0", "virtserialport,chardev=c,nr=31",
+                           "virtconsole,chardev=c,bus=other.0"})
+    expect_named(run_refusal({"-chardev", "null,id=c", "-device", "virtio-serial-pci", "-device", port}),
+                 "-device");
 }
 
 TEST(Options, OldNetIsACardAndANetwork) {
-  const RunOptions options = run({"-net", "nic,model=virtio,macaddr=52:54:00:00:00:07", "-net", "user,hostfwd=tcp::2222-:22"});
+  const RunOptions options =
+      run({"-net", "nic,model=virtio,macaddr=52:54:00:00:00:07", "-net", "user,hostfwd=tcp::2222-:22"});
   ASSERT_EQ(options.networks.size(), 1u);
   ASSERT_EQ(options.network_cards.size(), 1u);
   EXPECT_EQ(options.network_cards[0].model, PcBoardOptions::NetworkCard::Model::VirtioNet);
@@ -573,11 +604,17 @@ TEST(Options, OldNetIsACardAndANetwork) {
 }
 
 TEST(Options, BootIndices) {
-  const RunOptions options =
-      run({"-drive", "if=none,id=a,file=a", "-drive", "if=none,id=b,file=b", "-drive", "if=none,id=c,file=c", "-drive",
-           "if=none,id=d,file=d,media=cdrom", "-device", "ide-hd,drive=a,bootindex=3", "-device",
-           "virtio-blk-pci,drive=b,bootindex=0", "-device", "floppy,drive=c,unit=1,bootindex=2", "-device",
-           "ide-cd,drive=d,bootindex=-1", "-netdev", "user,id=n", "-device", "e1000,netdev=n,bootindex=1", "-boot", "strict=on"});
+  const RunOptions options = run({"-drive",  "if=none,id=a,file=a",
+                                  "-drive",  "if=none,id=b,file=b",
+                                  "-drive",  "if=none,id=c,file=c",
+                                  "-drive",  "if=none,id=d,file=d,media=cdrom",
+                                  "-device", "ide-hd,drive=a,bootindex=3",
+                                  "-device", "virtio-blk-pci,drive=b,bootindex=0",
+                                  "-device", "floppy,drive=c,unit=1,bootindex=2",
+                                  "-device", "ide-cd,drive=d,bootindex=-1",
+                                  "-netdev", "user,id=n",
+                                  "-device", "e1000,netdev=n,bootindex=1",
+                                  "-boot",   "strict=on"});
   EXPECT_EQ(options.drives[0].boot_index, 3u);
   EXPECT_EQ(options.drives[1].boot_index, 0u);
   EXPECT_EQ(options.drives[2].boot_index, 2u);
@@ -586,11 +623,14 @@ TEST(Options, BootIndices) {
   EXPECT_EQ(options.drives[3].boot_index, std::nullopt);
   EXPECT_EQ(options.network_cards[0].boot_index, 1u);
   EXPECT_TRUE(options.boot_strict);
-  expect_named(run_refusal({"-drive", "if=none,id=a,file=a", "-device", "ide-hd,drive=a,bootindex=x"}), "bootindex=x");
-  expect_named(run_refusal({"-drive", "if=none,id=a,file=a", "-device", "ide-hd,drive=a,bootindex=1", "-netdev", "user,id=n",
-                            "-device", "e1000,netdev=n,bootindex=1"}),
+  expect_named(run_refusal({"-drive", "if=none,id=a,file=a", "-device", "ide-hd,drive=a,bootindex=x"}),
+               "bootindex=x");
+  expect_named(run_refusal({"-drive", "if=none,id=a,file=a", "-device", "ide-hd,drive=a,bootindex=1",
+                            "-netdev", "user,id=n", "-device", "e1000,netdev=n,bootindex=1"}),
                "bootindex=1");
-  expect_named(run_refusal({"-fdb", "b", "-drive", "if=none,id=a,file=a", "-device", "floppy,drive=a,unit=1"}), "has a drive");
+  expect_named(
+      run_refusal({"-fdb", "b", "-drive", "if=none,id=a,file=a", "-device", "floppy,drive=a,unit=1"}),
+      "has a drive");
   expect_named(run_refusal({"-drive", "if=none,id=a,file=a", "-device", "floppy,drive=a,unit=2"}), "unit=2");
 }
 

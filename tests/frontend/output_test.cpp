@@ -27,7 +27,8 @@ constexpr std::chrono::seconds kLong{60};
 std::string read_all(int fd) {
   std::string got;
   char buffer[4096];
-  for (ssize_t count; (count = read(fd, buffer, sizeof(buffer))) > 0;) got.append(buffer, static_cast<size_t>(count));
+  for (ssize_t count; (count = read(fd, buffer, sizeof(buffer))) > 0;)
+    got.append(buffer, static_cast<size_t>(count));
   return got;
 }
 

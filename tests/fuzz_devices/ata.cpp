@@ -1,4 +1,5 @@
-// Disks and CD-ROM drives behind the PIIX3 or, with FUZZ_AHCI, the ICH9: commands of all kinds, DMA tables included.
+// Disks and CD-ROM drives behind the PIIX3 or, with FUZZ_AHCI, the ICH9: commands of all kinds, DMA tables
+// included.
 #include <memory>
 
 #include "devices/ahci_ich9.h"
@@ -12,9 +13,10 @@ namespace penumbra {
 namespace {
 
 // Commands that the drives know; a byte of any value now and then.
-constexpr uint8_t kCommands[] = {0x00, 0x03, 0x08, 0x10, 0x20, 0x21, 0x24, 0x25, 0x29, 0x30, 0x34, 0x35, 0x39, 0x3d, 0x40, 0x42,
-                                 0x60, 0x61, 0x70, 0x90, 0x91, 0xa0, 0xa1, 0xc4, 0xc5, 0xc6, 0xc8, 0xca, 0xce, 0xe0, 0xe1, 0xe3,
-                                 0xe5, 0xe6, 0xe7, 0xea, 0xec, 0xef, 0xf8, 0x06, 0x2f, 0x47, 0xb0, 0xce, 0x23, 0x27};
+constexpr uint8_t kCommands[] = {0x00, 0x03, 0x08, 0x10, 0x20, 0x21, 0x24, 0x25, 0x29, 0x30, 0x34, 0x35,
+                                 0x39, 0x3d, 0x40, 0x42, 0x60, 0x61, 0x70, 0x90, 0x91, 0xa0, 0xa1, 0xc4,
+                                 0xc5, 0xc6, 0xc8, 0xca, 0xce, 0xe0, 0xe1, 0xe3, 0xe5, 0xe6, 0xe7, 0xea,
+                                 0xec, 0xef, 0xf8, 0x06, 0x2f, 0x47, 0xb0, 0xce, 0x23, 0x27};
 uint8_t command(Input& input) {
   const uint8_t choice = input.byte();
   return choice < std::size(kCommands) * 4 ? kCommands[choice % std::size(kCommands)] : choice;
@@ -22,8 +24,8 @@ uint8_t command(Input& input) {
 
 // MMC's commands that begin packets.
 void packet(Input& input, std::span<uint8_t, 12> bytes) {
-  static constexpr uint8_t kPackets[] = {0x00, 0x03, 0x12, 0x1b, 0x1e, 0x25, 0x28, 0xa8, 0x42, 0x43,
-                                         0x44, 0x46, 0x4a, 0x51, 0x52, 0x55, 0x5a, 0xad, 0xbb, 0xbd, 0xbe, 0x23};
+  static constexpr uint8_t kPackets[] = {0x00, 0x03, 0x12, 0x1b, 0x1e, 0x25, 0x28, 0xa8, 0x42, 0x43, 0x44,
+                                         0x46, 0x4a, 0x51, 0x52, 0x55, 0x5a, 0xad, 0xbb, 0xbd, 0xbe, 0x23};
   const uint8_t choice = input.byte();
   bytes[0] = choice < 200 ? kPackets[choice % std::size(kPackets)] : choice;
   for (uint8_t& byte : bytes.subspan(1)) byte = input.below(3) == 0 ? input.byte() : 0;
@@ -80,18 +82,32 @@ struct Rig : Media {
   static uint64_t list(unsigned port) { return Traffic::kMemory + port * 0x800; }
   std::vector<Place> places() {
     using enum Place::Kind;
-    return {{Memory, kRegisters, 0x40}, {Memory, kRegisters + 0x100, 0x80}, {Memory, kRegisters + 0x180, 0x80},
-            {Memory, kRegisters, 0x1000}, {Ports, kIndexPorts, 16}, {Configuration, 0, 256, &ahci}};
+    return {{Memory, kRegisters, 0x40},         {Memory, kRegisters + 0x100, 0x80},
+            {Memory, kRegisters + 0x180, 0x80}, {Memory, kRegisters, 0x1000},
+            {Ports, kIndexPorts, 16},           {Configuration, 0, 256, &ahci}};
   }
   void use(Input& input) {
     const unsigned port = input.below(2), slot = input.below(4);
     const uint64_t header = list(port) + slot * 32, table = Traffic::kMemory + 0x2000 + slot * 0x400;
     const uint8_t how = input.byte();
-    put(header, 4, how & 1 ? input.dword() : 5 | (how & 0x40) | (port && how & 2 ? 0x20 : 0) | input.below(6) << 16);
+    put(header, 4,
+        how & 1 ? input.dword() : 5 | (how & 0x40) | (port && how & 2 ? 0x20 : 0) | input.below(6) << 16);
     put(header + 8, 8, how & 0x80 ? Traffic::value(input) : table);
     const uint8_t code = port && how & 2 ? 0xa0 : command(input);
-    const uint8_t fis[] = {0x27, 0x80, code, input.byte(), input.byte(), input.byte(), 0, static_cast<uint8_t>(0x40 | input.byte()),
-                           0, 0, 0, input.byte(), input.byte(), input.byte()};
+    const uint8_t fis[] = {0x27,
+                           0x80,
+                           code,
+                           input.byte(),
+                           input.byte(),
+                           input.byte(),
+                           0,
+                           static_cast<uint8_t>(0x40 | input.byte()),
+                           0,
+                           0,
+                           0,
+                           input.byte(),
+                           input.byte(),
+                           input.byte()};
     map.write_bytes({table}, std::as_bytes(std::span(fis)));
     uint8_t bytes[12];
     packet(input, bytes);
@@ -128,8 +144,8 @@ struct Rig : Media {
   }
   std::vector<Place> places() {
     using enum Place::Kind;
-    return {{Ports, 0x1f0, 8}, {Ports, 0x3f6, 1}, {Ports, 0x170, 8}, {Ports, 0x376, 1}, {Ports, kBusMaster, 16},
-            {Configuration, 0, 256, &ide}};
+    return {{Ports, 0x1f0, 8}, {Ports, 0x3f6, 1},       {Ports, 0x170, 8},
+            {Ports, 0x376, 1}, {Ports, kBusMaster, 16}, {Configuration, 0, 256, &ide}};
   }
   void use(Input& input) {
     const auto base = static_cast<uint16_t>(input.below(4) ? 0x1f0 : 0x170);
@@ -144,14 +160,17 @@ struct Rig : Media {
     if (is_packet) {
       uint8_t bytes[12];
       packet(input, bytes);
-      for (unsigned i = 0; i < 12; i += 2) io.write(base, 2, static_cast<uint32_t>(bytes[i] | bytes[i + 1] << 8));
+      for (unsigned i = 0; i < 12; i += 2)
+        io.write(base, 2, static_cast<uint32_t>(bytes[i] | bytes[i + 1] << 8));
     }
     if (how & 8) {
       regions(input, table, false);
-      io.write(static_cast<uint16_t>(bus_master + 4), 4, how & 0x80 ? input.dword() : static_cast<uint32_t>(table));
+      io.write(static_cast<uint16_t>(bus_master + 4), 4,
+               how & 0x80 ? input.dword() : static_cast<uint32_t>(table));
       io.write(bus_master, 1, 1 | (how & 16 ? 8 : 0));
     }
-    for (unsigned i = input.word() % 0x400; i > 0; i--) how & 32 ? io.write(base, 2, i) : static_cast<void>(io.read(base, how & 64 ? 4 : 2));
+    for (unsigned i = input.word() % 0x400; i > 0; i--)
+      how & 32 ? io.write(base, 2, i) : static_cast<void>(io.read(base, how & 64 ? 4 : 2));
   }
 };
 #endif

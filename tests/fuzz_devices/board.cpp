@@ -1,5 +1,5 @@
-// The whole board with every chip that it can have: ports, memory, configuration space, DMA, interrupts, input from outside, and
-// saved states with a value that is not what was saved.
+// The whole board with every chip that it can have: ports, memory, configuration space, DMA, interrupts,
+// input from outside, and saved states with a value that is not what was saved.
 #include <exception>
 #include <utility>
 #include <vector>
@@ -15,14 +15,45 @@ struct Rig : FullBoard {
 
   Rig() {
     using enum Place::Kind;
-    for (const auto& [first, count] :
-         {std::pair<uint16_t, uint16_t>{0x00, 16}, {0x20, 2}, {0x40, 4}, {0x60, 5}, {0x70, 2}, {0x80, 16}, {0x92, 1}, {0xa0, 2}, {0xb2, 2},
-          {0xc0, 32}, {0xe0, 12}, {0xf4, 4}, {0x170, 8}, {0x1ce, 3}, {0x1f0, 8}, {0x2e8, 8}, {0x2f8, 8}, {0x376, 1}, {0x378, 3},
-          {0x3b4, 7}, {0x3c0, 16}, {0x3d4, 7}, {0x3e8, 8}, {0x3f0, 8}, {0x3f8, 8}, {0x402, 1}, {0x4d0, 2}, {0x510, 12}, {0xcf8, 8},
-          {0xafe0, 4}, {0x2000, 24}})
+    for (const auto& [first, count] : {std::pair<uint16_t, uint16_t>{0x00, 16},
+                                       {0x20, 2},
+                                       {0x40, 4},
+                                       {0x60, 5},
+                                       {0x70, 2},
+                                       {0x80, 16},
+                                       {0x92, 1},
+                                       {0xa0, 2},
+                                       {0xb2, 2},
+                                       {0xc0, 32},
+                                       {0xe0, 12},
+                                       {0xf4, 4},
+                                       {0x170, 8},
+                                       {0x1ce, 3},
+                                       {0x1f0, 8},
+                                       {0x2e8, 8},
+                                       {0x2f8, 8},
+                                       {0x376, 1},
+                                       {0x378, 3},
+                                       {0x3b4, 7},
+                                       {0x3c0, 16},
+                                       {0x3d4, 7},
+                                       {0x3e8, 8},
+                                       {0x3f0, 8},
+                                       {0x3f8, 8},
+                                       {0x402, 1},
+                                       {0x4d0, 2},
+                                       {0x510, 12},
+                                       {0xcf8, 8},
+                                       {0xafe0, 4},
+                                       {0x2000, 24}})
       places.push_back({Ports, first, count});
-    for (const auto& [first, count] : {std::pair<uint64_t, uint32_t>{0xa'0000, 0x2'0000}, {0xc'0000, 0x4'0000}, {0xfec0'0000, 0x100},
-                                       {0xfed0'0000, 0x200}, {0xfee0'0000, 0x400}, {0xff00'0000, 0x100}, {0xffff'c000, 0x4000}})
+    for (const auto& [first, count] : {std::pair<uint64_t, uint32_t>{0xa'0000, 0x2'0000},
+                                       {0xc'0000, 0x4'0000},
+                                       {0xfec0'0000, 0x100},
+                                       {0xfed0'0000, 0x200},
+                                       {0xfee0'0000, 0x400},
+                                       {0xff00'0000, 0x100},
+                                       {0xffff'c000, 0x4000}})
       places.push_back({Memory, first, count});
     // As firmware does it: each base address gets its place, then all are switched on.
     uint32_t memory = 0xe000'0000, ports = 0xc000;
@@ -59,14 +90,15 @@ struct Rig : FullBoard {
         board.key(input.byte(), input.below(2));
         return;
       case 2:
-        board.mouse().move(static_cast<int8_t>(input.byte()), static_cast<int8_t>(input.byte()), static_cast<int8_t>(input.byte()),
-                           input.below(8));
+        board.mouse().move(static_cast<int8_t>(input.byte()), static_cast<int8_t>(input.byte()),
+                           static_cast<int8_t>(input.byte()), input.below(8));
         return;
       case 3:
         if (board.tablet()) board.tablet()->place(input.word(), input.word(), 0, input.below(8));
         return;
       case 4:
-        if (Uart16550a* const uart = board.serial(input.below(4))) static_cast<void>(uart->receive(input.byte()));
+        if (Uart16550a* const uart = board.serial(input.below(4)))
+          static_cast<void>(uart->receive(input.byte()));
         return;
       case 5:
         board.power_management().press_power_button();

@@ -1,4 +1,5 @@
-// The 82540EM with rings that a driver has set up: any descriptors, frames of any kind, registers of any value.
+// The 82540EM with rings that a driver has set up: any descriptors, frames of any kind, registers of any
+// value.
 #include "devices/ethernet_82540em.h"
 #include "tests/devices/memory_network.h"
 #include "tests/fuzz_devices/traffic.h"
@@ -6,27 +7,31 @@
 namespace penumbra {
 namespace {
 
-constexpr uint64_t kRegisters = 0xfe00'0000, kSendRing = Traffic::kMemory, kReceiveRing = Traffic::kMemory + 0x400;
+constexpr uint64_t kRegisters = 0xfe00'0000, kSendRing = Traffic::kMemory,
+                   kReceiveRing = Traffic::kMemory + 0x400;
 constexpr uint16_t kPorts = 0xc000;
 constexpr uint32_t kEntries = 16;
 constexpr uint64_t kTail = 0x18;
 
 struct Rig : Bench {
   MemoryNetwork network;
-  Ethernet82540em card{"card", map, io, time.clock(), line.input(), network, MacAddress{0x52, 0x54, 0, 0x12, 0x34, 0x56}};
+  Ethernet82540em card{
+      "card", map, io, time.clock(), line.input(), network, MacAddress{0x52, 0x54, 0, 0x12, 0x34, 0x56}};
 
   Rig() {
     card.config().write(0x10, 4, kRegisters);
     card.config().write(0x14, 4, kPorts);
     card.config().write(0x04, 2, 7);
     put(kRegisters + 0x00d0, 4, 0xffff'ffff);  // IMS
-    for (const auto& [ring, at] : {std::pair{kRegisters + 0x3800, kSendRing}, {kRegisters + 0x2800, kReceiveRing}}) {
+    for (const auto& [ring, at] :
+         {std::pair{kRegisters + 0x3800, kSendRing}, {kRegisters + 0x2800, kReceiveRing}}) {
       put(ring, 4, at);
       put(ring + 8, 4, kEntries * 16);
     }
-    for (uint64_t i = 0; i < kEntries; i++) put(kReceiveRing + 16 * i, 8, Traffic::kMemory + 0x4000 + 0x800 * i);
+    for (uint64_t i = 0; i < kEntries; i++)
+      put(kReceiveRing + 16 * i, 8, Traffic::kMemory + 0x4000 + 0x800 * i);
     put(kRegisters + 0x2800 + kTail, 4, kEntries - 1);
-    put(kRegisters + 0x0400, 4, 0x0a);       // TCTL
+    put(kRegisters + 0x0400, 4, 0x0a);         // TCTL
     put(kRegisters + 0x0100, 4, 0x8000'803e);  // RCTL: any frame
   }
   // Descriptors of one of the kinds, up to where the tail is set.
@@ -63,9 +68,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Rig rig;
   using enum Place::Kind;
   Traffic traffic(rig.io, rig.map,
-                  {{Memory, kRegisters, 0x200}, {Memory, kRegisters + 0x2800, 0x40}, {Memory, kRegisters + 0x3800, 0x40},
-                   {Memory, kRegisters, 0x2'0000}, {Memory, kRegisters + 0x4000, 0x100}, {Memory, kRegisters + 0x5000, 0xa00},
-                   {Ports, kPorts, 8}, {Configuration, 0, 256, &rig.card}});
+                  {{Memory, kRegisters, 0x200},
+                   {Memory, kRegisters + 0x2800, 0x40},
+                   {Memory, kRegisters + 0x3800, 0x40},
+                   {Memory, kRegisters, 0x2'0000},
+                   {Memory, kRegisters + 0x4000, 0x100},
+                   {Memory, kRegisters + 0x5000, 0xa00},
+                   {Ports, kPorts, 8},
+                   {Configuration, 0, 256, &rig.card}});
   while (!input.done()) {
     const uint8_t what = input.byte();
     if (what < 80) {

@@ -34,11 +34,13 @@ struct Rig : Bench {
                                          0x13, 0x0e, 0x10, 0x12, 0x14, 0x42, 0x56, 0x04, 0x94, 0x4c, 0x49};
     const uint8_t choice = input.byte();
     io.write(0x3f5, 1, choice < 200 ? kCodes[choice % std::size(kCodes)] : choice);
-    for (unsigned i = input.below(10); i > 0; i--) io.write(0x3f5, 1, input.byte() % (input.below(4) ? 20 : 256));
+    for (unsigned i = input.below(10); i > 0; i--)
+      io.write(0x3f5, 1, input.byte() % (input.below(4) ? 20 : 256));
   }
   void data(Input& input) {
     const bool writes = input.below(2);
-    for (unsigned i = input.word() % 1100; i > 0; i--) writes ? io.write(0x3f5, 1, i & 0xff) : static_cast<void>(io.read(0x3f5, 1));
+    for (unsigned i = input.word() % 1100; i > 0; i--)
+      writes ? io.write(0x3f5, 1, i & 0xff) : static_cast<void>(io.read(0x3f5, 1));
   }
   void happen(Input& input) {
     for (MemoryDisk* disk : {&first, &second}) {

@@ -1,7 +1,8 @@
-// Disk images of any content, of any format, behind one another: opened, read, written, discarded, closed and opened again.
+// Disk images of any content, of any format, behind one another: opened, read, written, discarded, closed and
+// opened again.
 //
-// The input is a choice of options, a script of what is done, and the image. An image may name one of the files below as its
-// backing file: they are the same image, which then has none, and a raw one.
+// The input is a choice of options, a script of what is done, and the image. An image may name one of the
+// files below as its backing file: they are the same image, which then has none, and a raw one.
 #include <filesystem>
 #include <memory>
 #include <stdexcept>
@@ -23,7 +24,9 @@ void use(DiskImage& image, Input script) {
     const uint8_t what = script.byte();
     const uint64_t blocks = image.bytes() / 512;
     if (blocks == 0) return;
-    const uint64_t block = (what & 0x80 ? blocks - 1 - script.word() % blocks : uint64_t{script.word()} << (what & 0x40 ? 12 : 0)) % blocks;
+    const uint64_t block = (what & 0x80 ? blocks - 1 - script.word() % blocks
+                                        : uint64_t{script.word()} << (what & 0x40 ? 12 : 0)) %
+                           blocks;
     const uint64_t count = std::min<uint64_t>(1 + script.byte(), blocks - block);
     switch (what % 5) {
       case 0:
@@ -63,7 +66,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }();
   Input input(data, size);
   const uint8_t flags = input.byte();
-  const Input script(input.bytes(kScriptBytes).data(), std::min(size - std::min<size_t>(size, 1), kScriptBytes));
+  const Input script(input.bytes(kScriptBytes).data(),
+                     std::min(size - std::min<size_t>(size, 1), kScriptBytes));
   const auto contents = input.rest();
   file.set(contents);
   raw.set(contents.first(contents.size() / 2));

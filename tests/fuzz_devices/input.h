@@ -32,7 +32,9 @@ class Input {
     const uint64_t low = dword();
     return low | uint64_t{dword()} << 32;
   }
-  uint32_t below(uint32_t limit) { return (limit <= 0x100 ? byte() : limit <= 0x1'0000 ? word() : dword()) % limit; }
+  uint32_t below(uint32_t limit) {
+    return (limit <= 0x100 ? byte() : limit <= 0x1'0000 ? word() : dword()) % limit;
+  }
   std::span<const uint8_t> bytes(size_t most) {
     const auto taken = rest_.first(std::min(most, rest_.size()));
     rest_ = rest_.subspan(taken.size());

@@ -20,9 +20,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Input input(data, size);
   const uint8_t flags = input.byte();
   const auto words = input.bytes(input.byte());
-  BootRequest request{.kernel = kernel.path(), .initrds = {}, .append = {words.begin(), words.end()}, .bios = {}, .flash = (flags & 1) != 0};
+  BootRequest request{.kernel = kernel.path(),
+                      .initrds = {},
+                      .append = {words.begin(), words.end()},
+                      .bios = {},
+                      .flash = (flags & 1) != 0};
   initrd.set(words);
-  for (unsigned i = flags >> 1 & 3; i > 0; i--) request.initrds.push_back(initrd.path() + (flags & 8 ? " words" : ""));
+  for (unsigned i = flags >> 1 & 3; i > 0; i--)
+    request.initrds.push_back(initrd.path() + (flags & 8 ? " words" : ""));
   kernel.set(input.rest());
   try {
     const std::unique_ptr<Boot> boot = make_boot(request, machine.map());

@@ -19,7 +19,9 @@ class ScratchFile {
 
   const std::string& path() const { return path_; }
   void set(std::span<const uint8_t> bytes) const {
-    if (ftruncate(fd_, 0) != 0 || pwrite(fd_, bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size())) abort();
+    if (ftruncate(fd_, 0) != 0 ||
+        pwrite(fd_, bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size()))
+      abort();
   }
 
  private:

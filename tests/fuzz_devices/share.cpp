@@ -15,11 +15,13 @@ namespace fs = std::filesystem;
 
 // Types of messages, and what is in them: numbers of files (f), names (n), integers of so many bytes.
 constexpr std::pair<uint8_t, std::string_view> kMessages[] = {
-    {8, "f"},       {12, "f4"},       {14, "fn444"}, {16, "fnn4"},   {18, "fn4444"}, {20, "ffn"},  {22, "f"},      {24, "f8"},
-    {26, "f444488888"}, {30, "ffn"}, {32, "fn84"},  {40, "f84"},    {50, "f4"},     {52, "f14884n"}, {54, "f1884n"}, {70, "ffn"},
-    {72, "fn44"},   {74, "fnfn"},     {76, "fn4"},   {100, "4n"},    {104, "ffnn4"}, {108, "2"},   {110, "ff2nnnn"}, {116, "f84"},
-    {118, "f8n2"},  {120, "f"},       {122, "f"}};
-constexpr std::string_view kNames[] = {"a", "b", "c", "..", ".", "/", "../secret", "user.a", "9P2000.L", "/etc"};
+    {8, "f"},      {12, "f4"},      {14, "fn444"},      {16, "fnn4"}, {18, "fn4444"},   {20, "ffn"},
+    {22, "f"},     {24, "f8"},      {26, "f444488888"}, {30, "ffn"},  {32, "fn84"},     {40, "f84"},
+    {50, "f4"},    {52, "f14884n"}, {54, "f1884n"},     {70, "ffn"},  {72, "fn44"},     {74, "fnfn"},
+    {76, "fn4"},   {100, "4n"},     {104, "ffnn4"},     {108, "2"},   {110, "ff2nnnn"}, {116, "f84"},
+    {118, "f8n2"}, {120, "f"},      {122, "f"}};
+constexpr std::string_view kNames[] = {"a", "b",         "c",      "..",       ".",
+                                       "/", "../secret", "user.a", "9P2000.L", "/etc"};
 
 class Folder {
  public:
@@ -91,10 +93,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const uint8_t flags = input.byte();
   using enum SharedFolderOptions::Security;
   {
-    FileServer9p server({.path = folder.fresh(), .security = flags & 1 ? Mapped : None, .read_only = (flags & 6) == 6}, 4);
+    FileServer9p server(
+        {.path = folder.fresh(), .security = flags & 1 ? Mapped : None, .read_only = (flags & 6) == 6}, 4);
     // A session, and the folder as number 0.
-    for (const std::string_view begin : {std::string_view("\x15\0\0\0\x64\xff\xff\0\x20\0\0\x08\0" "9P2000.L", 21),
-                                         std::string_view("\x17\0\0\0\x68\x01\0\0\0\0\0\xff\xff\xff\xff\0\0\0\0\0\0\0\0", 23)})
+    for (const std::string_view begin :
+         {std::string_view("\x15\0\0\0\x64\xff\xff\0\x20\0\0\x08\0"
+                           "9P2000.L",
+                           21),
+          std::string_view("\x17\0\0\0\x68\x01\0\0\0\0\0\xff\xff\xff\xff\0\0\0\0\0\0\0\0", 23)})
       server.answer(std::as_bytes(std::span(begin)), 4096);
     while (!input.done()) {
       const auto bytes = message(input);

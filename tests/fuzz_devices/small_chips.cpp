@@ -12,7 +12,8 @@ constexpr uint32_t kFlashBytes = 0x4000;
 struct Rig : Bench {
   std::vector<std::byte> kept = std::vector<std::byte>(kFlashBytes, std::byte{0xff});
   bool keeps = true;
-  Flash28F128J3 flash{"flash", map, PhysAddr{kFlash}, kept, [this](uint64_t offset, std::span<const std::byte> bytes) {
+  Flash28F128J3 flash{"flash", map, PhysAddr{kFlash}, kept,
+                      [this](uint64_t offset, std::span<const std::byte> bytes) {
                         std::ranges::copy(bytes, kept.begin() + static_cast<ptrdiff_t>(offset));
                         return keeps;
                       }};
@@ -25,10 +26,12 @@ struct Rig : Bench {
     fw_cfg.add_string(FwCfg::kCommandLineData, "text");
   }
   void program(Input& input) {
-    static constexpr uint8_t kCommands[] = {0x10, 0x40, 0x20, 0xd0, 0x50, 0x60, 0x70, 0x90, 0x98, 0xe8, 0xff, 0x01};
+    static constexpr uint8_t kCommands[] = {0x10, 0x40, 0x20, 0xd0, 0x50, 0x60,
+                                            0x70, 0x90, 0x98, 0xe8, 0xff, 0x01};
     const uint64_t at = kFlash + input.below(kFlashBytes);
     put(at, 1, kCommands[input.below(std::size(kCommands))]);
-    for (const uint8_t value : input.bytes(input.below(300))) put(std::min(at, kFlash + kFlashBytes - 1), 1, value);
+    for (const uint8_t value : input.bytes(input.below(300)))
+      put(std::min(at, kFlash + kFlashBytes - 1), 1, value);
   }
   // A descriptor of fw_cfg's DMA, big-endian, and its address.
   void transfer(Input& input) {

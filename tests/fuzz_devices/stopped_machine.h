@@ -17,10 +17,12 @@ class StoppedMachine {
  public:
   StoppedMachine() {
     machine.set_engine(std::make_unique<NoEngine>());
-    auto made = std::make_unique<PcBoard>(machine, machine.clock(), machine.io(), machine.map(), machine.interrupt_line(), board_options());
+    auto made = std::make_unique<PcBoard>(machine, machine.clock(), machine.io(), machine.map(),
+                                          machine.interrupt_line(), board_options());
     board_ = made.get();
     machine.set_board(std::move(made));
-    actions.keys = &keys_.emplace(machine.clock(), [this](KeyCode code, bool down) { board_->key(code, down); });
+    actions.keys =
+        &keys_.emplace(machine.clock(), [this](KeyCode code, bool down) { board_->key(code, down); });
     actions.balloon = board_->balloon();
     drives_.add({.name = "disk", .id = {}, .image = {.path = "disk.img"}, .format = "raw"});
     drives_.add({.name = "cd", .id = "id", .image = {}, .format = {}, .removable = &cdrom_, .cdrom = true});
@@ -52,7 +54,8 @@ class StoppedMachine {
   std::optional<KeyTyper> keys_;
   RemovableDevice cdrom_{nullptr, machine.events()};
   // Without files, whose names would be any.
-  MediaDrives drives_{[](const ImageOptions& image) -> MediaDrives::Medium { throw std::runtime_error(image.path); }};
+  MediaDrives drives_{
+      [](const ImageOptions& image) -> MediaDrives::Medium { throw std::runtime_error(image.path); }};
 };
 
 }  // namespace penumbra

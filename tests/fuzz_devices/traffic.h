@@ -1,4 +1,5 @@
-// A guest that knows where a chip is, and little else: accesses to its registers, and bytes in the memory that it reaches by DMA.
+// A guest that knows where a chip is, and little else: accesses to its registers, and bytes in the memory
+// that it reaches by DMA.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +30,8 @@ class Traffic {
   static constexpr uint64_t kMemory = 0x1'0000;
   static constexpr uint32_t kMemoryBytes = 0x1'0000;
 
-  Traffic(IoBus& io, PhysicalMap& map, std::vector<Place> places) : io_(io), map_(map), places_(std::move(places)) {}
+  Traffic(IoBus& io, PhysicalMap& map, std::vector<Place> places)
+      : io_(io), map_(map), places_(std::move(places)) {}
 
   // One access, or some bytes stored in memory.
   void step(Input& input) {
@@ -46,7 +48,8 @@ class Traffic {
     switch (place.kind) {
       case Place::Kind::Ports: {
         const auto port = static_cast<uint16_t>(place.first + offset);
-        writes ? io_.write(port, size, static_cast<uint32_t>(value(input))) : static_cast<void>(io_.read(port, size));
+        writes ? io_.write(port, size, static_cast<uint32_t>(value(input)))
+               : static_cast<void>(io_.read(port, size));
         return;
       }
       case Place::Kind::Memory: {

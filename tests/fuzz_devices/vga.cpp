@@ -48,8 +48,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Rig rig;
   using enum Place::Kind;
   Traffic traffic(rig.io, rig.map,
-                  {{Ports, 0x3b0, 0x30}, {Ports, 0x1ce, 3}, {Memory, kRegisters, 0x1000}, {Memory, VgaStd::kWindow, 0x2'0000},
-                   {Memory, kFrameBuffer, 0x100'0000}, {Configuration, 0, 256, &rig.vga}});
+                  {{Ports, 0x3b0, 0x30},
+                   {Ports, 0x1ce, 3},
+                   {Memory, kRegisters, 0x1000},
+                   {Memory, VgaStd::kWindow, 0x2'0000},
+                   {Memory, kFrameBuffer, 0x100'0000},
+                   {Configuration, 0, 256, &rig.vga}});
   VgaImage image;
   for (unsigned renders = 0; !input.done();) {
     const uint8_t what = input.byte();
@@ -60,7 +64,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     } else if (what < 220) {
       traffic.step(input);
     } else if (what < 235) {
-      if (renders++ < 4) render_vga(rig.vga.registers(), rig.vga.memory(), {.cursor = input.below(2) != 0, .text = true}, image);
+      if (renders++ < 4)
+        render_vga(rig.vga.registers(), rig.vga.memory(), {.cursor = input.below(2) != 0, .text = true},
+                   image);
       vga_text(rig.vga.registers(), rig.vga.memory());
     } else if (what < 245) {
       rig.time.advance(input.dword());

@@ -1,4 +1,5 @@
-// A virtio device on PCI (FUZZ_DEVICE says which), with a driver that has set up its queues and offers it any chain.
+// A virtio device on PCI (FUZZ_DEVICE says which), with a driver that has set up its queues and offers it any
+// chain.
 #include <memory>
 #include <string>
 
@@ -27,14 +28,17 @@ struct Rig : Bench {
   std::unique_ptr<VirtioDevice> make() {
     const std::string_view kind = FUZZ_DEVICE;
     if (kind == "blk") return std::make_unique<VirtioBlk>(map, disk, "serial");
-    if (kind == "net") return std::make_unique<VirtioNet>(map, network, MacAddress{0x52, 0x54, 0, 0x12, 0x34, 0x56});
+    if (kind == "net")
+      return std::make_unique<VirtioNet>(map, network, MacAddress{0x52, 0x54, 0, 0x12, 0x34, 0x56});
     if (kind == "keyboard") return std::make_unique<VirtioKeyboard>(map);
     if (kind == "tablet") return std::make_unique<VirtioTablet>(map);
     if (kind == "balloon") return std::make_unique<VirtioBalloon>(map);
     if (kind == "rng")
-      return std::make_unique<VirtioRng>(map, [](std::span<std::byte> to) { std::ranges::fill(to, std::byte{0x5a}); });
-    std::vector<VirtioSerial::Port> ports = {{.number = 0, .console = true, .name = "console", .out = [](uint8_t) {}},
-                                             {.number = 3, .console = false, .name = "port", .out = [](uint8_t) {}}};
+      return std::make_unique<VirtioRng>(
+          map, [](std::span<std::byte> to) { std::ranges::fill(to, std::byte{0x5a}); });
+    std::vector<VirtioSerial::Port> ports = {
+        {.number = 0, .console = true, .name = "console", .out = [](uint8_t) {}},
+        {.number = 3, .console = false, .name = "port", .out = [](uint8_t) {}}};
     return std::make_unique<VirtioSerial>(map, std::move(ports));
   }
 
@@ -125,8 +129,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   rig.set_up(flags & 1, flags & 2 ? input.qword() : kVersion1 | kUsual);
   using enum Place::Kind;
   Traffic traffic(rig.io, rig.map,
-                  {{Memory, kModern, 0x1000}, {Memory, kModern, 0x40}, {Memory, kModern + 0x1000, 0x2000},
-                   {Memory, kModern + 0x3000, 0x40}, {Ports, kLegacy, 0x80}, {Memory, kMsix, 0x1000},
+                  {{Memory, kModern, 0x1000},
+                   {Memory, kModern, 0x40},
+                   {Memory, kModern + 0x1000, 0x2000},
+                   {Memory, kModern + 0x3000, 0x40},
+                   {Ports, kLegacy, 0x80},
+                   {Memory, kMsix, 0x1000},
                    {Configuration, 0, 256, &rig.pci}});
   while (!input.done()) {
     const uint8_t what = input.byte();

@@ -58,7 +58,8 @@ Transfer transfer_at(std::span<const std::byte> memory, uint64_t rip) {
   return opcode == 0xca || opcode == 0xcb || opcode == 0xcf ? Transfer::FarReturn : Transfer::None;
 }
 
-void compare_faults(Difference& out, const Case& made, Transfer transfer, const Outcome& native, const Outcome& engine) {
+void compare_faults(Difference& out, const Case& made, Transfer transfer, const Outcome& native,
+                    const Outcome& engine) {
   if (native.timeout || engine.timeout) {
     if (native.timeout != engine.timeout) out.add(engine.timeout ? "never ends" : "ends, natively never");
     return;
@@ -72,8 +73,8 @@ void compare_faults(Difference& out, const Case& made, Transfer transfer, const 
       ((fetch(native) && engine.vector == vector::kUd) || (native.vector == vector::kUd && fetch(engine)))) {
     return;
   }
-  // AMD pushes before it checks the target's offset, and reads the stack of a return to another privilege before it finds
-  // that there is no such return.
+  // AMD pushes before it checks the target's offset, and reads the stack of a return to another privilege
+  // before it finds that there is no such return.
   const bool stack_first = native.vector == vector::kPf || native.vector == vector::kAc;
   const bool far = transfer == Transfer::FarCall || transfer == Transfer::FarReturn;
   if (far && stack_first && engine.vector == vector::kGp) return;
@@ -81,7 +82,8 @@ void compare_faults(Difference& out, const Case& made, Transfer transfer, const 
   out.value("exception", native.vector, engine.vector);
   if (native.vector != engine.vector || made.program.kind == Kind::Real) return;
   constexpr uint64_t kLargestImage = 512;
-  const bool same_image = made.any_cr2_of_operand && native.cr2 - engine.cr2 + kLargestImage < 2 * kLargestImage;
+  const bool same_image =
+      made.any_cr2_of_operand && native.cr2 - engine.cr2 + kLargestImage < 2 * kLargestImage;
   if (has_error_code(native.vector)) {
     uint32_t known = ~0u;
     // Linux reports faults at addresses of the kernel as protection violations.
@@ -130,7 +132,8 @@ std::string difference(const Case& made, const Outcome& native, std::span<const 
   if (made.program.kind == Kind::Real) {
     if (stored_into_code(made.program, native_memory)) return {};
     // TCG has no limits in real mode: SDM vol. 3, 21.1.1 and 6.15, #GP and #SS.
-    const bool beyond_limit = !engine.halted && (engine.vector == vector::kGp || engine.vector == vector::kSs);
+    const bool beyond_limit =
+        !engine.halted && (engine.vector == vector::kGp || engine.vector == vector::kSs);
     if (made.may_exceed_limit && beyond_limit && (native.halted || native.vector != engine.vector)) return {};
   }
   const uint64_t code_offset = native.state.rip + descriptor_of(native.state.selectors[kCs]).base();
@@ -140,7 +143,8 @@ std::string difference(const Case& made, const Outcome& native, std::span<const 
   const MachineState& there = native.state;
   const MachineState& here = engine.state;
   out.value("rip", there.rip, here.rip);
-  // Nothing is known of the upper halves once 64-bit code was left (SDM vol. 1, 3.4.1.1): the translator clears them.
+  // Nothing is known of the upper halves once 64-bit code was left (SDM vol. 1, 3.4.1.1): the translator
+  // clears them.
   const bool from_64 = made.program.kind == Kind::Bits64;
   const bool wide = from_64 && descriptor_of(there.selectors[kCs]).is_long();
   for (unsigned i = 0; i < 16; ++i) {
@@ -166,8 +170,8 @@ std::string difference(const Case& made, const Outcome& native, std::span<const 
   out.value("gs base", there.gs_base, here.gs_base);
   compare_vectors(out, there.vector, here.vector, made.x87_on_fault || there.rip != made.program.start.rip);
 
-  // A call to where no code can be: near, it faults before the CPU pushes and after the translator does; far, the
-  // other way round on AMD.
+  // A call to where no code can be: near, it faults before the CPU pushes and after the translator does; far,
+  // the other way round on AMD.
   Hole pushed{};
   if (native.vector == vector::kGp && (transfer == Transfer::NearCall || transfer == Transfer::FarCall)) {
     constexpr uint64_t kFarReturn = 16;

@@ -25,7 +25,8 @@ unsigned missing_files(const char* reason, const char* sources) {
   unsigned missing = 0;
   std::istringstream words(reason);
   for (std::string word; words >> word;) {
-    if (!word.starts_with("tests/") || std::filesystem::exists(std::filesystem::path(sources) / word)) continue;
+    if (!word.starts_with("tests/") || std::filesystem::exists(std::filesystem::path(sources) / word))
+      continue;
     fmt::print("GAP a reason names {}, which does not exist\n", word);
     ++missing;
   }
@@ -62,7 +63,8 @@ unsigned Coverage::print_gaps(const char* sources) const {
     }
     if (const char* test = privileged_test(mnemonic)) gaps += missing_files(test, sources);
     const bool anywhere = std::ranges::any_of(counted.exists, std::identity());
-    if (!anywhere) fmt::print("GAP {} has a row, but no encoding in any code size\n", ZydisMnemonicGetString(mnemonic));
+    if (!anywhere)
+      fmt::print("GAP {} has a row, but no encoding in any code size\n", ZydisMnemonicGetString(mnemonic));
     gaps += !anywhere;
     for (unsigned column = 0; column < kKinds.size(); ++column) {
       if (!counted.exists[column] || counted.cases[column] != 0) continue;

@@ -16,10 +16,11 @@ class Coverage {
   void note(Kind kind, ZydisMnemonic mnemonic) { ++rows_[mnemonic].cases[index_of(kind)]; }
   uint64_t cases(Kind kind, ZydisMnemonic mnemonic) const { return rows_[mnemonic].cases[index_of(kind)]; }
 
-  // One line a row: class, cases by kind ("-": no encoding there), and why there are none or what else tests it.
+  // One line a row: class, cases by kind ("-": no encoding there), and why there are none or what else tests
+  // it.
   void print() const;
-  // Prints the rows that have an encoding but neither a case nor a reason, and reasons that name a file which does not exist
-  // below `sources`; how many there are.
+  // Prints the rows that have an encoding but neither a case nor a reason, and reasons that name a file which
+  // does not exist below `sources`; how many there are.
   unsigned print_gaps(const char* sources) const;
 
  private:

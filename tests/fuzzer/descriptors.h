@@ -1,5 +1,5 @@
-// The descriptor tables that programs find, natively and in the guest: Linux' GDT as far as user code can load from
-// it, and an LDT of our own with 16-bit code and segments that are not flat.
+// The descriptor tables that programs find, natively and in the guest: Linux' GDT as far as user code can
+// load from it, and an LDT of our own with 16-bit code and segments that are not flat.
 #pragma once
 
 #include <iterator>
@@ -20,8 +20,8 @@ constexpr uint64_t make_descriptor(uint32_t base, uint32_t limit, uint8_t access
 
 namespace ldt {
 // Access bytes: present, DPL 3, accessed.
-inline constexpr uint8_t kReadOnly = 0xf1, kReadWrite = 0xf3, kExpandDown = 0xf7, kExecuteOnly = 0xf9, kCode = 0xfb,
-                         kPresentBit = 0x80;
+inline constexpr uint8_t kReadOnly = 0xf1, kReadWrite = 0xf3, kExpandDown = 0xf7, kExecuteOnly = 0xf9,
+                         kCode = 0xfb, kPresentBit = 0x80;
 inline constexpr unsigned kSmall = 0, kBig = 4;  // D or B
 inline constexpr uint32_t kBase = area::kLow, kAll = area::kBytes - 1;
 
@@ -43,8 +43,9 @@ constexpr uint16_t selector_of(unsigned index) {
   return static_cast<uint16_t>(index << 3 | 7);
 }
 inline constexpr uint16_t kCode16 = selector_of(0), kData16 = selector_of(1), kShort = selector_of(2),
-                          kExpandDown16 = selector_of(3), kReadOnly16 = selector_of(4), kCode32 = selector_of(6),
-                          kExecuteOnly16 = selector_of(7), kBased32 = selector_of(8), kExpandDown32 = selector_of(9);
+                          kExpandDown16 = selector_of(3), kReadOnly16 = selector_of(4),
+                          kCode32 = selector_of(6), kExecuteOnly16 = selector_of(7),
+                          kBased32 = selector_of(8), kExpandDown32 = selector_of(9);
 }  // namespace ldt
 
 // Null descriptors for what user code cannot load.

@@ -65,7 +65,9 @@ EncodedBytes encode(const Form& form, unsigned bits, Random& random, const Addre
     if (bits == 16) {  // SDM vol. 2, table 2-1: [BX or BP + SI or DI] or one of them
       constexpr unsigned kSi = 6, kBx = 3;
       const unsigned pointer = addressing->base == kSi ? 0 : 1;
-      const unsigned rm16 = addressing->index < 0 ? 4 + pointer : addressing->index == kBx ? pointer : 2 + pointer;
+      const unsigned rm16 = addressing->index < 0      ? 4 + pointer
+                            : addressing->index == kBx ? pointer
+                                                       : 2 + pointer;
       *at++ = static_cast<uint8_t>(mod << 6 | reg << 3 | rm16);
       while (at < bytes.data() + bytes.size()) *at++ = static_cast<uint8_t>(random.next());
       return bytes;

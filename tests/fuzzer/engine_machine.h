@@ -19,7 +19,7 @@ class EngineMachine final : private EventListener {
   // What is seen when the program runs one instruction at a time.
   struct Trace {
     bool repeat_overwrites_itself = false;  // a repeated string instruction changes its own bytes
-    bool enters_itself = false;             // runs what is within the first instruction, which has `first_bytes`
+    bool enters_itself = false;  // runs what is within the first instruction, which has `first_bytes`
   };
   Trace trace(const Program& program, unsigned first_bytes);
   std::span<const std::byte> memory() const { return {ram_, area::kBytes}; }

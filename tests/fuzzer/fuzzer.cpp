@@ -33,7 +33,9 @@ Fuzzer* running = nullptr;
 
 ZydisMachineMode machine_mode(Kind kind) {
   const unsigned bits = bits_of(kind);
-  return bits == 64 ? ZYDIS_MACHINE_MODE_LONG_64 : bits == 32 ? ZYDIS_MACHINE_MODE_LEGACY_32 : ZYDIS_MACHINE_MODE_LEGACY_16;
+  return bits == 64   ? ZYDIS_MACHINE_MODE_LONG_64
+         : bits == 32 ? ZYDIS_MACHINE_MODE_LEGACY_32
+                      : ZYDIS_MACHINE_MODE_LEGACY_16;
 }
 
 }  // namespace
@@ -54,16 +56,18 @@ int Fuzzer::run() {
     if (!options_.kind || options_.kind == kind) run_kind(kind);
   }
   if (options_.coverage) coverage_.print();
-  const unsigned gaps = options_.check_coverage.empty() ? 0 : coverage_.print_gaps(options_.check_coverage.c_str());
-  fmt::print("{} single instructions and {} sequences, seed {}, {} without an answer, {} with a difference\n", cases_,
-             sequences_, options_.seed, unanswered_, failures_);
+  const unsigned gaps =
+      options_.check_coverage.empty() ? 0 : coverage_.print_gaps(options_.check_coverage.c_str());
+  fmt::print("{} single instructions and {} sequences, seed {}, {} without an answer, {} with a difference\n",
+             cases_, sequences_, options_.seed, unanswered_, failures_);
   return failures_ == 0 && gaps == 0 ? 0 : 1;
 }
 
 // Anew now and then: an engine gives up windows where too many faults were (jit/hot_blocks.h).
 void Fuzzer::renew_engines() {
   engines_.clear();
-  for (const Mode& mode : kModes) engines_.push_back(std::make_unique<EngineMachine>(mode.name, mode.switches));
+  for (const Mode& mode : kModes)
+    engines_.push_back(std::make_unique<EngineMachine>(mode.name, mode.switches));
 }
 
 // The translator installs its fault handlers with its first run; the native machine's go in front of them.
@@ -92,7 +96,8 @@ void Fuzzer::run_kind(Kind kind) {
   const auto& mnemonics = generators.singles.mnemonics();
   const uint64_t most_attempts = 1000 + 10'000 * options_.cases;
   uint64_t attempt = 0;
-  for (uint64_t i = 0; i < options_.cases / parts && attempt < most_attempts && failures_ < options_.max_failures;) {
+  for (uint64_t i = 0;
+       i < options_.cases / parts && attempt < most_attempts && failures_ < options_.max_failures;) {
     const uint64_t seed = first + attempt++;
     const ZydisMnemonic chosen = mnemonics[mix(seed ^ 0x5bd1) % mnemonics.size()];
     if (!options_.only.empty() && options_.only != ZydisMnemonicGetString(chosen)) continue;
@@ -199,10 +204,11 @@ std::string Fuzzer::compare(EngineMachine& engine) {
                     {.fault_flags = halted || engine.exact_fault_flags()});
 }
 
-// A repeated string instruction that stores over itself: when the CPU sees it is open. At 8.1.3 in volume 3 the SDM wants a jump
-// between such a store and what it made. An interrupt in the middle makes the CPU fetch the new bytes; without one, it has
-// been seen to go on with the old ones behind the instruction, and with the new ones.
-// A jump into its own bytes, where Unicorn judges: they may be an instruction that leaves flags undefined.
+// A repeated string instruction that stores over itself: when the CPU sees it is open. At 8.1.3 in volume 3
+// the SDM wants a jump between such a store and what it made. An interrupt in the middle makes the CPU fetch
+// the new bytes; without one, it has been seen to go on with the old ones behind the instruction, and with
+// the new ones. A jump into its own bytes, where Unicorn judges: they may be an instruction that leaves flags
+// undefined.
 bool Fuzzer::answer_is_open() {
   engine_ = engines_.front().get();
   patience_ = kPatience;
@@ -222,7 +228,8 @@ void Fuzzer::shrink(EngineMachine& engine) {
     const std::vector<std::byte> old(bytes, bytes + length);
     std::fill(bytes, bytes + length, kNop);
     native_outcome_ = judge();
-    if (native_outcome_.timeout || compare(engine).empty() || answer_is_open()) std::copy(old.begin(), old.end(), bytes);
+    if (native_outcome_.timeout || compare(engine).empty() || answer_is_open())
+      std::copy(old.begin(), old.end(), bytes);
   }
   native_outcome_ = judge();
 }
@@ -268,8 +275,9 @@ int Fuzzer::run_known() {
     uint64_t ran = 0;
     const uint64_t before = failures_;
     for (uint64_t seed = 0; seed < kStates && failures_ == before; ++seed) {
-      const bool good = known.sequence ? made->sequences.make_fixed(known.bytes, mix(options_.seed) + seed, case_)
-                                       : made->singles.make_fixed(known.bytes, mix(options_.seed) + seed, case_);
+      const bool good = known.sequence
+                            ? made->sequences.make_fixed(known.bytes, mix(options_.seed) + seed, case_)
+                            : made->singles.make_fixed(known.bytes, mix(options_.seed) + seed, case_);
       if (!good) continue;
       name_ = known.name;
       ++ran;
@@ -294,7 +302,8 @@ std::string Fuzzer::disassemble() const {
   uint64_t rip = case_.program.start.rip;
   for (std::span<const std::byte> rest = code(); !rest.empty();) {
     ZydisDisassembledInstruction text;
-    if (!ZYAN_SUCCESS(ZydisDisassembleIntel(machine_mode(case_.program.kind), rip, rest.data(), rest.size(), &text))) {
+    if (!ZYAN_SUCCESS(
+            ZydisDisassembleIntel(machine_mode(case_.program.kind), rip, rest.data(), rest.size(), &text))) {
       return out + "(not an instruction to Zydis)";
     }
     if (rest[0] != kNop) {

@@ -19,11 +19,11 @@ namespace penumbra::fuzz {
 struct Options {
   uint64_t seed = 1, cases = 100'000, sequences = 10'000;
   std::optional<Kind> kind;  // none: all
-  uint64_t each = 0;  // cases for every row, instead of `cases` for random ones
+  uint64_t each = 0;         // cases for every row, instead of `cases` for random ones
   uint64_t max_failures = 20;
-  std::string only;   // a mnemonic
-  std::string one;    // one case, as a failure names it
-  std::string known;  // the file of cases that went wrong once
+  std::string only;            // a mnemonic
+  std::string one;             // one case, as a failure names it
+  std::string known;           // the file of cases that went wrong once
   std::string damage;          // a mnemonic: engines are made to answer wrongly where the code holds it...
   std::string damaged_engine;  // ... or only this one
   bool coverage = false;
@@ -53,7 +53,7 @@ class Fuzzer {
   int run_known();
   void run_case();
   bool ends_at_what_is_left_out() const;
-  Outcome judge();                             // what the bare CPU does, or Unicorn
+  Outcome judge();  // what the bare CPU does, or Unicorn
   std::span<const std::byte> judge_memory() const;
   std::string compare(EngineMachine& engine);  // against native_outcome_
   bool answer_is_open();

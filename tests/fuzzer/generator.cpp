@@ -93,7 +93,8 @@ bool takes_selector(const jit::GuestInstruction& insn) {
 // Its limit says which of the host's processors this runs on.
 bool names_cpu_number(const Memory& memory, uint64_t offset) {
   if (offset + 2 > memory.size()) return false;
-  const unsigned chosen = static_cast<unsigned>(memory[offset]) | static_cast<unsigned>(memory[offset + 1]) << 8;
+  const unsigned chosen = static_cast<unsigned>(memory[offset]) | static_cast<unsigned>(memory[offset + 1])
+                                                                      << 8;
   return chosen >> 3 == kCpuNumberEntry && (chosen & 4) == 0;
 }
 
@@ -101,7 +102,8 @@ bool is_stack_register(ZydisRegister reg) {
   return reg == ZYDIS_REGISTER_RSP || reg == ZYDIS_REGISTER_ESP || reg == ZYDIS_REGISTER_SP;
 }
 
-// AMD: LOCK MOV CR0 is MOV CR8 where CPUID says so, and the guest's does not; LOCK VERW runs, though both manuals say #UD.
+// AMD: LOCK MOV CR0 is MOV CR8 where CPUID says so, and the guest's does not; LOCK VERW runs, though both
+// manuals say #UD.
 bool is_host_quirk(const EncodedBytes& bytes) {
   bool lock = false;
   for (unsigned i = 0; i + 2 < bytes.size(); ++i) {
@@ -177,8 +179,9 @@ void Attempt::choose_segments() {
   } else if (random.percent(60)) {
     start.selectors[kCs] = ldt::kCode32;
   }
-  constexpr uint16_t kDataSelectors[] = {ldt::kShort,   ldt::kExpandDown16, ldt::kReadOnly16, ldt::kCode16,
-                                         ldt::kBased32, ldt::kExpandDown32, selector::kData,  ldt::kExecuteOnly16};
+  constexpr uint16_t kDataSelectors[] = {ldt::kShort,     ldt::kExpandDown16, ldt::kReadOnly16,
+                                         ldt::kCode16,    ldt::kBased32,      ldt::kExpandDown32,
+                                         selector::kData, ldt::kExecuteOnly16};
   for (const SegmentIndex index : {kDs, kEs}) {
     // The last one cannot be loaded.
     start.selectors[index] =
@@ -224,8 +227,8 @@ uint16_t Attempt::random_selector() {
 
 uint16_t Attempt::random_code_selector() {
   if (real) return static_cast<uint16_t>(selector::kReal + random.below(4) * 0x40);
-  // Where a far call between 64-bit code and other code pushes to, when a stack segment that is not flat or an RSP of more
-  // than 32 bits makes a difference, no manual says.
+  // Where a far call between 64-bit code and other code pushes to, when a stack segment that is not flat or
+  // an RSP of more than 32 bits makes a difference, no manual says.
   const bool flat_stack = segment_base(ZYDIS_REGISTER_SS) == 0 && out.program.start.gpr[kRsp] >> 32 == 0;
   constexpr uint16_t kCode[] = {selector::kCode64, selector::kCode32, ldt::kCode16, ldt::kCode32,
                                 ldt::kExecuteOnly16};
@@ -365,7 +368,8 @@ void Attempt::prepare() {
 void Attempt::steer_branch() {
   for (const auto& imm : insn.zydis.raw.imm) {
     if (!imm.size || !imm.is_relative) continue;
-    if (imm.size > 8 && (real || random.percent(96))) patch(imm.offset, imm.size, code_target() - (rip() + length));
+    if (imm.size > 8 && (real || random.percent(96)))
+      patch(imm.offset, imm.size, code_target() - (rip() + length));
     // A jump to itself is what an endless loop is, and this would wait for it.
     if (imm.size == 8 && bytes[imm.offset] == static_cast<uint8_t>(-static_cast<int>(length)))
       bytes[imm.offset] ^= 1;
@@ -373,7 +377,8 @@ void Attempt::steer_branch() {
   if (insn.row.instruction_class != jit::InstructionClass::ControlTransfer) return;
   const ZydisDecodedOperand& target = insn.operands[0];
   const ZydisRegisterClass group = ZydisRegisterGetClass(target.reg.value);
-  const bool general = group == ZYDIS_REGCLASS_GPR64 || group == ZYDIS_REGCLASS_GPR32 || group == ZYDIS_REGCLASS_GPR16;
+  const bool general =
+      group == ZYDIS_REGCLASS_GPR64 || group == ZYDIS_REGCLASS_GPR32 || group == ZYDIS_REGCLASS_GPR16;
   if (target.type == ZYDIS_OPERAND_TYPE_REGISTER && general && (real || random.percent(95))) {
     set(jit::gpr_number(target.reg.value), code_target(), 64);
   }
@@ -386,8 +391,7 @@ bool Attempt::steer_operand(const ZydisDecodedOperand& operand, uint64_t size, u
   const uint64_t segment = segment_base(mem.segment);
   uint64_t target = (width < 64 ? low : data_base) + offset;
   // The long x87 and FXSAVE operands, and those of masked stores, are accessed in an order of the CPU's own.
-  const bool one_piece =
-      (size <= 10 || size == 16 || size == 32) && insn.row.action != jit::Action::MaskMove;
+  const bool one_piece = (size <= 10 || size == 16 || size == 32) && insn.row.action != jit::Action::MaskMove;
   const bool at_the_edge = one_piece && random.percent(50);
   // Of the canonical addresses, of a 32-bit address or of a small segment.
   const uint64_t edge = bits == 64 ? uint64_t{1} << 47 : segment ? low + area::kBytes : uint64_t{1} << 32;
@@ -608,7 +612,8 @@ void Attempt::steer_memory() {
 
 // What Unicorn, which is TCG, does not tell.
 void set_unicorn_exceptions(const jit::GuestInstruction& insn, Case& out) {
-  if (const ZydisAccessedFlags* flags = insn.zydis.cpu_flags) out.undefined_flags |= flags->undefined & flag::kArithmetic;
+  if (const ZydisAccessedFlags* flags = insn.zydis.cpu_flags)
+    out.undefined_flags |= flags->undefined & flag::kArithmetic;
   switch (insn.row.action) {
     case jit::Action::Generic:
     case jit::Action::Mov:
@@ -667,10 +672,7 @@ bool Generator::make(ZydisMnemonic mnemonic, std::span<const uint8_t> fixed, uin
   out.program.kind = kind_;
   out.program.memory = pristine_memory();
   const bool wide = kind_ == Kind::Bits64, real = kind_ == Kind::Real;
-  Attempt attempt{.kind = kind_,
-                  .random = random,
-                  .decoder = decoder_,
-                  .out = out};
+  Attempt attempt{.kind = kind_, .random = random, .decoder = decoder_, .out = out};
   attempt.choose_segments();
   out.code = area::kCode + random.below(area::kCodeEnd - area::kCode - 16);
   if (real) {
@@ -682,13 +684,13 @@ bool Generator::make(ZydisMnemonic mnemonic, std::span<const uint8_t> fixed, uin
   }
 
   const std::vector<Form>& forms = forms_.forms_of(mnemonic);
-  const bool built =
-      fixed.empty() ? attempt.build(forms[random.below(forms.size())]) : attempt.take(fixed);
+  const bool built = fixed.empty() ? attempt.build(forms[random.below(forms.size())]) : attempt.take(fixed);
   // What Zydis knows and the table does not has no CPUID bit in the guest.
   ZydisDecodedInstruction known;
   ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
-  if (!built && fixed.empty() && (!random.percent(20) || ZYAN_SUCCESS(ZydisDecoderDecodeFull(
-                                            &decoder_.zydis(), attempt.bytes.data(), 15, &known, operands))))
+  if (!built && fixed.empty() &&
+      (!random.percent(20) ||
+       ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder_.zydis(), attempt.bytes.data(), 15, &known, operands))))
     return false;
   if (real && !built) return false;
   MachineState& start = out.program.start;
@@ -727,8 +729,8 @@ bool Generator::make(ZydisMnemonic mnemonic, std::span<const uint8_t> fixed, uin
       const SystemOp op = attempt.insn.row.system_op;
       out.any_cr2_of_operand |= op == SystemOp::RetFar || op == SystemOp::Iret;
     }
-    // Whether #AC is raised depends on the mask, in a way that no manual tells; for FXSAVE and FXRSTOR, #AC, #GP of the
-    // address and #GP of the segment have no order (SDM vol. 2).
+    // Whether #AC is raised depends on the mask, in a way that no manual tells; for FXSAVE and FXRSTOR, #AC,
+    // #GP of the address and #GP of the segment have no order (SDM vol. 2).
     if (attempt.insn.row.action == jit::Action::MaskMove || (image && !wide)) start.rflags &= ~flag::kAc;
     if (out.mnemonic == ZYDIS_MNEMONIC_RDRAND || out.mnemonic == ZYDIS_MNEMONIC_RDSEED) {
       out.random_gpr = static_cast<int>(jit::gpr_number(attempt.insn.operands[0].reg.value));
@@ -736,8 +738,8 @@ bool Generator::make(ZydisMnemonic mnemonic, std::span<const uint8_t> fixed, uin
       // Real mode ends a case by an interrupt, which #SS meets where SP happens to be 1.
       if (real && out.random_gpr == static_cast<int>(kRsp)) return false;
     }
-    out.undefined = attempt.insn.row.action == jit::Action::System &&
-                    attempt.insn.row.system_op == SystemOp::Ud;
+    out.undefined =
+        attempt.insn.row.action == jit::Action::System && attempt.insn.row.system_op == SystemOp::Ud;
   } else {
     out.undefined = true;
     if (is_host_quirk(attempt.bytes)) return false;
@@ -775,7 +777,8 @@ bool Generator::make(ZydisMnemonic mnemonic, std::span<const uint8_t> fixed, uin
         constexpr uint64_t kEnd = uint64_t{1} << 32;
         if (!wide && based && (address & (kEnd - 1)) + operand->size / 8 > kEnd) return false;
         constexpr uint64_t kEnd16 = uint64_t{1} << 16;
-        const bool wraps = attempt.insn.zydis.address_width == 16 && (address & (kEnd16 - 1)) + operand->size / 8 > kEnd16;
+        const bool wraps =
+            attempt.insn.zydis.address_width == 16 && (address & (kEnd16 - 1)) + operand->size / 8 > kEnd16;
         if (wraps && out.any_cr2_of_operand) return false;
         if (real) out.may_exceed_limit |= address + operand->size / 8 > area::kBytes;
         address += attempt.segment_base(mem.segment);

@@ -28,9 +28,9 @@ struct Case {
   };
   std::vector<Piece> pieces;
   ZydisMnemonic mnemonic = ZYDIS_MNEMONIC_INVALID;  // INVALID: bytes that Zydis does not decode
-  uint64_t undefined_flags = 0;  // not compared; in real mode, arithmetic flags that the manual leaves open
+  uint64_t undefined_flags = 0;   // not compared; in real mode, arithmetic flags that the manual leaves open
   bool may_exceed_limit = false;  // real mode: it can reach beyond a segment, which TCG does not check
-  bool undefined = false;                           // #UD on every CPU
+  bool undefined = false;         // #UD on every CPU
   bool cold_tlb = false;
   int random_gpr = -1;  // holds a random number afterwards
   std::vector<Hole> holes;

@@ -25,7 +25,8 @@ std::vector<KnownCase> read_known_cases(const std::string& path) {
       if (parsed.ptr != hex.data() + at + 2) break;
       made.bytes.push_back(byte);
     }
-    if (!known_kind || (!made.sequence && form != "single") || made.bytes.empty() || made.bytes.size() * 2 != hex.size()) {
+    if (!known_kind || (!made.sequence && form != "single") || made.bytes.empty() ||
+        made.bytes.size() * 2 != hex.size()) {
       throw std::runtime_error(path + ": not a case: " + line);
     }
     made.kind = *known_kind;

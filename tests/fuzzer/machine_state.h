@@ -47,7 +47,8 @@ struct Outcome {
 // Both the guest's page tables and the native mapping have these rights.
 namespace area {
 inline constexpr uint64_t kLow = 0x1000'0000, kHigh = 0x5a5a'1000'0000;
-inline constexpr uint64_t kReal = 0x1'0000;  // in real mode, where all of it is readable, writable and executable
+inline constexpr uint64_t kReal =
+    0x1'0000;  // in real mode, where all of it is readable, writable and executable
 inline constexpr uint64_t kPage = 0x1000, kPages = 16, kBytes = kPages * kPage;
 inline constexpr uint64_t kCode = 1 * kPage, kCodeEnd = 4 * kPage;  // read, write, execute
 inline constexpr uint64_t kData = 5 * kPage, kDataEnd = 9 * kPage;  // read, write
@@ -83,7 +84,7 @@ constexpr Rights rights(uint64_t page) {
 namespace selector {
 inline constexpr uint16_t kCode32 = 0x23, kData = 0x2b, kCode64 = 0x33;
 inline constexpr uint16_t kReal = area::kReal >> 4;
-}
+}  // namespace selector
 
 using Memory = std::vector<std::byte>;  // area::kBytes
 

@@ -15,13 +15,16 @@ int main(int argc, char** argv) {
   app.add_option("--each", options.each, "this many cases for every row of the instruction table instead");
   app.add_option("--only", options.only, "one mnemonic only, in lower case");
   app.add_option("--case", options.one, "one case, as a failure names it");
-  app.add_option("--known", options.known, "the cases of a file like tests/fuzzer/known.txt, with many states each");
+  app.add_option("--known", options.known,
+                 "the cases of a file like tests/fuzzer/known.txt, with many states each");
   app.add_option("--max-failures", options.max_failures, "when to stop");
-  app.add_option("--damage", options.damage, "engines answer wrongly where the code holds this mnemonic: do differences show?");
+  app.add_option("--damage", options.damage,
+                 "engines answer wrongly where the code holds this mnemonic: do differences show?");
   app.add_option("--damaged-engine", options.damaged_engine, "the one engine that does");
   app.add_flag("--coverage", options.coverage, "how many cases each row of the instruction table had");
-  app.add_option("--check-coverage", options.check_coverage,
-                 "fails if a row has neither a case nor a reason; the directory of the sources that reasons name");
+  app.add_option(
+      "--check-coverage", options.check_coverage,
+      "fails if a row has neither a case nor a reason; the directory of the sources that reasons name");
   CLI11_PARSE(app, argc, argv);
   if (!kind.empty()) options.kind = penumbra::fuzz::kind_named(kind);
   return penumbra::fuzz::Fuzzer(options).run();

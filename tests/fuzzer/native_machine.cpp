@@ -41,8 +41,8 @@ uint16_t fuzz_program_selectors[4] = {};  // DS ES FS GS
 
 // SAFETY: fuzz_enter saves what the ABI preserves and leaves through fuzz_resume with the same stack pointer.
 // The signal entry puts the thread's FS base back before any C++ runs, and clears AC and NT, which the kernel
-// leaves as the program had them. IRET to a 16-bit stack leaves bits 16 to 31 of ESP as they were: the launch stack has
-// zeros there.
+// leaves as the program had them. IRET to a 16-bit stack leaves bits 16 to 31 of ESP as they were: the launch
+// stack has zeros there.
 asm(R"(
 .text
 .globl fuzz_enter
@@ -148,7 +148,7 @@ namespace {
 NativeMachine* machine = nullptr;
 Outcome outcome;
 uint64_t ticks = 0, started = 0;
-bool disturbed = false;  // a signal has interrupted the program: returning from it loses NT
+bool disturbed = false;                 // a signal has interrupted the program: returning from it loses NT
 constexpr uint64_t kPatienceTicks = 2;  // of 10 ms
 constexpr int kFaultSignals[] = {SIGSEGV, SIGFPE, SIGILL, SIGBUS, SIGTRAP};
 struct sigaction translator_action[NSIG];

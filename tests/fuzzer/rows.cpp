@@ -19,12 +19,14 @@ const char* reason_not_native(ZydisMnemonic mnemonic) {
 #define M(name) ZYDIS_MNEMONIC_##name
       {"would reach the host's kernel: tests/core/fast_call_test.cpp tests/guest/modes32.c",
        {M(SYSCALL), M(SYSENTER), M(SYSEXIT), M(SYSRET)}},
-      {"under some hypervisors its #DB is at the instruction and not behind it: tests/guest/exceptions64.c", {M(INT1)}},
+      {"under some hypervisors its #DB is at the instruction and not behind it: tests/guest/exceptions64.c",
+       {M(INT1)}},
       {"would reach the host's hypervisor; #UD, as CPUID has no VMX: tests/guest/privileged64.c",
        {M(VMCALL), M(VMMCALL)}},
       {"not offered by the guest's CPUID, whatever the host has: tests/core/state_image_test.cpp",
        {M(XSAVES), M(XSAVES64), M(XRSTORS), M(XRSTORS64)}},
-      {"#UD, as CPUID has no SVM; a host that is a virtual machine itself raises #GP: tests/guest/privileged64.c",
+      {"#UD, as CPUID has no SVM; a host that is a virtual machine itself raises #GP: "
+       "tests/guest/privileged64.c",
        {M(VMLOAD), M(VMSAVE), M(VMRUN), M(STGI), M(CLGI), M(SKINIT), M(INVLPGA)}},
       {"the answer is the VMM's own: tests/core/cpu_model_test.cpp tests/core/processor_test.cpp",
        {M(CPUID), M(RDTSC), M(RDTSCP), M(RDPID), M(RDPMC), M(XGETBV)}},
@@ -48,7 +50,8 @@ const char* reason_not_native(ZydisMnemonic mnemonic) {
 
 const char* privileged_test(ZydisMnemonic mnemonic) {
   const jit::InstructionRow& row = jit::instruction_row(mnemonic);
-  if (row.instruction_class != jit::InstructionClass::Privileged || row.system_op == SystemOp::Ud) return nullptr;
+  if (row.instruction_class != jit::InstructionClass::Privileged || row.system_op == SystemOp::Ud)
+    return nullptr;
   switch (row.system_op) {
     case SystemOp::Mwait:
       return "at CPL 0: tests/core/processor_test.cpp";
@@ -84,7 +87,8 @@ bool is_told_by_unicorn(const jit::GuestInstruction& insn) {
   // TCG takes them for an instruction's own: LOOPE becomes LOOPNE. Of two that repeat, it obeys the first.
   const auto repeats = [](uint8_t prefix) { return prefix == 0xf2 || prefix == 0xf3; };
   const auto prefixes = std::span(zydis.raw.prefixes).first(zydis.raw.prefix_count);
-  const auto count = std::ranges::count_if(prefixes, repeats, [](const auto& prefix) { return prefix.value; });
+  const auto count =
+      std::ranges::count_if(prefixes, repeats, [](const auto& prefix) { return prefix.value; });
   if (count > (insn.row.instruction_class == jit::InstructionClass::String ? 1 : 0)) return false;
   switch (zydis.mnemonic) {
     case ZYDIS_MNEMONIC_BSWAP:  // SDM vol. 2 leaves these open
@@ -102,10 +106,9 @@ bool is_told_by_unicorn(const jit::GuestInstruction& insn) {
     case ZYDIS_MNEMONIC_NOP:  // 0F 18 to 0F 1F of registers is none
       return zydis.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT;
     default:
-      return insn.row.action != jit::Action::System || (insn.row.system_op != SystemOp::MovToCr &&
-                                                        insn.row.system_op != SystemOp::MovFromCr &&
-                                                        insn.row.system_op != SystemOp::MovToDr &&
-                                                        insn.row.system_op != SystemOp::MovFromDr);
+      return insn.row.action != jit::Action::System ||
+             (insn.row.system_op != SystemOp::MovToCr && insn.row.system_op != SystemOp::MovFromCr &&
+              insn.row.system_op != SystemOp::MovToDr && insn.row.system_op != SystemOp::MovFromDr);
   }
 }
 

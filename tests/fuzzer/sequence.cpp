@@ -27,7 +27,7 @@ struct Item {
   int target = -1;           // item whose address goes to `field`, the last one being the HLT
   unsigned target_byte = 0;  // within the target
   unsigned field = 0, field_bytes = 0;
-  bool relative = true;    // to the end of this item
+  bool relative = true;  // to the end of this item
   bool stored_into = false;
   int absolute_slot = -1;  // offset in the area that gets the target's address instead
 };

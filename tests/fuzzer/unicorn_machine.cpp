@@ -41,7 +41,8 @@ UnicornMachine::UnicornMachine() : ram_(kRamBytes) {
   check(uc_mem_map_ptr(engine_, kCode, kCodeEnd - kCode, UC_PROT_ALL, ram_.data() + kCode));
   check(uc_mem_map_ptr(engine_, kCodeEnd, kRamBytes - kCodeEnd, kData, ram_.data() + kCodeEnd));
   uc_hook hook;
-  check(uc_hook_add(engine_, &hook, UC_HOOK_INTR, reinterpret_cast<void*>(&UnicornMachine::on_interrupt), this, 1, 0));
+  check(uc_hook_add(engine_, &hook, UC_HOOK_INTR, reinterpret_cast<void*>(&UnicornMachine::on_interrupt),
+                    this, 1, 0));
   check(uc_context_alloc(engine_, &fresh_));
   check(uc_context_save(engine_, fresh_));
 }
@@ -64,7 +65,8 @@ void UnicornMachine::give_up() {
 
 Outcome UnicornMachine::run(const Program& program) {
   std::memcpy(ram_.data() + area::kReal, program.memory.data(), area::kBytes);
-  // Else TCG takes an exception of the case before for one that is being delivered, and makes this one a double fault.
+  // Else TCG takes an exception of the case before for one that is being delivered, and makes this one a
+  // double fault.
   check(uc_context_restore(engine_, fresh_));
   const MachineState& start = program.start;
   for (unsigned i = 0; i < 8; ++i) write(engine_, kGprIds[i], static_cast<uint32_t>(start.gpr[i]));

@@ -1,5 +1,5 @@
-// Runs real-mode programs on Unicorn (QEMU's TCG as a library) until HLT or an exception: no CPU runs them natively in a
-// process. Where TCG does not do what the manual says is a table in compare.cpp.
+// Runs real-mode programs on Unicorn (QEMU's TCG as a library) until HLT or an exception: no CPU runs them
+// natively in a process. Where TCG does not do what the manual says is a table in compare.cpp.
 #pragma once
 
 #include <span>

@@ -3,8 +3,8 @@
 // A program's header says what it is and what must hold when it reaches HLT (or which exception ends it):
 //     ; bits: 64                      16, 32 or 64
 //     ; native: yes                   also runs on the host, and all registers and memory must agree
-//     ; smap: no                      has tables in user pages, so that its 64-bit code can't have shadow windows
-//     ; expect: rax=0x5 zf=1          registers and flags at the end; `exception=13` instead of HLT
+//     ; smap: no                      has tables in user pages, so that its 64-bit code can't have shadow
+//     windows ; expect: rax=0x5 zf=1          registers and flags at the end; `exception=13` instead of HLT
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -130,7 +130,8 @@ class AssemblyTest : public testing::Test {
       ASSERT_NE(outcome.end, BareGuest::End::Timeout) << mode.name;
       check(program, outcome, mode.name);
       if (mode.mmu == jit::TranslatorOptions::Mmu::Windows && program.smap) {
-        EXPECT_GT(guest.translator().counters().window_fills, 0u) << mode.name << ": no access went through a window";
+        EXPECT_GT(guest.translator().counters().window_fills, 0u)
+            << mode.name << ": no access went through a window";
       }
       if (program.native) compare(guest, outcome, native, native_memory, mode.name);
     }

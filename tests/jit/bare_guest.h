@@ -24,8 +24,8 @@ struct Registers {
 
 class BareGuest {
  public:
-  static constexpr uint64_t kCode = 0x1000'0000;  // linear; the image starts here
-  static constexpr uint64_t kBytes = 0x20'0000;   // mapped from kCode on: image, data, stack at the end
+  static constexpr uint64_t kCode = 0x1000'0000;    // linear; the image starts here
+  static constexpr uint64_t kBytes = 0x20'0000;     // mapped from kCode on: image, data, stack at the end
   static constexpr uint64_t kPhysical = 0x40'0000;  // where kCode is
   static constexpr uint64_t kStackTop = kCode + kBytes - 0x1000;
 
@@ -42,8 +42,8 @@ class BareGuest {
     uint64_t cr2 = 0;
     Registers registers;
   };
-  // With RFLAGS.AC in `start` CR4.SMAP is on: then 64-bit code of the supervisor has shadow windows in the lower half.
-  // Runs from `start` until HLT or an exception (there is no IDT: an exception ends the test).
+  // With RFLAGS.AC in `start` CR4.SMAP is on: then 64-bit code of the supervisor has shadow windows in the
+  // lower half. Runs from `start` until HLT or an exception (there is no IDT: an exception ends the test).
   Outcome run(const Registers& start, uint8_t cpl = 0);
 
   std::span<std::byte> memory();  // kBytes from kCode on

@@ -204,7 +204,8 @@ TEST_P(DebugTest, WatchpointsBesideTheAccessAndGoneOnes) {
   EXPECT_TRUE(halted());
 }
 
-// What running the program costs, once everything is translated: calls into C++, and blocks with the size of their code.
+// What running the program costs, once everything is translated: calls into C++, and blocks with the size of
+// their code.
 class BreakpointsCost : public DebugTest {
  protected:
   using Counters = std::vector<std::pair<std::string, uint64_t>>;
@@ -215,10 +216,12 @@ class BreakpointsCost : public DebugTest {
     EXPECT_EQ(start().end, BareGuest::End::Halted);
     Counters after = guest_->translator().statistics();
     std::erase_if(after, [](const auto& row) { return row.first == "code cache bytes used"; });
-    for (auto& [name, value] : after) value -= std::ranges::find(before, name, &Counters::value_type::first)->second;
+    for (auto& [name, value] : after)
+      value -= std::ranges::find(before, name, &Counters::value_type::first)->second;
     return after;
   }
-  // In the order in which they were entered, the latest first: where, bytes, instructions, bytes of host code.
+  // In the order in which they were entered, the latest first: where, bytes, instructions, bytes of host
+  // code.
   std::vector<std::string> blocks_of_a_run() {
     start();
     start();
@@ -226,15 +229,18 @@ class BreakpointsCost : public DebugTest {
     start();
     std::vector<std::string> blocks;
     for (const auto& [block, linear] : guest_->translator().recent_blocks()) {
-      blocks.push_back(std::to_string(linear.value - BareGuest::kCode) + ": " + std::to_string(block->guest_bytes) + ", " +
-                       std::to_string(block->guest_instructions) + ", " + std::to_string(block->host_bytes));
+      blocks.push_back(std::to_string(linear.value - BareGuest::kCode) + ": " +
+                       std::to_string(block->guest_bytes) + ", " + std::to_string(block->guest_instructions) +
+                       ", " + std::to_string(block->host_bytes));
     }
     return blocks;
   }
-  // Each instruction gets a breakpoint, all at once, which the program meets one after the other; `remove` takes them away.
+  // Each instruction gets a breakpoint, all at once, which the program meets one after the other; `remove`
+  // takes them away.
   void meet_breakpoints(void (*remove)(BreakpointsCost&)) {
     std::vector<LinearAddr> all;
-    for (const uint64_t offset : {uint64_t{0}, kIncrement, kStore, kLoad, kDecrement, kBranch, kHalt}) all.push_back({BareGuest::kCode + offset});
+    for (const uint64_t offset : {uint64_t{0}, kIncrement, kStore, kLoad, kDecrement, kBranch, kHalt})
+      all.push_back({BareGuest::kCode + offset});
     debug().set_breakpoints(all);
     start();
     for (unsigned i = 0; i < 20; ++i) {

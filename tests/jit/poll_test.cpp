@@ -35,7 +35,8 @@ TEST(Poll, AnInterruptBeforeAJumpToWhatIsNotCanonicalDoesNotMakeTheJump) {
       0xe6, 0x80,  // out 80h, al
       0xff, 0xd3,  // call rbx
   };
-  for (const std::span<const uint8_t> program : {std::span<const uint8_t>(kJump), std::span<const uint8_t>(kCall)}) {
+  for (const std::span<const uint8_t> program :
+       {std::span<const uint8_t>(kJump), std::span<const uint8_t>(kCall)}) {
     guest.load(program);
     Registers registers;
     registers.rip = BareGuest::kCode;

@@ -8,7 +8,8 @@
 namespace penumbra::test {
 namespace {
 
-constexpr uint64_t kReturn = 5, kLoop = 0x22, kHalt = 0x2b, kData = 0x80, kFarPage = 0x1000, kValue = 0x1122'3344'5566'7788;
+constexpr uint64_t kReturn = 5, kLoop = 0x22, kHalt = 0x2b, kData = 0x80, kFarPage = 0x1000,
+                   kValue = 0x1122'3344'5566'7788;
 constexpr uint8_t kProgram[] = {
     0xe8, 0x13, 0x00, 0x00, 0x00,              //           call function
     0x48, 0x8d, 0x15, 0x74, 0x00, 0x00, 0x00,  //           lea rdx, [rel kData]

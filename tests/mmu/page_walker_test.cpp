@@ -12,7 +12,8 @@ constexpr Privilege kUserMode{.user = true}, kSupervisor{}, kSupervisorAc{.ac = 
 
 class PageWalkerTest : public testing::Test {
  protected:
-  static constexpr uint64_t kRoot = 0x1000, kTable3 = 0x2000, kTable2 = 0x3000, kTable1 = 0x4000, kPage = 0x9000;
+  static constexpr uint64_t kRoot = 0x1000, kTable3 = 0x2000, kTable2 = 0x3000, kTable1 = 0x4000,
+                            kPage = 0x9000;
 
   // Four levels to one 4 KiB page at linear 0x4567'8000'3000; every upper entry allows everything.
   static constexpr LinearAddr kLinear{0x4567'8000'3123};
@@ -72,7 +73,8 @@ TEST_F(PageWalkerTest, AWriteSetsTheDirtyBitOfTheLeafOnly) {
 
 TEST_F(PageWalkerTest, AFaultLeavesTheLeafAlone) {
   levels4(kPage | kP | kU);
-  EXPECT_EQ(error(AccessKind::Write, kUserMode), page_fault::kPresent | page_fault::kWrite | page_fault::kUser);
+  EXPECT_EQ(error(AccessKind::Write, kUserMode),
+            page_fault::kPresent | page_fault::kWrite | page_fault::kUser);
   EXPECT_EQ(get(kTable1, 12), kPage | kP | kU);
 }
 
@@ -89,11 +91,13 @@ TEST_F(PageWalkerTest, AbsentEntriesAtEveryLevel) {
 TEST_F(PageWalkerTest, RightsAreThoseOfAllLevelsTogether) {
   levels4(kPage | kP | kW | kU);
   put(kTable3, 30, kTable2 | kP | kU);  // read-only
-  EXPECT_EQ(error(AccessKind::Write, kUserMode), page_fault::kPresent | page_fault::kWrite | page_fault::kUser);
+  EXPECT_EQ(error(AccessKind::Write, kUserMode),
+            page_fault::kPresent | page_fault::kWrite | page_fault::kUser);
   put(kTable3, 30, kTable2 | kP | kW);  // supervisor
   EXPECT_EQ(error(AccessKind::Read, kUserMode), page_fault::kPresent | page_fault::kUser);
   put(kTable3, 30, kTable2 | kP | kW | kU | kNx);
-  EXPECT_EQ(error(AccessKind::Fetch, kUserMode), page_fault::kPresent | page_fault::kUser | page_fault::kFetch);
+  EXPECT_EQ(error(AccessKind::Fetch, kUserMode),
+            page_fault::kPresent | page_fault::kUser | page_fault::kFetch);
 }
 
 TEST_F(PageWalkerTest, SupervisorWritesToReadOnlyPagesFollowWp) {
@@ -193,7 +197,8 @@ TEST_F(PageWalkerTest, PaeTakesThePdptesFromTheState) {
   ASSERT_TRUE(result);
   EXPECT_EQ(result->physical, PhysAddr{kPage + 0x456});
   EXPECT_FALSE(result->may_fetch);
-  map_.write({kTable1 + 3 * 8}, 8, kPage | kP | kW | kU | uint64_t{1} << 58);  // bits 52 to 62 are reserved in PAE
+  map_.write({kTable1 + 3 * 8}, 8,
+             kPage | kP | kW | kU | uint64_t{1} << 58);  // bits 52 to 62 are reserved in PAE
   EXPECT_EQ(error(AccessKind::Read, kSupervisor, address), page_fault::kPresent | page_fault::kReserved);
 }
 

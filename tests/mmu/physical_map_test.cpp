@@ -17,7 +17,9 @@ constexpr uint64_t kMiB = 1 << 20;
 
 class Registers : public MmioHandler {
  public:
-  uint64_t mmio_read(uint64_t offset, unsigned size) override { return 0x1111'1111'1111'1111 * size + offset; }
+  uint64_t mmio_read(uint64_t offset, unsigned size) override {
+    return 0x1111'1111'1111'1111 * size + offset;
+  }
   void mmio_write(uint64_t offset, unsigned size, uint64_t value) override {
     last_offset = offset;
     last_size = size;
@@ -263,7 +265,8 @@ TEST(PhysicalMapDeviceRam, IsMemoryWhereItWasPlacedAndTellsOfWrites) {
   EXPECT_THROW(map.add_pci_ram(PhysicalMap::kDeviceRamLimit, written, "more"), std::runtime_error);
 }
 
-// Guests move the regions of their PCI devices about when they start; translations of all else must survive it.
+// Guests move the regions of their PCI devices about when they start; translations of all else must survive
+// it.
 TEST(PhysicalMapDeviceRam, MovedOnesMakeCodeStaleIfThereIsCodeThatNobodyTracks) {
   PhysicalMap map(uint64_t{4} << 20);
   std::atomic<bool> written{false};

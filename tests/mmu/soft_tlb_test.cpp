@@ -16,7 +16,8 @@ class SoftTlbTest : public testing::Test {
     tlb_.fill(view, address, translation);
   }
   static Translation page(uint64_t physical, bool global = false, uint64_t bytes = kPageSize) {
-    return {.physical = {physical}, .may_write = true, .may_fetch = true, .global = global, .page_bytes = bytes};
+    return {
+        .physical = {physical}, .may_write = true, .may_fetch = true, .global = global, .page_bytes = bytes};
   }
   bool hit(LinearAddr address, TlbView view = TlbView::User) {
     return tlb_.entry(view, address).read_tag == address.page().value;
@@ -59,7 +60,8 @@ TEST_F(SoftTlbTest, WatchedMemoryIsWrittenDirectlyUntilItIsWatchedAgain) {
   std::atomic<bool> written{false};
   const auto region = map_.add_pci_ram(4 * kPageSize, written, "frame buffer");
   map_.place(region, PhysAddr{0xfd00'0000});
-  map_.set_watch_listener([this](PageFrame first, uint64_t frames) { tlb_.stop_writes_to_range(first, frames); });
+  map_.set_watch_listener(
+      [this](PageFrame first, uint64_t frames) { tlb_.stop_writes_to_range(first, frames); });
   fill(kOne, page(0xfd00'3000));
   fill(kTwo, page(0x5000));
   EXPECT_TRUE(write_hit(kOne));
@@ -208,7 +210,8 @@ TEST_F(SoftTlbTest, RandomFillsAndFlushesKeepTheInvariants) {
     const LinearAddr address{(random() % 20000) << kPageShift};
     const unsigned what = random() % 1000;
     if (what < 980) {
-      fill(address, page((random() % 4096) << kPageShift, random() % 4 == 0), static_cast<TlbView>(random() % 3));
+      fill(address, page((random() % 4096) << kPageShift, random() % 4 == 0),
+           static_cast<TlbView>(random() % 3));
     } else if (what < 990) {
       tlb_.flush_page(address);
       EXPECT_FALSE(hit(address));

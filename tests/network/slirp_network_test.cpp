@@ -30,8 +30,9 @@ Frame bytes(std::initializer_list<unsigned> values) {
 
 // RFC 826: who has 10.0.2.2, asks 10.0.2.15.
 Frame arp_request() {
-  return bytes({0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x52, 0x54, 0, 0x12, 0x34, 0x56, 0x08, 0x06, 0, 1, 8, 0, 6, 4, 0,
-                1,    0x52, 0x54, 0,    0x12, 0x34, 0x56, 10,   0,  2,    15,   0,    0,    0,    0, 0, 0, 10, 0, 2, 2});
+  return bytes({0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x52, 0x54, 0,    0x12, 0x34, 0x56, 0x08, 0x06,
+                0,    1,    8,    0,    6,    4,    0,    1,    0x52, 0x54, 0,    0x12, 0x34, 0x56,
+                10,   0,    2,    15,   0,    0,    0,    0,    0,    0,    10,   0,    2,    2});
 }
 
 class SlirpTest : public testing::Test {
@@ -116,7 +117,8 @@ TEST_F(SlirpTest, PortInUseIsNamed) {
   ASSERT_EQ(::listen(taken, 1), 0);
   ASSERT_EQ(getsockname(taken, reinterpret_cast<sockaddr*>(&address), &size), 0);
   UserNetworkOptions wanted = options();
-  wanted.forwards.push_back({.host = address.sin_addr, .host_port = ntohs(address.sin_port), .guest_port = 22, .text = "that one"});
+  wanted.forwards.push_back(
+      {.host = address.sin_addr, .host_port = ntohs(address.sin_port), .guest_port = 22, .text = "that one"});
   try {
     SlirpNetwork network(wanted, events_);
     ADD_FAILURE() << "not refused";

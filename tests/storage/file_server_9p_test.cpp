@@ -1,4 +1,5 @@
-// The 9P2000.L server, message by message, on a folder of the host. Numbers of messages and flags are linux/include/net/9p/9p.h's.
+// The 9P2000.L server, message by message, on a folder of the host. Numbers of messages and flags are
+// linux/include/net/9p/9p.h's.
 #include "storage/file_server_9p.h"
 
 #include <fcntl.h>
@@ -97,13 +98,16 @@ class FileServerTest : public testing::TestWithParam<Security> {
 
   void restart(Security security, bool read_only = false, unsigned most_open = 16) {
     server_ = std::make_unique<FileServer9p>(
-        SharedFolderOptions{.path = shared_.string(), .security = security, .read_only = read_only}, most_open);
+        SharedFolderOptions{.path = shared_.string(), .security = security, .read_only = read_only},
+        most_open);
     Answer version = ask(Message(100, 0xffff).u32(65536).text("9P2000.L"));
     EXPECT_EQ(version.number(4), 65536u);
     EXPECT_EQ(version.text(), "9P2000.L");
     EXPECT_EQ(ask(Message(104).u32(0).u32(kNobody).text("user").text("").u32(getuid())).error(), 0);
   }
-  Answer ask(const Message& message, size_t room = 1 << 20) { return {server_->answer(message.sized(), room)}; }
+  Answer ask(const Message& message, size_t room = 1 << 20) {
+    return {server_->answer(message.sized(), room)};
+  }
   int failure(const Message& message) { return ask(message).error(); }
 
   int walk(uint32_t fid, uint32_t to, std::vector<std::string_view> names) {
@@ -170,8 +174,19 @@ class FileServerTest : public testing::TestWithParam<Security> {
     result.modified = answer.number(8);
     return result;
   }
-  int set(uint32_t fid, uint32_t valid, uint32_t mode, uint32_t user, uint32_t group, uint64_t size, uint64_t modified = 0) {
-    return failure(Message(26).u32(fid).u32(valid).u32(mode).u32(user).u32(group).u64(size).u64(0).u64(0).u64(modified).u64(0));
+  int set(uint32_t fid, uint32_t valid, uint32_t mode, uint32_t user, uint32_t group, uint64_t size,
+          uint64_t modified = 0) {
+    return failure(Message(26)
+                       .u32(fid)
+                       .u32(valid)
+                       .u32(mode)
+                       .u32(user)
+                       .u32(group)
+                       .u64(size)
+                       .u64(0)
+                       .u64(0)
+                       .u64(modified)
+                       .u64(0));
   }
   static std::string contents(const fs::path& path) {
     std::ifstream file(path);
@@ -312,7 +327,8 @@ TEST_P(FileServerTest, HostsLinksLeadNowhereEither) {
 
 TEST_P(FileServerTest, NoNameLeadsOut) {
   EXPECT_EQ(walk(0, 1, {".."}), 0) << "the folder above the top is the top";
-  struct stat here{}, there{};
+  struct stat here {
+  }, there{};
   stat(shared_.c_str(), &here);
   EXPECT_EQ(walk(1, 2, {"..", "..", ".."}), 0);
   EXPECT_EQ(walk(2, 3, {"secret"}), ENOENT);
@@ -585,21 +601,24 @@ TEST_P(FileServerTest, DamagedMessagesAreRefused) {
     restart(GetParam());
     for (unsigned i = 0; i < 300; i++) {
       std::vector<std::byte> noise = whole;
-      for (unsigned j = 0; j < 1 + i % 4; j++) noise[random() % noise.size()] = static_cast<std::byte>(random());
+      for (unsigned j = 0; j < 1 + i % 4; j++)
+        noise[random() % noise.size()] = static_cast<std::byte>(random());
       EXPECT_LE(server_->answer(noise, 4096).size(), 4096u);
     }
   }
   EXPECT_EQ(contents(top_ / "secret"), "secret");
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, FileServerTest, testing::Values(Security::None, Security::Passthrough, Security::Mapped),
+INSTANTIATE_TEST_SUITE_P(Models, FileServerTest,
+                         testing::Values(Security::None, Security::Passthrough, Security::Mapped),
                          [](const auto& model) {
                            return std::string(model.param == Security::None          ? "none"
                                               : model.param == Security::Passthrough ? "passthrough"
                                                                                      : "mapped");
                          });
 
-// What the guest sets is seen in attributes of the host's file, by QEMU's names, and the file stays this user's.
+// What the guest sets is seen in attributes of the host's file, by QEMU's names, and the file stays this
+// user's.
 using MappedTest = FileServerTest;
 INSTANTIATE_TEST_SUITE_P(Models, MappedTest, testing::Values(Security::Mapped));
 

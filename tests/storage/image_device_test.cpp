@@ -284,12 +284,18 @@ TEST(ImageErrors, WhatIsKeptAndWhatTheGuestSees) {
     BlockRequest::Kind kind;
     int error, seen;
   } kCases[] = {
-      {{}, Write, ENOSPC, kKept},      {{}, Write, EDQUOT, kKept},
-      {{}, Write, EFBIG, kKept},       {{}, Write, EIO, EIO},
-      {{}, Read, EIO, EIO},            {{}, WriteZeroes, ENOSPC, kKept},
-      {{}, Flush, ENOSPC, kKept},      {{.write = Report}, Write, ENOSPC, ENOSPC},
-      {{.write = Ignore}, Write, EIO, 0},  {{.read = Ignore}, Write, EIO, EIO},
-      {{.write = Stop}, Write, EIO, kKept}, {{.read = Stop}, Read, EIO, kKept},
+      {{}, Write, ENOSPC, kKept},
+      {{}, Write, EDQUOT, kKept},
+      {{}, Write, EFBIG, kKept},
+      {{}, Write, EIO, EIO},
+      {{}, Read, EIO, EIO},
+      {{}, WriteZeroes, ENOSPC, kKept},
+      {{}, Flush, ENOSPC, kKept},
+      {{.write = Report}, Write, ENOSPC, ENOSPC},
+      {{.write = Ignore}, Write, EIO, 0},
+      {{.read = Ignore}, Write, EIO, EIO},
+      {{.write = Stop}, Write, EIO, kKept},
+      {{.read = Stop}, Read, EIO, kKept},
       {{.read = Stop}, Write, EIO, EIO},
   };
   for (const auto& test : kCases) {

@@ -344,7 +344,8 @@ TEST_F(Qcow2Test, CompressedClusterAtTheImagesBeginningIsAnError) {
   EXPECT_NE(open()->read(0, sector), 0);
 }
 
-// The table that counts its clusters would be larger than one that can be opened; once it was made, of any size.
+// The table that counts its clusters would be larger than one that can be opened; once it was made, of any
+// size.
 TEST_F(Qcow2Test, AFileTooLargeToBeCountedTakesNoMoreData) {
   make("-o cluster_size=512", uint64_t{1} << 20);
   std::filesystem::resize_file(path_, uint64_t{1} << 43);

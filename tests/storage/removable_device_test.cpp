@@ -99,7 +99,8 @@ TEST_F(RemovableTest, MediumLivesUntilItsRequestsHaveEnded) {
   EXPECT_TRUE(gone_);
 }
 
-// As when the guest ejects with the next command, which a controller starts from within the end of the one before.
+// As when the guest ejects with the next command, which a controller starts from within the end of the one
+// before.
 TEST_F(RemovableTest, MediumCanBeChangedWhileARequestOfItEnds) {
   auto medium = std::make_unique<Medium>(1024, gone_);
   Medium& disk = *medium;

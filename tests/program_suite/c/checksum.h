@@ -19,7 +19,9 @@ __attribute__((noinline)) static void add_bytes(const void* data, size_t size) {
   const unsigned char* bytes = data;
   for (size_t i = 0; i < size; ++i) sum = (sum ^ bytes[i]) * 1099511628211ull;
 }
-__attribute__((noinline, unused)) static void add_u64(uint64_t value) { add_bytes(&value, sizeof(value)); }
+__attribute__((noinline, unused)) static void add_u64(uint64_t value) {
+  add_bytes(&value, sizeof(value));
+}
 static inline void report(const char* name) {
   printf("%-16s %016llx\n", name, (unsigned long long)sum);
   sum = 14695981039346656037ull;
