@@ -142,6 +142,8 @@ uint64_t tlb_miss(Translator& translator, uint64_t linear, uint64_t detail, uint
   const bool canonical =
       !vcpu.code64() || static_cast<uint64_t>(static_cast<int64_t>(linear << 16) >> 16) == linear;
   const uint64_t unaligned = detail & MissDetail::kAligned ? linear & (MissDetail::size(detail) - 1) : 0;
+  // `site` may be the next instruction's already: a line flush has no host instruction of its own.
+  const auto rip = [&] { return translator.site_at(site - 1)->rip; };
   if (canonical && unaligned == 0 && !crosses_page(address, MissDetail::size(detail))) {
     const TlbEntry& entry = vcpu.tlb().entry(view, address);
     if (write && translator.store_beside_code(entry, address, MissDetail::size(detail), site)) return 0;
@@ -155,14 +157,14 @@ uint64_t tlb_miss(Translator& translator, uint64_t linear, uint64_t detail, uint
     const bool upper_half = static_cast<int64_t>(linear) < 0 && view == TlbView::User;
     if (!physical && !(detail & MissDetail::kLanes) && !upper_half) {
       translator.collect_flags();
-      state.rip = translator.site_at(site - 1)->rip;
+      state.rip = rip();
       if (detail & MissDetail::kX87 && x87_exception_pending())
         return fault(translator, {.vector = vector::kMf});
       return fault(translator, physical.error());
     }
   }
   translator.collect_flags();
-  state.rip = translator.site_at(site - 1)->rip;
+  state.rip = rip();
   return translator.callout_host_code();
 }
 
