@@ -85,7 +85,7 @@ Result<Translator::FoundBlock> Translator::block_for(BlockKey key, KeptDeltas li
 
 void Translator::note_entry(uint64_t host) {
   if (options_.record_blocks) return;  // the block does it
-  recent_linear_[state_.recent_block_offset / 8] = key_at_rip({}).linear();
+  recent_rips_[state_.recent_block_offset / 8] = state_.rip;
   state_.recent_blocks[state_.recent_block_offset / 8] = host;
   state_.recent_block_offset += 8;
 }
@@ -124,13 +124,14 @@ uint64_t Translator::next_host_code(KeptDeltas likely) noexcept {
         return host;
       }
     }
-    const auto block = block_for(key_at_rip(extra), likely);
+    const BlockKey key = key_at_rip(extra);
+    const auto block = block_for(key, likely);
     if (!block) {
       vcpu_.deliver(block.error());
       continue;
     }
     if (extra.value == 0 && options_.jump_cache) {
-      const LinearAddr linear = key_at_rip({}).linear();
+      const LinearAddr linear = key.linear();
       const uint64_t page = linear.value >> kPageShift;
       const TlbEntry& entry = vcpu_.tlb().entry(vcpu_.current_view(), linear);
       const bool global = entry.read_tag == linear.page().value && entry.info & TlbEntry::kGlobal;

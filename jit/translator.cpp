@@ -499,7 +499,7 @@ std::vector<Translator::RecentBlock> Translator::recent_blocks() const {
     const uint64_t host = state_.recent_blocks[index];
     const Block* block = host ? block_at(host) : nullptr;
     if (block && block->host == host)
-      blocks.push_back({block, block->key.shared() ? recent_linear_[index] : block->key.linear()});
+      blocks.push_back({block, block->key.shared() ? LinearAddr{recent_rips_[index]} : block->key.linear()});
   }
   return blocks;
 }

@@ -237,8 +237,8 @@ class Translator final : public Engine,
   std::atomic<bool> poll_closed_{false};
   enum class Step : uint8_t { Off, Wanted, Taken };
   Step step_ = Step::Off;
-  std::array<LinearAddr, std::tuple_size_v<decltype(VcpuState::recent_blocks)>>
-      recent_linear_;        // by the dispatcher
+  // Where the dispatcher entered VcpuState::recent_blocks: what shared blocks do not know.
+  std::array<uint64_t, std::tuple_size_v<decltype(VcpuState::recent_blocks)>> recent_rips_{};
   uint64_t generation_ = 0;  // counts flush_translations()
   Counters counters_;
 };
