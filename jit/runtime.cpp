@@ -75,9 +75,9 @@ class ThunkBuilder {
   }
 
   // The end of a direct jump that is not patched, or may not be.
-  uint64_t link(uint64_t lookup, bool shared) {
+  uint64_t link(uint64_t lookup, uint64_t patch, bool shared) {
     return build([&](Emitter& a) {
-      const asmjit::Label patch = a.newLabel();
+      const asmjit::Label may_be_patched = a.newLabel();
       const auto field = [](size_t member) { return x86::ptr(kTemp, static_cast<int32_t>(member), 8); };
       a.mov(kLinear, field(offsetof(BlockLink, target_rip)));
       if (shared) {
@@ -86,15 +86,12 @@ class ThunkBuilder {
       }
       a.mov(kHostAddend, x86::rcx);
       a.mov(x86::rcx, field(offsetof(BlockLink, by_jump_cache)));
-      a.jecxz(x86::rcx, patch);
+      a.jecxz(x86::rcx, may_be_patched);
       a.mov(x86::rcx, kHostAddend);
       a.search_jump_cache(std::nullopt, false, [&] { a.jmp(asmjit::Imm(lookup)); });
-      a.bind(patch);
+      a.bind(may_be_patched);
       a.mov(x86::rcx, kHostAddend);
-      a.spill_flags();
-      a.save_gprs();
-      call(a, helper::link);
-      resume(a);
+      a.jmp(asmjit::Imm(patch));
     });
   }
 
@@ -179,8 +176,9 @@ Thunks generate_thunks(CodeCache& cache, Translator& translator) {
   thunks.single_step_indirect = builder.block_end(helper::single_step_indirect, false);
   thunks.lookup = builder.block_end(helper::lookup, true);
   thunks.lookup_indirect = builder.block_end(helper::lookup_indirect, true);
-  thunks.link = builder.link(thunks.lookup, false);
-  thunks.link_shared = builder.link(thunks.lookup, true);
+  const uint64_t patch = builder.block_end(helper::link, true);
+  thunks.link = builder.link(thunks.lookup, patch, false);
+  thunks.link_shared = builder.link(thunks.lookup, patch, true);
   thunks.redispatch = builder.block_end(helper::redispatch, true);
   thunks.interrupted = builder.interrupted(thunks.leave);
   thunks.fault = builder.block_end(helper::host_fault, true);
