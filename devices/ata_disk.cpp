@@ -77,9 +77,10 @@ AtaDisk::Geometry AtaDisk::default_geometry(uint64_t bytes) {
           .sectors = kSectors};
 }
 
-AtaDisk::AtaDisk(std::string name, BlockDevice& medium, Cable cable, std::string serial)
+AtaDisk::AtaDisk(std::string name, BlockDevice& medium, Cable cable, std::string serial, BlockSizes sizes)
     : AtaDrive(std::move(name), medium, cable),
       serial_(std::move(serial)),
+      sizes_(sizes),
       physical_(default_geometry(medium.bytes())),
       logical_(physical_) {}
 
@@ -458,7 +459,10 @@ void AtaDisk::identify() {
   id.set(88, transfer_mode_.ultra_word());
   identify_cable(id);
   id.set64(100, std::min(sectors(), kLba48Sectors - 1));
-  id.set(106, 0x4000);
+  const auto shift =
+      static_cast<uint32_t>(std::countr_zero(sizes_.physical / static_cast<uint32_t>(kSectorBytes)));
+  id.set(106,
+         word(0x4000 | (shift ? 0x2000 | shift : 0)));  // logical sectors in a physical one: a power of two
   if (medium_.discards()) {
     id.set(69, 0x4020);  // trimmed sectors read as zeros, always
     id.set(105, 1);      // most sectors of a list

@@ -22,7 +22,8 @@ class AtaDisk : public AtaDrive {
   // What a disk of that size says of itself: at most 16383 cylinders of 16 heads and 63 sectors.
   static Geometry default_geometry(uint64_t bytes);
 
-  AtaDisk(std::string name, BlockDevice& medium, Cable cable, std::string serial);
+  // Of the sizes it tells the physical one; its logical sectors have 512 bytes.
+  AtaDisk(std::string name, BlockDevice& medium, Cable cable, std::string serial, BlockSizes sizes = {});
 
   bool is_packet_drive() const override { return false; }
   bool queues() const override { return cable_ == Cable::Serial; }
@@ -55,6 +56,7 @@ class AtaDisk : public AtaDrive {
   void trim_next();
 
   const std::string serial_;
+  const BlockSizes sizes_;
   const Geometry physical_;
   Geometry logical_;  // INITIALIZE DEVICE PARAMETERS
   AtaTransferMode transfer_mode_;

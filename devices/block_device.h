@@ -20,6 +20,13 @@ struct BlockRequest {
   std::function<void(BlockRequest& request)> done;
 };
 
+// What a disk tells its driver of sizes, in bytes: the smallest piece that is read or written, the one that
+// costs no reading before, and those of requests and discards that are efficient (0: not said).
+struct BlockSizes {
+  uint32_t logical = 512, physical = 512;
+  uint32_t least_request = 0, best_request = 0, discard = 0;
+};
+
 class BlockDevice {
  public:
   virtual ~BlockDevice() = default;

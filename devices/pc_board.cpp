@@ -213,7 +213,7 @@ PcBoard::PcBoard(MachineControl& control, VirtualClock& clock, IoBus& io, Physic
     const PcBoardOptions::VirtioDisk& disk = options.virtio_disks[i];
     boots(disk.boot_index, PciBus::address(pci_.free_device(kFirstCard), 0), "scsi", "/disk@0,0");
     add_virtio(io, map, "virtio_blk_" + std::to_string(i),
-               std::make_unique<VirtioBlk>(map, *disk.medium, disk.serial));
+               std::make_unique<VirtioBlk>(map, *disk.medium, disk.serial, disk.sizes));
   }
   if (options.entropy)
     add_virtio(io, map, "virtio_rng", std::make_unique<VirtioRng>(map, std::move(options.entropy)));
@@ -312,7 +312,7 @@ namespace {
 std::unique_ptr<AtaDrive> make_drive(const PcBoardOptions::AtaDrive& drive, std::string name,
                                      AtaDrive::Cable cable) {
   if (drive.cdrom) return std::make_unique<AtapiCdrom>(std::move(name), *drive.medium, cable);
-  return std::make_unique<AtaDisk>(std::move(name), *drive.medium, cable, drive.serial);
+  return std::make_unique<AtaDisk>(std::move(name), *drive.medium, cable, drive.serial, drive.sizes);
 }
 }  // namespace
 

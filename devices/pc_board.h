@@ -74,6 +74,7 @@ struct PcBoardOptions {
     BlockDevice* medium = nullptr;  // null: no drive; else it outlives the board's last access
     bool cdrom = false;
     std::string serial;  // of a disk
+    BlockSizes sizes{};  // the same
     std::optional<unsigned> boot_index{};
   };
   AtaDrive ide[2][2];  // by channel and number
@@ -87,6 +88,7 @@ struct PcBoardOptions {
   struct VirtioDisk {
     BlockDevice* medium = nullptr;  // as an ATA drive's
     std::string serial;
+    BlockSizes sizes{};
     std::optional<unsigned> boot_index{};
   };
   std::vector<VirtioDisk> virtio_disks;

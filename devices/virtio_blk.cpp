@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <stdexcept>
 #include <utility>
 
@@ -35,6 +36,7 @@ constexpr size_t kMostUnderWay = size_t{64} << 20;
 constexpr uint16_t kQueueSize = 256;
 constexpr uint32_t kMostRangeSectors = 1u << 22;
 constexpr uint32_t kUnmap = 1;
+constexpr uint32_t kUsualDiscard = 4096;
 
 uint64_t field(std::span<const std::byte> bytes, size_t at, unsigned size) {
   uint64_t value = 0;
@@ -43,8 +45,8 @@ uint64_t field(std::span<const std::byte> bytes, size_t at, unsigned size) {
 }
 }  // namespace
 
-VirtioBlk::VirtioBlk(PhysicalMap& map, BlockDevice& medium, std::string serial)
-    : map_(map), medium_(medium), serial_(std::move(serial)) {}
+VirtioBlk::VirtioBlk(PhysicalMap& map, BlockDevice& medium, std::string serial, BlockSizes sizes)
+    : map_(map), medium_(medium), serial_(std::move(serial)), sizes_(sizes) {}
 
 uint64_t VirtioBlk::features() const {
   uint64_t features = kSizeMax | kSegMax | kGeometry | kBlockSize | kFlush | kTopology | kWriteZeroes;
@@ -66,12 +68,15 @@ uint8_t VirtioBlk::read_configuration(unsigned offset) const {
   put(16, 2, geometry.cylinders);
   put(18, 1, geometry.heads);
   put(19, 1, geometry.sectors);
-  put(20, 4, kSector);
-  put(26, 2, 1);                  // topology: smallest request that is efficient
+  put(20, 4, sizes_.logical);
+  // Topology, in logical blocks
+  put(24, 1, static_cast<uint64_t>(std::countr_zero(sizes_.physical / sizes_.logical)));
+  put(26, 2, std::max(sizes_.least_request / sizes_.logical, 1u));
+  put(28, 4, sizes_.best_request / sizes_.logical);
   put(32, 1, 1);                  // write cache on
   put(36, 4, kMostRangeSectors);  // discard
   put(40, 4, 1);
-  put(44, 4, 8);
+  put(44, 4, sizes_.discard ? sizes_.discard / kSector : kUsualDiscard / kSector);
   put(48, 4, kMostRangeSectors);  // write zeroes
   put(52, 4, 1);
   put(56, 1, medium_.discards());
@@ -110,21 +115,21 @@ void VirtioBlk::run(VirtqueueBuffer buffer) {
   const uint64_t sector = field(header, 8, 8);
   const size_t out_bytes = buffer.readable_bytes() - kHeaderBytes, in_bytes = buffer.writable_bytes() - 1;
   auto request = std::make_unique<BlockRequest>();
-  const auto set_offset = [&request](uint64_t first) {
-    const bool fits = first <= ~uint64_t{0} / kSector;
+  const auto set_offset = [&request, this](uint64_t first) {
+    const bool fits = first <= ~uint64_t{0} / kSector && first * kSector % sizes_.logical == 0;
     if (fits) request->offset = first * kSector;
     return fits;
   };
   using enum BlockRequest::Kind;
   switch (type) {
     case kIn:
-      if (in_bytes % kSector != 0 || in_bytes > kMostBytes || !set_offset(sector))
+      if (in_bytes % sizes_.logical != 0 || in_bytes > kMostBytes || !set_offset(sector))
         return end(buffer, kIoError, 0);
       request->kind = Read;
       request->data.resize(in_bytes);
       return submit(std::move(buffer), std::move(request));
     case kOut:
-      if (out_bytes % kSector != 0 || out_bytes > kMostBytes || !set_offset(sector))
+      if (out_bytes % sizes_.logical != 0 || out_bytes > kMostBytes || !set_offset(sector))
         return end(buffer, kIoError, 0);
       request->kind = Write;
       request->data.resize(out_bytes);
@@ -151,7 +156,9 @@ void VirtioBlk::run(VirtqueueBuffer buffer) {
       const bool discard = type == kDiscardRequest;
       if ((discard && !medium_.discards()) || flags & ~(discard ? 0 : kUnmap))
         return end(buffer, kUnsupported, 0);
-      if (sectors > kMostRangeSectors || !set_offset(field(range, 0, 8))) return end(buffer, kIoError, 0);
+      if (sectors > kMostRangeSectors || sectors * kSector % sizes_.logical != 0 ||
+          !set_offset(field(range, 0, 8)))
+        return end(buffer, kIoError, 0);
       request->kind = discard ? Discard : WriteZeroes;
       request->bytes = uint64_t{sectors} * kSector;
       return submit(std::move(buffer), std::move(request));

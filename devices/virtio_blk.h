@@ -16,7 +16,7 @@ namespace penumbra {
 
 class VirtioBlk : public VirtioDevice {
  public:
-  VirtioBlk(PhysicalMap& map, BlockDevice& medium, std::string serial);
+  VirtioBlk(PhysicalMap& map, BlockDevice& medium, std::string serial, BlockSizes sizes = {});
 
   std::string_view name() const override { return "virtio_blk"; }
   Kind kind() const override { return {.type = 2, .transitional_pci_id = 0x1001, .pci_class = 0x01'00'00}; }
@@ -37,6 +37,7 @@ class VirtioBlk : public VirtioDevice {
   PhysicalMap& map_;
   BlockDevice& medium_;
   const std::string serial_;
+  const BlockSizes sizes_;
   unsigned round_ = 0;  // requests of an earlier one are forgotten
   unsigned under_way_ = 0;
   size_t bytes_under_way_ = 0;

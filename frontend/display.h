@@ -6,6 +6,7 @@
 #include <chrono>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "devices/pc_board.h"
 #include "devices/vga_renderer.h"
 #include "devices/vga_std.h"
+#include "frontend/monitor.h"
 
 namespace penumbra {
 
@@ -64,7 +66,9 @@ class Display {
 };
 
 // Both throw UserError when the host cannot. `number`: of the VNC display; 0 is port 5900.
-std::unique_ptr<Display> make_sdl_display(Machine& machine, PcBoard& board);
+// `vga_rom`: whose font the monitor in the window is shown in; without one there is none.
+std::unique_ptr<Display> make_sdl_display(Machine& machine, PcBoard& board, const MonitorActions& actions,
+                                          std::span<const std::byte> vga_rom);
 std::unique_ptr<Display> make_vnc_display(Machine& machine, PcBoard& board, const std::string& host,
                                           unsigned number);
 

@@ -7,12 +7,15 @@
 #include <array>
 #include <ctime>
 #include <future>
+#include <optional>
 #include <stdexcept>
 #include <thread>
 
+#include "frontend/console_monitor.h"
 #include "frontend/display.h"
 #include "frontend/host_library.h"
 #include "frontend/screen.h"
+#include "frontend/text_console.h"
 #include "frontend/user_error.h"
 
 namespace penumbra {
@@ -52,7 +55,7 @@ struct Sdl {
   X(Init) X(Quit) X(GetError) X(CreateWindow) X(DestroyWindow) X(CreateRenderer) X(DestroyRenderer) X(CreateTexture) \
   X(DestroyTexture) X(UpdateTexture) X(RenderClear) X(RenderCopy) X(RenderPresent) X(RenderSetLogicalSize)         \
   X(SetWindowSize) X(SetWindowTitle) X(SetWindowFullscreen) X(SetRelativeMouseMode) X(SetWindowGrab)               \
-  X(WaitEventTimeout) X(PollEvent) X(SetHint)
+  X(WaitEventTimeout) X(PollEvent) X(SetHint) X(GetModState)
 // clang-format on
 #define PENUMBRA_DECLARE(name) decltype(&SDL_##name) name;
   PENUMBRA_SDL_FUNCTIONS(PENUMBRA_DECLARE)
@@ -67,12 +70,19 @@ struct Sdl {
 
 class SdlDisplay final : public Display {
  public:
-  SdlDisplay(Machine& machine, PcBoard& board)
+  SdlDisplay(Machine& machine, PcBoard& board, const MonitorActions& actions,
+             std::span<const std::byte> vga_rom)
       : library_("-display sdl", "libSDL2-2.0.so.0"),
         sdl_(library_),
         machine_(machine),
         input_(machine, board),
-        feed_(machine.events(), *board.vga()) {
+        feed_(machine.events(), *board.vga()),
+        monitor_(machine, actions) {
+    if (const auto font = TextConsole::find_font(vga_rom)) {
+      console_.emplace(*font);
+      console_monitor_.emplace(machine.events(), monitor_, true,
+                               [this](std::string_view text) { console_->write(text); });
+    }
     std::promise<std::string> opened;
     auto failure = opened.get_future();
     thread_ = std::thread([this, &opened] {
@@ -126,8 +136,8 @@ class SdlDisplay final : public Display {
         shown_paused_ = paused;
         show_title();
       }
-      if (feed_.update(image_)) {
-        draw();
+      if (shows_console_ ? console_->draw(console_image_) : feed_.update(image_)) {
+        draw(shows_console_ ? console_image_ : image_);
       } else if (exposed_) {
         present();
       }
@@ -137,23 +147,25 @@ class SdlDisplay final : public Display {
 
   void show_title() {
     const std::string title = fmt::format("Penumbra{}{}", shown_paused_ ? " (paused)" : "",
-                                          grabbed_ ? " - Ctrl-Alt-G frees the mouse" : "");
+                                          shows_console_ ? " - monitor, Ctrl-Alt-1 leaves it"
+                                          : grabbed_     ? " - Ctrl-Alt-G frees the mouse"
+                                                         : "");
     sdl_.SetWindowTitle(window_, title.c_str());
   }
 
   // The image keeps its proportions however large the window is made.
-  void draw() {
-    if (!texture_ || image_.width != width_ || image_.height != height_) {
+  void draw(const VgaImage& image) {
+    if (!texture_ || image.width != width_ || image.height != height_) {
       if (texture_) sdl_.DestroyTexture(texture_);
-      width_ = image_.width;
-      height_ = image_.height;
+      width_ = image.width;
+      height_ = image.height;
       texture_ = sdl_.CreateTexture(renderer_, SDL_PIXELFORMAT_RGB888, SDL_TEXTUREACCESS_STREAMING,
                                     static_cast<int>(width_), static_cast<int>(height_));
       if (!texture_) return;
       sdl_.RenderSetLogicalSize(renderer_, static_cast<int>(width_), static_cast<int>(height_));
       if (!full_screen_) sdl_.SetWindowSize(window_, static_cast<int>(width_), static_cast<int>(height_));
     }
-    sdl_.UpdateTexture(texture_, nullptr, image_.pixels.data(), static_cast<int>(width_ * 4));
+    sdl_.UpdateTexture(texture_, nullptr, image.pixels.data(), static_cast<int>(width_ * 4));
     present();
   }
 
@@ -178,12 +190,18 @@ class SdlDisplay final : public Display {
       case SDL_KEYDOWN:
       case SDL_KEYUP:
         return key(event.key);
+      case SDL_TEXTINPUT:
+        if (shows_console_ && !(sdl_.GetModState() & KMOD_CTRL)) {
+          for (const char c : std::string_view(event.text.text))
+            console_monitor_->feed(static_cast<uint8_t>(c));
+        }
+        return;
       case SDL_MOUSEMOTION:
         pointer_x_ = event.motion.x;
         pointer_y_ = event.motion.y;
         if (grabbed_) {
           input_.mouse(event.motion.xrel, event.motion.yrel, 0, buttons_);
-        } else if (input_.places()) {
+        } else if (!shows_console_ && input_.places()) {
           place(0);
         }
         return;
@@ -193,7 +211,7 @@ class SdlDisplay final : public Display {
       case SDL_MOUSEWHEEL:
         if (grabbed_) {
           input_.mouse(0, 0, -event.wheel.y, buttons_);
-        } else if (input_.places()) {
+        } else if (!shows_console_ && input_.places()) {
           place(-event.wheel.y);
         }
         return;
@@ -204,6 +222,7 @@ class SdlDisplay final : public Display {
 
   // The keyboard of the machine repeats held keys by itself.
   void key(const SDL_KeyboardEvent& event) {
+    if (shows_console_ && event.type == SDL_KEYDOWN) edit(event.keysym);
     if (event.repeat) return;
     const SDL_Scancode code = event.keysym.scancode;
     const bool down = event.type == SDL_KEYDOWN;
@@ -211,10 +230,34 @@ class SdlDisplay final : public Display {
       if (code == SDL_SCANCODE_G) return grab(!grabbed_);
       if (code == SDL_SCANCODE_F) return toggle_full_screen();
       if (code == SDL_SCANCODE_S) return save_screenshot();
+      if (code == SDL_SCANCODE_1) return show_console(false);
+      if (code == SDL_SCANCODE_2) return show_console(true);
     }
-    if (code >= kKeys.size() || !kKeys[code]) return;
+    // A key whose press was not the guest's is not its when it goes up, either.
+    if (code >= kKeys.size() || !kKeys[code] || shows_console_ || (!down && !pressed_[code])) return;
     pressed_[code] = down;
     input_.key(kKeys[code], down);
+  }
+
+  // The monitor's line: what is not text. Held keys repeat.
+  void edit(const SDL_Keysym& key) {
+    constexpr uint8_t kKillLine = 0x15;
+    const bool control = key.mod & KMOD_CTRL;
+    if (key.sym == SDLK_RETURN || key.sym == SDLK_KP_ENTER) console_monitor_->feed('\r');
+    if (key.sym == SDLK_BACKSPACE) console_monitor_->feed('\b');
+    if (key.sym == SDLK_TAB) console_monitor_->feed('\t');
+    if (key.sym == SDLK_u && control) console_monitor_->feed(kKillLine);
+  }
+
+  void show_console(bool on) {
+    if (!console_ || shows_console_ == on) return;
+    release_keys();
+    grab(false);
+    shows_console_ = on;
+    if (on && !std::exchange(console_opened_, true)) console_monitor_->open();
+    if (on) console_->draw(console_image_);
+    draw(on ? console_image_ : image_);
+    show_title();
   }
 
   // The guest would see those held for ever whose release another window gets.
@@ -225,6 +268,7 @@ class SdlDisplay final : public Display {
   }
 
   void button(const SDL_MouseButtonEvent& event) {
+    if (shows_console_) return;
     if (!grabbed_ && !input_.places()) {
       if (event.type == SDL_MOUSEBUTTONDOWN) grab(true);
       return;
@@ -273,6 +317,9 @@ class SdlDisplay final : public Display {
   Machine& machine_;
   DisplayInput input_;
   ScreenFeed feed_;
+  Monitor monitor_;                     // vCPU thread
+  std::optional<TextConsole> console_;  // none: the font was not found
+  std::optional<ConsoleMonitor> console_monitor_;
 
   // The thread's only.
   bool initialised_ = false;
@@ -280,7 +327,8 @@ class SdlDisplay final : public Display {
   SDL_Renderer* renderer_ = nullptr;
   SDL_Texture* texture_ = nullptr;
   unsigned width_ = 0, height_ = 0;
-  VgaImage image_;
+  VgaImage image_, console_image_;
+  bool shows_console_ = false, console_opened_ = false;
   bool grabbed_ = false, full_screen_ = false, exposed_ = false, shown_paused_ = false;
   int pointer_x_ = 0, pointer_y_ = 0;  // in the guest's picture
   uint8_t buttons_ = 0;
@@ -292,8 +340,9 @@ class SdlDisplay final : public Display {
 
 }  // namespace
 
-std::unique_ptr<Display> make_sdl_display(Machine& machine, PcBoard& board) {
-  return std::make_unique<SdlDisplay>(machine, board);
+std::unique_ptr<Display> make_sdl_display(Machine& machine, PcBoard& board, const MonitorActions& actions,
+                                          std::span<const std::byte> vga_rom) {
+  return std::make_unique<SdlDisplay>(machine, board, actions, vga_rom);
 }
 
 }  // namespace penumbra

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "devices/virtio_balloon.h"
+#include "frontend/balloon_watch.h"
 #include "frontend/key_typer.h"
 #include "frontend/media_drives.h"
 #include "frontend/page_tables.h"
@@ -282,7 +282,7 @@ std::string Monitor::set_balloon(std::string_view arguments) {
   if (!mib || *mib == 0 || *mib > kMost) return "balloon needs a number of MiB\n";
   if (!actions_.balloon) return "there is no balloon\n";
   const uint64_t ram = machine_.map().ram_bytes();
-  actions_.balloon->set_wanted(ram - std::min(ram, *mib << 20));
+  actions_.balloon->balloon().set_wanted(ram - std::min(ram, *mib << 20));
   return "";
 }
 
@@ -296,7 +296,8 @@ std::string Monitor::info(std::string_view arguments) {
   if (what == "balloon") {
     if (!actions_.balloon) return "there is no balloon\n";
     const uint64_t ram = machine_.map().ram_bytes();
-    return fmt::format("balloon: actual={}\n", (ram - std::min(ram, actions_.balloon->held())) >> 20);
+    return fmt::format("balloon: actual={}\n",
+                       (ram - std::min(ram, actions_.balloon->balloon().held())) >> 20);
   }
   if (what == "status") {
     return fmt::format("VM status: {}{}\n",

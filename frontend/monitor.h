@@ -14,16 +14,17 @@
 
 namespace penumbra {
 
+class BalloonWatch;
 class KeyTyper;
 class MediaDrives;
 class Screen;
-class VirtioBalloon;
 
 // What is done to the machine beside its vCPU. Lives as long as the machine.
 struct MonitorActions {
   Screen* screen = nullptr;  // null: there is none
   KeyTyper* keys = nullptr;
-  VirtioBalloon* balloon = nullptr;  // null: there is none
+  BalloonWatch* balloon = nullptr;  // null: there is none
+  std::string balloon_id;           // of its -device
   MediaDrives* drives = nullptr;
   std::function<void()> press_power_button;
   bool io_error = false;  // a drive has paused the machine

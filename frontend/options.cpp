@@ -6,6 +6,7 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <algorithm>
+#include <bit>
 #include <charconv>
 #include <map>
 
@@ -23,6 +24,8 @@ namespace {
 
 constexpr std::string_view kVersion = "penumbra 0.1";
 constexpr unsigned kMaxSerials = 4;
+constexpr unsigned kCdromIndex = 2;
+constexpr uint32_t kMostBlock = uint32_t{2} << 20;  // bytes, as QEMU has it
 
 CharacterTarget file_target(std::string_view option, std::string_view path) {
   if (path.empty()) refuse("{}: file: needs a path", option);
@@ -38,7 +41,8 @@ struct RunWords {
   std::vector<std::string> serials, devices, chardevs, drives, cdroms, disks[4], floppies[2], nics, netdevs,
       nets, objects, virtfs, fsdevs;
   bool snapshot = false;
-  bool no_reboot = false, nographic = false, gdb_here = false, singlestep = false, perf_map = false;
+  bool no_defaults = false, no_reboot = false, nographic = false, gdb_here = false, singlestep = false,
+       perf_map = false;
 };
 
 class RunReader {
@@ -49,14 +53,14 @@ class RunReader {
     if (set_.contains("smp")) check_processors(words.processors);
     if (set_.contains("rtc")) options.local_time = rtc_is_local(words.rtc);
     if (set_.contains("display")) options.display = display_named(words.display);
-    if (set_.contains("vga")) options.vga = vga_is_there(words.vga);
+    options.vga = set_.contains("vga") ? vga_is_there(words.vga) : !words.no_defaults;
     if (options.display.kind != DisplayOptions::Kind::None && !options.vga)
       refuse("-display {}: there is no VGA", words.display);
     options.serial_console = words.nographic || !set_.contains("display");
     if (set_.contains("monitor")) options.monitor = monitor_endpoint("-monitor", words.monitor);
     if (set_.contains("qmp")) options.qmp = monitor_endpoint("-qmp", words.qmp);
     for (const std::string& chardev : words.chardevs) add_chardev(chardev);
-    if (!words.serials.empty()) options.serials.clear();
+    if (!words.serials.empty() || words.no_defaults) options.serials.clear();
     for (const std::string& serial : words.serials) {
       if (options.serials.size() == kMaxSerials)
         refuse("-serial {}: there are {} serial ports", serial, kMaxSerials);
@@ -107,11 +111,13 @@ class RunReader {
     for (const std::string& netdev : words.netdevs) networks.add_netdev(netdev);
     for (const std::string& nic : words.nics) networks.add_nic(nic);
     for (const std::string& net : words.nets) networks.add_net(net);
-    if (words.netdevs.empty() && words.nics.empty() && words.nets.empty()) networks.add_default_nic();
+    if (words.netdevs.empty() && words.nics.empty() && words.nets.empty() && !words.no_defaults)
+      networks.add_default_nic();
     ShareReader shares(options.shares);
     for (const std::string& folder : words.virtfs) shares.add_virtfs(folder);
     for (const std::string& folder : words.fsdevs) shares.add_fsdev(folder);
     for (const std::string& device : words.devices) add_device(options, networks, shares, device);
+    if (!words.no_defaults) add_empty_drives(options);
     for (const DriveOptions& drive : options.drives) check_errors(drive);
     for (const std::string& object : words.objects) networks.add_object(object);
     networks.finish();
@@ -178,7 +184,6 @@ class RunReader {
         add_drive(options, std::move(drive), std::string("-fd") + static_cast<char>('a' + i));
       }
     }
-    constexpr unsigned kCdromIndex = 2;
     for (const std::string& path : words.cdroms) {
       add_drive(options, {.index = kCdromIndex, .cdrom = true, .image = {.path = path, .read_only = true}},
                 "-cdrom");
@@ -193,6 +198,21 @@ class RunReader {
     }
     check_flashes(options);
     for (DriveOptions& drive : options.drives) drive.image.snapshot |= words.snapshot && !drive.cdrom;
+  }
+
+  // Drives that wait for a medium, as QEMU has them; of a kind of which a -device names one, that is all
+  // there is.
+  void add_empty_drives(RunOptions& options) const {
+    using enum DriveOptions::Interface;
+    const auto taken = [&options](DriveOptions::Interface interface, unsigned index) {
+      return std::ranges::any_of(options.drives, [=](const DriveOptions& drive) {
+        return drive.interface == interface && drive.index == index;
+      });
+    };
+    if (!ide_device_ && !taken(Ide, kCdromIndex))
+      options.drives.push_back(
+          {.index = kCdromIndex, .cdrom = true, .image = {.path = {}, .read_only = true}});
+    if (!floppy_device_ && !taken(Floppy, 0)) options.drives.push_back({.interface = Floppy, .image = {}});
   }
 
   static void add_drive(RunOptions& options, DriveOptions drive, std::string_view option) {
@@ -637,7 +657,7 @@ class RunReader {
     } else if (properties.head == "virtio-balloon-pci" || properties.head == "virtio-balloon") {
       if (options.balloon) refuse("-device {}: one is enough", text);
       options.balloon = true;
-      properties.take("id");
+      options.balloon_id = properties.take("id").value_or("");
     } else if (properties.head == "virtio-serial-pci" || properties.head == "virtio-serial") {
       if (options.virtio_serial) refuse("-device {}: one is enough", text);
       options.virtio_serial = true;
@@ -652,13 +672,16 @@ class RunReader {
       if (auto serial = properties.take("serial")) drive.serial = *std::move(serial);
       drive.device_id = properties.take("id").value_or("");
       drive.boot_index = properties.take_boot_index();
+      drive.sizes = take_block_sizes(text, properties, true);
     } else if (properties.head == "floppy") {
+      floppy_device_ = true;
       connect_floppy(options, text, properties);
     } else if (properties.head == "ich9-ahci" || properties.head == "ahci") {
       // QEMU names the bus of a controller without an id after no one, so that no drive can ask for it.
       ahci_ids_.push_back(properties.take("id").value_or(""));
       options.ahci_controllers++;
     } else if (properties.head == "ide-hd" || properties.head == "ide-cd") {
+      ide_device_ = true;
       connect_drive(options, text, properties);
     } else {
       refuse(
@@ -670,6 +693,33 @@ class RunReader {
           text);
     }
     properties.done();
+  }
+
+  // A disk's properties as QEMU's devices have them; an ATA disk tells only of its physical sectors.
+  static BlockSizes take_block_sizes(const std::string& text, Properties& properties, bool virtio) {
+    BlockSizes sizes;
+    const auto take = [&](const char* key, uint32_t& to, uint32_t least, uint32_t most) {
+      const auto value = properties.take(key);
+      if (!value) return;
+      const auto bytes = parse_number(*value);
+      if (!bytes || *bytes > most ||
+          ((*bytes != 0 || least != 0) && (*bytes < least || !std::has_single_bit(*bytes))))
+        refuse("-device {}: {}={}: not a power of two from {} to {}", text, key, *value, least, most);
+      to = static_cast<uint32_t>(*bytes);
+    };
+    constexpr uint32_t kMostRequest = uint32_t{1} << 31;
+    take("logical_block_size", sizes.logical, sizes.logical, virtio ? kMostBlock : sizes.logical);
+    sizes.physical = sizes.logical;
+    take("physical_block_size", sizes.physical, sizes.logical, kMostBlock);
+    if (!virtio) return sizes;
+    take("min_io_size", sizes.least_request, 0, kMostBlock);
+    take("opt_io_size", sizes.best_request, 0, kMostRequest);
+    take("discard_granularity", sizes.discard, 0, kMostRequest);
+    for (const uint32_t size : {sizes.least_request, sizes.best_request, sizes.discard}) {
+      if (size % sizes.logical != 0)
+        refuse("-device {}: {} is no multiple of logical_block_size={}", text, size, sizes.logical);
+    }
+    return sizes;
   }
 
   static DriveOptions& unconnected_drive(RunOptions& options, const std::string& text,
@@ -730,6 +780,7 @@ class RunReader {
     drive.device_id = properties.take("id").value_or("");
     drive.boot_index = properties.take_boot_index();
     drive.image.read_only |= cdrom;
+    if (!cdrom) drive.sizes = take_block_sizes(text, properties, false);
     if (auto serial = properties.take("serial")) drive.serial = *std::move(serial);
   }
 
@@ -780,6 +831,7 @@ class RunReader {
 
   std::map<std::string, CharacterTarget, std::less<>> chardevs_;
   std::vector<std::string> ahci_ids_;
+  bool ide_device_ = false, floppy_device_ = false;
   std::string serial_bus_;  // QEMU's name for what ports are plugged into
 };
 
@@ -880,7 +932,7 @@ Command parse_run(std::span<const char* const> arguments) {
   word("m", words.memory, "memory: 512M, 1G; a plain number is MiB (512)");
   word("smp", words.processors, "number of processors: 1");
   word("cpu", options.cpu, "CPU model: max, base (max)");
-  app.add_flag("--nographic", words.nographic, "no window; there is none yet, so nothing changes");
+  app.add_flag("--nographic", words.nographic, "no window, as without -display; firmware talks to COM1 in any case");
   list("serial", words.serials, "stdio, file:PATH, null or chardev:ID; first COM1, up to COM4 (stdio)");
   list("parallel", words.parallels, "what a printer gets: file:PATH, stdio, null, chardev:ID or none (none)");
   list("pflash", words.pflashes,
@@ -895,7 +947,9 @@ Command parse_run(std::span<const char* const> arguments) {
   list(
       "device", words.devices,
       "isa-debug-exit,iobase=P,iosize=N; isa-debugcon,iobase=P,chardev=ID; virtio-blk-pci,drive=ID,serial=S; "
-      "ich9-ahci,id=ID; ide-hd|ide-cd,drive=ID,bus=ide.N|AHCI.N,unit=N,serial=S; floppy,drive=ID,unit=N; "
+      "ich9-ahci,id=ID; ide-hd|ide-cd,drive=ID,bus=ide.N|AHCI.N,unit=N,serial=S; "
+      "logical_block_size=N,physical_block_size=N,min_io_size=N,opt_io_size=N,"
+      "discard_granularity=N with a virtio disk, the first two with an ide-hd; floppy,drive=ID,unit=N; "
       "e1000|virtio-net-pci,netdev=ID,mac=M,romfile=F; bootindex=N with these; virtio-rng-pci; "
       "virtio-keyboard-pci; virtio-tablet-pci; pc-testdev; "
       "virtio-balloon-pci; virtio-serial-pci; virtconsole|virtserialport,chardev=ID,name=N; "
@@ -916,6 +970,8 @@ Command parse_run(std::span<const char* const> arguments) {
   list("object", words.objects,
        "filter-dump,id=ID,netdev=ID,file=PATH,maxlen=N: the network's packets in libpcap's format");
   word("debugcon", words.debug_console, "debug console at port E9: file:PATH, stdio");
+  app.add_flag("--nodefaults", words.no_defaults,
+               "nothing that was not asked for: serial port, network, display adapter, empty drives");
   app.add_flag("--no-reboot", words.no_reboot, "a reset or triple fault ends the machine");
   word("rtc", words.rtc, "base=utc or base=localtime");
   word("display", words.display, "none, sdl, vnc=:N or vnc=ADDRESS:N (none)");

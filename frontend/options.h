@@ -51,6 +51,7 @@ struct DriveOptions {
   std::string id = {}, serial = {};
   std::string device_id = {};  // of a -device that names the drive
   std::optional<unsigned> boot_index = {};
+  BlockSizes sizes = {};
   ImageOptions image;  // an empty path: no medium
   ErrorPolicy errors = {};
 };
@@ -71,6 +72,7 @@ struct RunOptions {
   std::vector<ShareOptions> shares;
   bool entropy = false;  // a virtio entropy device
   bool balloon = false;  // a virtio memory balloon
+  std::string balloon_id;
   struct VirtioPort {
     unsigned number = 0;
     bool console = false;

@@ -113,6 +113,12 @@ std::unique_ptr<NetworkBackend> make_network(const NetworkOptions& options, Even
   return std::make_unique<SlirpNetwork>(std::get<UserNetworkOptions>(options.kind), events);
 }
 
+// Empty: the package is not there.
+std::vector<std::byte> vga_bios() {
+  if (access(kVgaBios, F_OK) != 0) return {};
+  return read_host_file(kVgaBios, kVgaBiosLimit, "a VGA BIOS");
+}
+
 // What boots from the network behind a card.
 std::vector<std::byte> network_rom(const NetworkCardOptions& card) {
   const bool virtio = card.model == PcBoardOptions::NetworkCard::Model::VirtioNet;
@@ -332,7 +338,7 @@ std::unique_ptr<Display> PcMachine::make_display() {
   const DisplayOptions& display = options_.display;
   switch (display.kind) {
     case DisplayOptions::Kind::Sdl:
-      return make_sdl_display(*machine_, *board_);
+      return make_sdl_display(*machine_, *board_, actions_, vga_bios());
     case DisplayOptions::Kind::Vnc:
       return make_vnc_display(*machine_, *board_, display.host, display.number);
     case DisplayOptions::Kind::None:
@@ -372,15 +378,17 @@ void PcMachine::make_board() {
   board.flashes = open_flashes();
   if (options_.parallel) board.parallel_out = sink(*options_.parallel);
   board.vga = options_.vga;
-  if (options_.vga && access(kVgaBios, F_OK) == 0)
-    board.vga_rom = read_host_file(kVgaBios, kVgaBiosLimit, "a VGA BIOS");
+  if (options_.vga) board.vga_rom = vga_bios();
   board.serial_console = options_.serial_console;
   board.ahci.resize(options_.ahci_controllers);
   for (size_t i = 0; i < options_.drives.size(); ++i) {
     const DriveOptions& drive = options_.drives[i];
     const std::string serial = drive.serial.empty() ? fmt::format("PD{:05}", i + 1) : drive.serial;
-    const PcBoardOptions::AtaDrive ata = {
-        .medium = drives_[i].get(), .cdrom = drive.cdrom, .serial = serial, .boot_index = drive.boot_index};
+    const PcBoardOptions::AtaDrive ata = {.medium = drives_[i].get(),
+                                          .cdrom = drive.cdrom,
+                                          .serial = serial,
+                                          .sizes = drive.sizes,
+                                          .boot_index = drive.boot_index};
     switch (drive.interface) {
       case DriveOptions::Interface::Ide:
         board.ide[drive.index / 2][drive.index % 2] = ata;
@@ -389,8 +397,10 @@ void PcMachine::make_board() {
         board.ahci[drive.controller].drives[drive.index] = ata;
         break;
       case DriveOptions::Interface::Virtio:
-        board.virtio_disks.push_back(
-            {.medium = drives_[i].get(), .serial = serial, .boot_index = drive.boot_index});
+        board.virtio_disks.push_back({.medium = drives_[i].get(),
+                                      .serial = serial,
+                                      .sizes = drive.sizes,
+                                      .boot_index = drive.boot_index});
         break;
       case DriveOptions::Interface::Floppy:
         board.floppies[drive.index] = drives_[i].get();
@@ -445,7 +455,14 @@ void PcMachine::make_board() {
   if (board_->vga()) actions_.screen = &screen_.emplace(*board_->vga());
   actions_.keys =
       &keys_.emplace(machine_->clock(), [this](KeyCode code, bool down) { board_->key(code, down); });
-  actions_.balloon = board_->balloon();
+  if (VirtioBalloon* const balloon = board_->balloon()) {
+    actions_.balloon = &balloon_.emplace(machine_->clock(), *balloon, [this, balloon] {
+      const uint64_t ram = machine_->map().ram_bytes();
+      if (actions_.event)
+        actions_.event("BALLOON_CHANGE", {{"actual", ram - std::min(ram, balloon->held())}});
+    });
+    actions_.balloon_id = options_.balloon_id;
+  }
   actions_.press_power_button = [this] { board_->power_management().press_power_button(); };
 
   for (size_t i = 0; i < options_.serials.size(); ++i) {

@@ -11,6 +11,7 @@
 #include "core/machine.h"
 #include "core/trace_log.h"
 #include "devices/pc_board.h"
+#include "frontend/balloon_watch.h"
 #include "frontend/boot.h"
 #include "frontend/display.h"
 #include "frontend/key_typer.h"
@@ -105,6 +106,7 @@ class PcMachine : private EventListener {
   std::unique_ptr<SerialInput> input_;
   std::optional<Screen> screen_;
   std::optional<KeyTyper> keys_;
+  std::optional<BalloonWatch> balloon_;
   MonitorActions actions_;
 };
 

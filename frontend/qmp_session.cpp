@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
-#include "devices/virtio_balloon.h"
+#include "frontend/balloon_watch.h"
 #include "frontend/key_typer.h"
 #include "frontend/media_drives.h"
 #include "frontend/screen.h"
@@ -43,7 +43,9 @@ constexpr const char* kCommands[] = {"qmp_capabilities",
                                      "query-balloon",
                                      "eject",
                                      "blockdev-change-medium",
-                                     "query-block"};
+                                     "query-block",
+                                     "qom-get",
+                                     "qom-set"};
 
 // The version of QEMU whose commands these are.
 Json version() {
@@ -191,13 +193,15 @@ Json QmpSession::execute(const std::string& command, const Json& arguments) {
   if (command == "balloon" || command == "query-balloon") {
     if (!actions_.balloon) throw QmpError("DeviceNotActive", "No balloon device has been activated");
     const uint64_t ram = machine_.map().ram_bytes();
-    if (command == "query-balloon") return {{"actual", ram - std::min(ram, actions_.balloon->held())}};
+    if (command == "query-balloon")
+      return {{"actual", ram - std::min(ram, actions_.balloon->balloon().held())}};
     const Json value = arguments.value("value", Json());
     if (!value.is_number_unsigned() || value.get<uint64_t>() == 0)
       throw QmpError(kGeneric, "Parameter 'value' expects a number of bytes");
-    actions_.balloon->set_wanted(ram - std::min(ram, value.get<uint64_t>()));
+    actions_.balloon->balloon().set_wanted(ram - std::min(ram, value.get<uint64_t>()));
     return Json::object();
   }
+  if (command == "qom-get" || command == "qom-set") return property(command == "qom-set", arguments);
   if (command == "send-key") {
     std::vector<KeyCode> keys;
     for (const Json& key : arguments.value("keys", Json::array())) {
@@ -219,6 +223,25 @@ Json QmpSession::execute(const std::string& command, const Json& arguments) {
   }
   // What has no arguments and no answer is the monitor's command of that name.
   monitor_.execute(command);
+  return Json::object();
+}
+
+// Of QEMU's objects only the balloon is there, by its -device's id.
+Json QmpSession::property(bool set, const Json& arguments) {
+  const std::string path = text_of(arguments, "path"), name = text_of(arguments, "property");
+  const std::string& id = actions_.balloon_id;
+  if (!actions_.balloon || id.empty() || (path != id && path != "/machine/peripheral/" + id))
+    throw QmpError("DeviceNotFound", "Device '" + path + "' not found");
+  constexpr std::string_view kInterval = "guest-stats-polling-interval";
+  if (name == "guest-stats" && !set) return actions_.balloon->statistics();
+  if (name != kInterval) throw QmpError(kGeneric, "Property 'virtio-balloon-pci." + name + "' not found");
+  if (!set) return actions_.balloon->interval();
+  const Json value = arguments.value("value", Json());
+  if (!value.is_number_integer())
+    throw QmpError(kGeneric, "Invalid parameter type for 'guest-stats-polling-interval', expected: integer");
+  if (!value.is_number_unsigned()) throw QmpError(kGeneric, "timer value must be greater than zero");
+  if (value.get<uint64_t>() > UINT32_MAX) throw QmpError(kGeneric, "timer value is too big");
+  actions_.balloon->set_interval(value.get<uint32_t>());
   return Json::object();
 }
 

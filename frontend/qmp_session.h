@@ -29,6 +29,7 @@ class QmpSession final : public StreamSession {
   void object(std::string_view text);
   void reply(const nlohmann::json& value);
   nlohmann::json execute(const std::string& command, const nlohmann::json& arguments);
+  nlohmann::json property(bool set, const nlohmann::json& arguments);
 
   static constexpr size_t kLongestObject = size_t{1} << 20;
   Machine& machine_;

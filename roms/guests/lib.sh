@@ -74,7 +74,7 @@ guest_kernel() { printf '%s\n' "$cache_dir/guests/$1/vmlinuz"; }
 guest_modules() { printf '%s\n' "$(guest_dir "$1")/modules"; }
 guest_available() { [ -s "$(guest_kernel "$1")" ]; }
 
-guest_disk() { printf '%s\n' "$cache_dir/disks/debian-amd64.img"; }
+guest_disk() { printf '%s\n' "$cache_dir/disks/debian-$1.img"; }
 
 check_guest_name() {
   case $1 in

@@ -28,9 +28,9 @@ class BadInput(unittest.TestCase):
         path.write_bytes(content)
         return path
 
-    def refused(self, *options, naming, cpu="max"):
+    def refused(self, *options, naming, cpu="max", within=()):
         status, output, errors = machine.run(
-            machine.command_line(*options, cpu=cpu),
+            [*within, *machine.command_line(*options, cpu=cpu)],
             30,
             cwd=self.path,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY,) * 2),
@@ -185,6 +185,26 @@ class BadInput(unittest.TestCase):
 
     def test_folder_as_image(self):
         self.refused("-hda", self.path, "-nographic", naming=self.path)
+
+    def test_image_of_another_format(self):
+        image = self.file("zeros.img", bytes(65536))
+        self.refused("-drive", f"file={image},format=qcow2", "-nographic", naming=image)
+
+    def test_read_only_folder(self):
+        """A folder that even its owner may not write to."""
+        folder = self.path / "read-only"
+        folder.mkdir()
+        image = self.file("read-only/disk.img", bytes(65536))
+        mounts = f"mount --bind {folder} {folder} && mount -o remount,ro,bind {folder} && exec \"$@\""
+        within = ("unshare", "-rm", "sh", "-c", mounts, "sh")
+        if subprocess.run([*within, "true"], capture_output=True).returncode != 0:
+            self.skipTest("no mounts here")
+        self.refused("-hda", image, "-nographic", naming=image, within=within)
+        self.refused("-serial", f"file:{folder}/out", "-display", "none", naming=f"{folder}/out", within=within)
+        dump = ("-nic", "user,id=n", "-object", f"filter-dump,id=f,netdev=n,file={folder}/dump")
+        self.refused(*dump, "-nographic", naming=f"{folder}/dump", within=within)
+        snapshot = ("env", f"TMPDIR={folder}")
+        self.refused("-snapshot", "-hda", self.file("other.img", bytes(65536)), "-nographic", naming=folder, within=(*within, *snapshot))
 
     def test_image_of_a_format_that_is_not_there(self):
         self.refused("-drive", "file=x,format=vhdx", "-nographic", naming="vhdx")

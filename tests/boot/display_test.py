@@ -154,7 +154,7 @@ class Window(unittest.TestCase):
         self.folder = pathlib.Path(folder.name)
         read, write = os.pipe()
         server = subprocess.Popen(
-            ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x1024x24", "-fbdir", self.folder, "-nolisten", "tcp"],
+            ["Xvfb", "-displayfd", str(write), "-screen", "0", "1600x1200x24", "-fbdir", self.folder, "-nolisten", "tcp"],
             pass_fds=[write], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
         self.addCleanup(server.wait)
@@ -219,6 +219,96 @@ class Window(unittest.TestCase):
             self.wait(lambda: "mouse" not in title())
             vmm.monitor("stop")
             self.wait(lambda: "paused" in title())
+
+
+class WindowKeys(Window):
+    """Keys that are the window's own, each once."""
+
+    def press(self, *keys):
+        for key in keys:
+            self.xdotool("key", key)
+
+    @unittest.skipUnless(shutil.which("openbox"), "no openbox: full screen is the window manager's work")
+    def test_full_screen_scaling_and_picture(self):
+        manager = subprocess.Popen(["openbox"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(manager.wait)
+        self.addCleanup(manager.kill)
+        with monitor.Vmm(self.folder, *BARE, "-display", "sdl", graphics=False, cwd=self.folder) as vmm:
+            vmm.wait_screen("No bootable device")
+            window = self.xdotool("search", "--sync", "--name", "^Penumbra").splitlines()[0]
+            self.xdotool("windowfocus", "--sync", window)
+            vmm.qmp("screendump", filename=str(self.folder / "screen.ppm"))
+            width, height, pixels = monitor.read_ppm(self.folder / "screen.ppm")
+            self.wait(lambda: self.picture(window)[:2] == (width, height))
+            # Twice as large: each pixel is four.
+            self.xdotool("windowmove", "--sync", window, 0, 0)
+            self.xdotool("windowsize", "--sync", window, 2 * width, 2 * height)
+
+            def twice():
+                shown = self.picture(window)
+                every_other = b"".join(
+                    shown[2][(2 * y * 2 * width + 2 * x) * 3 :][:3] for y in range(0, height, 7) for x in range(0, width, 5)
+                )
+                wanted = b"".join(pixels[(y * width + x) * 3 :][:3] for y in range(0, height, 7) for x in range(0, width, 5))
+                return shown[:2] == (2 * width, 2 * height) and sum(a != b for a, b in zip(every_other, wanted)) < 60
+
+            self.wait(twice)
+            self.press("ctrl+alt+f")
+            self.wait(lambda: self.picture(window)[:2] == (1600, 1200))
+            self.press("ctrl+alt+f")
+            self.wait(lambda: self.picture(window)[:2] == (2 * width, 2 * height))
+            self.press("ctrl+alt+s")
+            self.wait(lambda: list(self.folder.glob("penumbra-*.png")))
+            time.sleep(0.5)  # until it is whole
+            (path,) = self.folder.glob("penumbra-*.png")
+            shown = monitor.read_png(path)
+            self.assertEqual(shown[:2], (width, height))
+            cursor = 9 * 2 * 3
+            self.assertLessEqual(sum(a != b for a, b in zip(shown[2], pixels)), cursor)
+
+    def test_monitor_in_the_window(self):
+        with monitor.Vmm(self.folder, *BARE, "-display", "sdl", "-boot", "menu=on,splash-time=60000", graphics=False) as vmm:
+            vmm.wait_screen("Press ESC for boot menu")
+            window = self.xdotool("search", "--sync", "--name", "^Penumbra").splitlines()[0]
+            self.xdotool("windowfocus", "--sync", window)
+            before = self.picture(window)
+            self.press("ctrl+alt+2")
+            self.wait(lambda: "monitor" in self.xdotool("getwindowname", window))
+            self.wait(lambda: self.picture(window)[:2] == (640, 400))
+            # Completed by Tab, mended by Backspace.
+            self.press("s", "t", "x", "BackSpace", "o", "Tab", "Return")
+            self.wait(lambda: vmm.qmp("query-status")["status"] == "paused")
+            shown = self.picture(window)
+            self.xdotool("type", "info status")
+            self.press("Return")
+            self.wait(lambda: self.picture(window) != shown)
+            self.xdotool("type", "cont")
+            self.press("Return")
+            self.wait(lambda: vmm.qmp("query-status")["running"])
+            self.assertIn("Press ESC for boot menu", vmm.screen_text(), "the guest had none of the keys")
+            self.press("ctrl+alt+1")
+            self.wait(lambda: self.picture(window)[:2] == before[:2])
+            self.press("Escape")
+            vmm.wait_screen("Select boot device")
+
+    def test_keys_after_stop_and_cont(self):
+        with monitor.Vmm(self.folder, *BARE, "-display", "sdl", "-boot", "menu=on,splash-time=60000", graphics=False) as vmm:
+            vmm.wait_screen("Press ESC for boot menu")
+            window = self.xdotool("search", "--sync", "--name", "^Penumbra").splitlines()[0]
+            self.xdotool("windowfocus", "--sync", window)
+            for _ in range(3):
+                vmm.monitor("stop")
+                self.wait(lambda: "paused" in self.xdotool("getwindowname", window))
+                vmm.monitor("cont")
+            self.press("Escape")
+            vmm.wait_screen("Select boot device")
+            # What is typed while the machine is paused waits. Not Escape again, which this menu ignores for 1.5 seconds.
+            vmm.monitor("stop")
+            self.press("1")
+            vmm.monitor("cont")
+            vmm.wait_screen("No bootable device")
+
+    test_boot_menu_keyboard_and_mouse = None
 
 
 class QemuName(unittest.TestCase):

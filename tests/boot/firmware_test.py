@@ -129,11 +129,14 @@ def installer(arch):
     return ("-kernel", folder / "linux", "-initrd", folder / "initrd.gz")
 
 
+TEXT_MODE = "nomodeset fb=false vga=normal"
+
+
 class Installer(Firmware):
     """By way of SeaBIOS, in its text mode, where the kernel stays."""
 
     def first_screen(self, arch):
-        vmm = self.vmm(*SEABIOS, *installer(arch), "-append", "nomodeset fb=false vga=normal", "-m", "1G")
+        vmm = self.vmm(*SEABIOS, *installer(arch), "-append", TEXT_MODE, "-m", "1G")
         text = vmm.wait_screen("Select a language", 300)
         self.assertRegex(text, r"English +- +English")
         self.type(vmm, "ret")

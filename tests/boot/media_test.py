@@ -9,6 +9,7 @@ import unittest
 
 import machine
 import monitor
+from disk_test import RESCUE_DISC
 from network_test import in_order
 
 SCRIPT = """
@@ -128,3 +129,16 @@ class Media(unittest.TestCase):
             with self.assertRaisesRegex(AssertionError, "No such file"):
                 qmp("blockdev-change-medium", device="ide1-cd0", filename="/nowhere")
             self.assertEqual(self.look(terminal)[0], sum_a)
+
+
+@unittest.skipUnless(RESCUE_DISC.exists(), "Debian's package grub-rescue-pc is not installed")
+class EmptyDrives(unittest.TestCase):
+    def test_a_disc_put_into_a_drive_that_nobody_named_boots(self):
+        with tempfile.TemporaryDirectory() as folder, monitor.Vmm(folder, "-m", "64M", "-serial", "null", "-nic", "none") as vmm:
+            drives = vmm.monitor("info block")
+            for name in ("ide1-cd0", "floppy0"):
+                self.assertIn(f"{name}: [not inserted]", drives)
+            vmm.wait_screen("No bootable device")
+            self.assertEqual(vmm.monitor(f"change ide1-cd0 {RESCUE_DISC}"), "")
+            vmm.monitor("system_reset")
+            vmm.wait_screen("GNU GRUB")

@@ -57,6 +57,7 @@ class Qmp:
     def __init__(self, path):
         self.file = connect(path).makefile("rw")
         self.events = []
+        self.event_data = {}  # what the last one of each name said
         self.greeting = self._read()
         self("qmp_capabilities")
 
@@ -74,7 +75,11 @@ class Qmp:
             answer = self._read()
             if "event" not in answer:
                 return answer
-            self.events.append(answer["event"])
+            self._note(answer)
+
+    def _note(self, event):
+        self.events.append(event["event"])
+        self.event_data[event["event"]] = event.get("data")
 
     def __call__(self, command, **arguments):
         answer = self.raw(json.dumps({"execute": command, "arguments": arguments}) + "\n")
@@ -84,13 +89,19 @@ class Qmp:
 
     def wait_event(self, name):
         while name not in self.events:
-            self.events.append(self._read().get("event"))
+            self._note(self._read())
+
+    def next_event(self, name):
+        """One that did not come yet."""
+        while (event := self._read()).get("event") != name:
+            self._note(event)
+        self._note(event)
 
 
 class Vmm:
     """A VMM without a window, with a monitor and a QMP socket in `folder`."""
 
-    def __init__(self, folder, *options, vmm=None, graphics=True):
+    def __init__(self, folder, *options, vmm=None, graphics=True, cwd=None):
         folder = pathlib.Path(tempfile.mkdtemp(dir=folder))
         self.monitor_path, self.qmp_path = folder / "monitor", folder / "qmp"
         command = list(vmm) + ["-cpu", "max"] if vmm else machine.command_line()
@@ -98,7 +109,7 @@ class Vmm:
         command += ["-display", "none"] if graphics else []
         self.process = subprocess.Popen(
             command + [str(option) for option in options],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=cwd,
         )
         try:
             self.monitor = Monitor(self.monitor_path)

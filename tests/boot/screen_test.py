@@ -64,6 +64,14 @@ class Firmware(Screens):
         vmm.wait_screen("Select boot device")
         self.assertIn("unknown key", vmm.monitor("sendkey nonsense"))
 
+    def test_boot_menu_on_the_serial_port(self):
+        command = machine.command_line("-m", "64M", "-nographic", "-nic", "none", "-boot", "menu=on,splash-time=60000")
+        with machine.Terminal(command) as terminal:
+            terminal.expect("Press ESC for boot menu", 60)
+            terminal.send("\x1b")
+            terminal.expect("Select boot device", 60)
+            terminal.expect(r"1\. ", 10)
+
     def test_vga_none(self):
         vmm = self.vmm(*BARE, "-vga", "none")
         self.assertIn("no screen", vmm.monitor("info screen"))

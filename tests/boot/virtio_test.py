@@ -60,7 +60,7 @@ class Ports(Guest):
         vmm = monitor.Vmm(
             self.folder,
             *options,
-            *("-serial", f"file:{self.log}", "-device", "virtio-balloon-pci", "-device", "virtio-serial-pci"),
+            *("-serial", f"file:{self.log}", "-device", "virtio-balloon-pci,id=b", "-device", "virtio-serial-pci"),
             *("-chardev", f"file,id=c,path={console}", "-device", "virtconsole,chardev=c"),
             *("-chardev", f"file,id=p,path={port}", "-device", "virtserialport,chardev=p,name=org.penumbra.test"),
         )
@@ -69,6 +69,7 @@ class Ports(Guest):
             self.assertEqual(console.read_bytes().replace(b"\r", b""), b"from the console\n")
             self.assertEqual(port.read_bytes(), b"from the port\n")
             self.assertEqual(vmm.monitor("info balloon"), "balloon: actual=512\n")
+            self.tells_statistics(vmm)
             before = self.rss(vmm)
             self.assertEqual(vmm.monitor("balloon 256"), "")
             self.shows(vmm, "shrunk")
@@ -82,8 +83,36 @@ class Ports(Guest):
             self.assertEqual(vmm.qmp("balloon", value=512 * MIB), {})
             log = self.shows(vmm, "@@ end")
             self.assertIn("grown\n", log)
+            while vmm.qmp.event_data.get("BALLOON_CHANGE") != {"actual": 512 * MIB}:
+                vmm.qmp.next_event("BALLOON_CHANGE")
             self.assertEqual(vmm.qmp("query-balloon")["actual"], 512 * MIB)
         self.assertEqual(dmesg.trouble(log[log.index("grown\n") + 6 : log.index("@@ end")]), [])
+
+    def tells_statistics(self, vmm):
+        """Linux' numbers, asked for every second."""
+        path = "/machine/peripheral/b"
+        interval = "guest-stats-polling-interval"
+        self.assertEqual(vmm.qmp("qom-get", path=path, property=interval), 0)
+        vmm.qmp("qom-set", path=path, property=interval, value=1)
+        self.assertEqual(vmm.qmp("qom-get", path=path, property=interval), 1)
+        updates, deadline = set(), time.monotonic() + 60 * machine.PATIENCE
+        while len(updates) < 3:
+            self.assertLess(time.monotonic(), deadline)
+            answer = vmm.qmp("qom-get", path=path, property="guest-stats")
+            updates.add(answer["last-update"])
+            time.sleep(0.2)
+        statistics = answer["stats"]
+        self.assertAlmostEqual(statistics["stat-total-memory"] / MIB, 490, delta=40)
+        self.assertLess(statistics["stat-free-memory"], statistics["stat-total-memory"])
+        self.assertLess(abs(max(updates) - time.time()), 60)
+        vmm.qmp("qom-set", path=path, property=interval, value=0)
+        for value, why in ((-1, "greater than zero"), (1 << 32, "too big")):
+            with self.assertRaisesRegex(AssertionError, why):
+                vmm.qmp("qom-set", path=path, property=interval, value=value)
+        with self.assertRaisesRegex(AssertionError, "not found"):
+            vmm.qmp("qom-get", path=path, property="nothing")
+        with self.assertRaisesRegex(AssertionError, "not found"):
+            vmm.qmp("qom-get", path="/machine/peripheral/c", property="guest-stats")
 
     def test_no_balloon(self):
         with monitor.Vmm(self.folder, "-m", "64M", "-serial", "null", "-nic", "none") as vmm:

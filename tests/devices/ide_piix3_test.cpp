@@ -495,6 +495,20 @@ TEST_F(IdeTest, LockedTrayStaysShut) {
   EXPECT_EQ(disc_.trays, "open close ");
 }
 
+// T13/1699D, IDENTIFY DEVICE, word 106: how many logical sectors a physical one has, as a power of two.
+TEST_F(IdeTest, LargePhysicalSectors) {
+  TestLine line;
+  IoBus io;
+  IdePiix3 other(map_, io, line.input(), line.input());
+  other.attach(0, 0,
+               std::make_unique<AtaDisk>("disk", disk_, AtaDrive::Cable::OnlyParallel, "serial",
+                                         BlockSizes{.physical = 4096}));
+  other.write(7, 1, 0xec);
+  std::vector<uint32_t> words;
+  for (unsigned i = 0; i < 256; i++) words.push_back(other.read(0, 2));
+  EXPECT_EQ(words[106], 0x6003u);
+}
+
 TEST_F(IdeTest, SavedTransferGoesOn) {
   command(0x20, 5, 2);
   auto data = read_data(300);

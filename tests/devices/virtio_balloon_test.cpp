@@ -11,7 +11,8 @@ namespace {
 
 class VirtioBalloonTest : public VirtioDriverTest {
  protected:
-  enum : unsigned { kInflate, kDeflate };
+  enum : unsigned { kInflate, kDeflate, kStatistics };
+  static constexpr uint64_t kStatisticsFeature = 2;
   static constexpr uint64_t kPage = VirtioBalloon::kPageBytes;
 
   static std::string pages(std::initializer_list<uint32_t> numbers) {
@@ -19,6 +20,13 @@ class VirtioBalloonTest : public VirtioDriverTest {
     for (const uint32_t number : numbers) {
       for (unsigned i = 0; i < 4; i++) text += static_cast<char>(number >> 8 * i);
     }
+    return text;
+  }
+
+  static std::string statistic(uint16_t tag, uint64_t value) {
+    std::string text;
+    for (unsigned i = 0; i < 2; i++) text += static_cast<char>(tag >> 8 * i);
+    for (unsigned i = 0; i < 8; i++) text += static_cast<char>(value >> 8 * i);
     return text;
   }
 
@@ -68,6 +76,48 @@ TEST_F(VirtioBalloonTest, NumbersThatAreNoPages) {
   offer_text(kInflate, pages({0x100, 0xfe000, 0xffff'ffff}) + "ab");
   EXPECT_EQ(used_count(kInflate), 1u);
   EXPECT_EQ(get(kModern + 20, 1), 15u);
+}
+
+// 5.5.6.3: the device keeps the buffer, and gives it back to ask for the next numbers.
+TEST_F(VirtioBalloonTest, StatisticsComeWhenTheyAreAskedFor) {
+  start(kVersion1 | kStatisticsFeature, 3);
+  unsigned told = 0;
+  balloon_.set_statistics_listener([&told] { told++; });
+  EXPECT_FALSE(balloon_.request_statistics()) << "the driver has not begun";
+  offer_text(kStatistics, statistic(4, 0x1234'5678'9abc) + statistic(5, 7) + statistic(99, 1) + "half");
+  EXPECT_EQ(told, 1u);
+  EXPECT_EQ(balloon_.statistics()[4], 0x1234'5678'9abcu);
+  EXPECT_EQ(balloon_.statistics()[5], 7u);
+  EXPECT_EQ(balloon_.statistics()[0], VirtioBalloon::kNotSaid);
+  EXPECT_EQ(used_count(kStatistics), 0u);
+  EXPECT_TRUE(balloon_.request_statistics());
+  EXPECT_EQ(used_count(kStatistics), 1u);
+  EXPECT_EQ(used_bytes(kStatistics, 0), 0u);
+  EXPECT_FALSE(balloon_.request_statistics()) << "one question at a time";
+  offer_text(kStatistics, statistic(5, 8));
+  EXPECT_EQ(balloon_.statistics()[5], 8u);
+  EXPECT_EQ(balloon_.statistics()[4], VirtioBalloon::kNotSaid);
+}
+
+TEST_F(VirtioBalloonTest, AQuestionIsSaved) {
+  start(kVersion1 | kStatisticsFeature, 3);
+  offer_text(kStatistics, statistic(5, 8));
+  const DeviceState state = pci_->save();
+  set(kModern + 20, 1, 0);
+  EXPECT_EQ(balloon_.statistics()[5], VirtioBalloon::kNotSaid);
+  EXPECT_FALSE(balloon_.request_statistics());
+  pci_->load(state);
+  EXPECT_EQ(balloon_.statistics()[5], 8u);
+  EXPECT_TRUE(balloon_.request_statistics());
+  EXPECT_EQ(used_count(kStatistics), 1u);
+}
+
+TEST_F(VirtioBalloonTest, SizeIsTold) {
+  start(kVersion1, 2);
+  uint64_t held = 0;
+  balloon_.set_size_listener([&] { held = balloon_.held(); });
+  set(kDevice + 4, 4, 0x12345);
+  EXPECT_EQ(held, 0x12345 * kPage);
 }
 
 TEST_F(VirtioBalloonTest, ResetEmptiesIt) {

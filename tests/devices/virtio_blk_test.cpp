@@ -166,6 +166,35 @@ TEST_F(VirtioBlkTest, ZeroesAndDiscards) {
   EXPECT_EQ(disk_.discards_seen, 1u);
 }
 
+// 5.2.4: exponent of the physical block, least and best request in logical blocks; 5.2.6.1: whole logical
+// blocks.
+TEST_F(VirtioBlkTest, BlockSizes) {
+  EXPECT_EQ(get(kDevice + 20, 4), 512u);
+  EXPECT_EQ(get(kDevice + 24, 1), 0u);
+  pci_.config().write(0x04, 2, 0);
+  disk_.can_discard = true;
+  VirtioPci other("other",
+                  std::make_unique<VirtioBlk>(map_, disk_, "serial-number",
+                                              BlockSizes{.logical = 1024,
+                                                         .physical = 4096,
+                                                         .least_request = 8192,
+                                                         .best_request = 65536,
+                                                         .discard = 16384}),
+                  map_, io_, line_.input(), [](uint64_t, uint32_t) {});
+  other.config().write(0x20, 4, kModern);
+  other.config().write(0x04, 2, 7);
+  EXPECT_EQ(get(kDevice, 8), 64u) << "512-byte sectors as ever";
+  EXPECT_EQ(get(kDevice + 20, 4), 1024u);
+  EXPECT_EQ(get(kDevice + 24, 1), 2u);
+  EXPECT_EQ(get(kDevice + 26, 2), 8u);
+  EXPECT_EQ(get(kDevice + 28, 4), 64u);
+  EXPECT_EQ(get(kDevice + 44, 4), 32u) << "sectors";
+  start();
+  EXPECT_EQ(request(kIn, 2, 1024, true), kOk);
+  EXPECT_EQ(request(kIn, 2, 512, true), kIoError);
+  EXPECT_EQ(request(kOut, 3, 1024, false), kIoError);
+}
+
 // 2.6.5.3
 TEST_F(VirtioBlkTest, IndirectDescriptors) {
   constexpr uint64_t kTable = 0x8000;

@@ -347,8 +347,8 @@ TEST(Options, Displays) {
 
 TEST(Options, Drives) {
   const RunOptions options =
-      run({"-hda", "a.img", "-drive", "file=b.img,format=raw,cache=none,snapshot=on,serial=S", "-cdrom",
-           "c.iso", "-drive", "if=none,id=x,file=d,,1.img,readonly=on,discard=unmap"});
+      run({"-nodefaults", "-hda", "a.img", "-drive", "file=b.img,format=raw,cache=none,snapshot=on,serial=S",
+           "-cdrom", "c.iso", "-drive", "if=none,id=x,file=d,,1.img,readonly=on,discard=unmap"});
   ASSERT_EQ(options.drives.size(), 4u);
   EXPECT_EQ(options.drives[0].image.path, "a.img");
   EXPECT_EQ(options.drives[0].index, 0u);
@@ -367,6 +367,36 @@ TEST(Options, Drives) {
   EXPECT_TRUE(options.drives[3].image.discard);
 }
 
+// QEMU's, so that "change ide1-cd0 FILE" works in any machine.
+TEST(Options, EmptyDrivesUnlessOneIsNamed) {
+  const auto empty = [](std::initializer_list<const char*> words) {
+    std::string found;
+    for (const DriveOptions& drive : run(words).drives) {
+      if (!drive.image.path.empty()) continue;
+      EXPECT_EQ(drive.image.read_only, drive.cdrom);
+      found += (drive.cdrom ? "cd" : "floppy") + std::to_string(drive.index) + " ";
+    }
+    return found;
+  };
+  EXPECT_EQ(empty({}), "cd2 floppy0 ");
+  EXPECT_EQ(empty({"-hda", "a"}), "cd2 floppy0 ");
+  EXPECT_EQ(empty({"-cdrom", "a"}), "floppy0 ");
+  EXPECT_EQ(empty({"-hdc", "a", "-fdb", "b"}), "floppy0 ");
+  EXPECT_EQ(empty({"-fda", "a"}), "cd2 ");
+  EXPECT_EQ(empty({"-drive", "if=none,id=d,file=a", "-device", "ide-hd,drive=d"}), "floppy0 ");
+  EXPECT_EQ(empty({"-drive", "if=none,id=d,file=a", "-device", "floppy,drive=d"}), "cd2 ");
+  EXPECT_EQ(empty({"-drive", "media=cdrom"}), "cd0 cd2 floppy0 ");
+}
+
+TEST(Options, NoDefaults) {
+  const RunOptions options = run({"-nodefaults"});
+  EXPECT_TRUE(options.drives.empty());
+  EXPECT_TRUE(options.networks.empty());
+  EXPECT_TRUE(options.serials.empty());
+  EXPECT_FALSE(options.vga);
+  EXPECT_TRUE(run({"-nodefaults", "-vga", "std"}).vga);
+}
+
 TEST(Options, DrivesThatCannotBe) {
   expect_named(run_refusal({"-drive", "if=ide"}), "file=");
   expect_named(run_refusal({"-drive", "file=a,if=scsi"}), "if=scsi");
@@ -382,8 +412,8 @@ TEST(Options, DrivesThatCannotBe) {
 }
 
 TEST(Options, ImageFormats) {
-  const RunOptions options =
-      run({"-drive", "file=a", "-drive", "file=b,format=raw", "-drive", "file=c,format=qcow2"});
+  const RunOptions options = run(
+      {"-nodefaults", "-drive", "file=a", "-drive", "file=b,format=raw", "-drive", "file=c,format=qcow2"});
   ASSERT_EQ(options.drives.size(), 3u);
   EXPECT_EQ(options.drives[0].image.format, ImageOptions::Format::Probe);
   EXPECT_EQ(options.drives[1].image.format, ImageOptions::Format::Raw);
@@ -391,7 +421,7 @@ TEST(Options, ImageFormats) {
 }
 
 TEST(Options, VirtioDisks) {
-  const RunOptions options = run({"-drive", "if=virtio,file=a.img", "-device",
+  const RunOptions options = run({"-nodefaults", "-drive", "if=virtio,file=a.img", "-device",
                                   "virtio-blk-pci,drive=x,serial=S", "-drive", "if=none,id=x,file=b.img"});
   ASSERT_EQ(options.drives.size(), 2u);
   for (const DriveOptions& drive : options.drives)
@@ -401,6 +431,29 @@ TEST(Options, VirtioDisks) {
   expect_named(run_refusal({"-device", "virtio-blk-pci"}), "drive=");
   expect_named(run_refusal({"-drive", "file=a,id=x", "-device", "virtio-blk-pci,drive=x"}), "'x'");
   expect_named(run_refusal({"-drive", "file=a,if=virtio,media=cdrom"}), "CD-ROM");
+}
+
+TEST(Options, BlockSizes) {
+  const auto sizes = [](const char* device) {
+    return run({"-drive", "if=none,id=d,file=a", "-device", device}).drives[0].sizes;
+  };
+  const BlockSizes all = sizes(
+      "virtio-blk-pci,drive=d,logical_block_size=4096,min_io_size=8192,opt_io_size=65536,"
+      "discard_granularity=16384");
+  EXPECT_EQ(all.logical, 4096u);
+  EXPECT_EQ(all.physical, 4096u) << "never less";
+  EXPECT_EQ(all.least_request, 8192u);
+  EXPECT_EQ(all.best_request, 65536u);
+  EXPECT_EQ(all.discard, 16384u);
+  EXPECT_EQ(sizes("ide-hd,drive=d,physical_block_size=4096").physical, 4096u);
+  const auto refused = [](const char* device) {
+    return run_refusal({"-drive", "if=none,id=d,file=a", "-device", device});
+  };
+  expect_named(refused("ide-hd,drive=d,logical_block_size=4096"), "logical_block_size=4096");
+  expect_named(refused("ide-hd,drive=d,min_io_size=4096"), "min_io_size");
+  expect_named(refused("virtio-blk-pci,drive=d,physical_block_size=1000"), "physical_block_size=1000");
+  expect_named(refused("virtio-blk-pci,drive=d,logical_block_size=256"), "from 512");
+  expect_named(refused("virtio-blk-pci,drive=d,logical_block_size=4096,opt_io_size=512"), "no multiple");
 }
 
 TEST(Options, SharedFolders) {
@@ -451,7 +504,7 @@ TEST(Options, DrivesWhoseMediumComesOutReportTheirErrors) {
     expect_named(run_refusal({"-drive", drive}), "only reports");
   expect_named(run_refusal({"-drive", "file=A,if=none,id=d,rerror=stop", "-device", "ide-cd,drive=d"}),
                "only reports");
-  EXPECT_EQ(run({"-drive", "file=A,if=floppy,werror=report"}).drives.size(), 1u);
+  EXPECT_EQ(run({"-nodefaults", "-drive", "file=A,if=floppy,werror=report"}).drives.size(), 1u);
   EXPECT_EQ(run({"-drive", "file=A,if=none,id=d,media=cdrom", "-device", "ide-cd,drive=d,id=cd"})
                 .drives[0]
                 .device_id,
@@ -460,11 +513,11 @@ TEST(Options, DrivesWhoseMediumComesOutReportTheirErrors) {
 
 TEST(Options, AhciControllersAndTheirDrives) {
   using enum DriveOptions::Interface;
-  const RunOptions options =
-      run({"-drive", "if=none,id=a,file=a.img", "-drive", "if=none,id=b,file=b.iso,media=cdrom", "-drive",
-           "if=none,id=c,file=c.img", "-device", "ich9-ahci,id=first", "-device", "ahci,id=second", "-device",
-           "ide-hd,drive=a,bus=second.3,serial=S", "-device", "ide-cd,drive=b,bus=first.0", "-device",
-           "ide-cd,bus=first.1", "-device", "ide-hd,drive=c,bus=ide.1,unit=1"});
+  const RunOptions options = run(
+      {"-nodefaults", "-drive", "if=none,id=a,file=a.img", "-drive", "if=none,id=b,file=b.iso,media=cdrom",
+       "-drive", "if=none,id=c,file=c.img", "-device", "ich9-ahci,id=first", "-device", "ahci,id=second",
+       "-device", "ide-hd,drive=a,bus=second.3,serial=S", "-device", "ide-cd,drive=b,bus=first.0", "-device",
+       "ide-cd,bus=first.1", "-device", "ide-hd,drive=c,bus=ide.1,unit=1"});
   EXPECT_EQ(options.ahci_controllers, 2u);
   ASSERT_EQ(options.drives.size(), 4u);
   const auto expect = [&](unsigned i, DriveOptions::Interface interface, unsigned controller, unsigned index,

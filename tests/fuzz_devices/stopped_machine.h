@@ -7,6 +7,7 @@
 
 #include "core/machine.h"
 #include "devices/pc_board.h"
+#include "frontend/balloon_watch.h"
 #include "frontend/key_typer.h"
 #include "frontend/media_drives.h"
 #include "frontend/monitor.h"
@@ -23,7 +24,8 @@ class StoppedMachine {
     machine.set_board(std::move(made));
     actions.keys =
         &keys_.emplace(machine.clock(), [this](KeyCode code, bool down) { board_->key(code, down); });
-    actions.balloon = board_->balloon();
+    actions.balloon = &balloon_.emplace(machine.clock(), *board_->balloon(), [] {});
+    actions.balloon_id = "balloon";
     drives_.add({.name = "disk", .id = {}, .image = {.path = "disk.img"}, .format = "raw"});
     drives_.add({.name = "cd", .id = "id", .image = {}, .format = {}, .removable = &cdrom_, .cdrom = true});
     actions.drives = &drives_;
@@ -52,6 +54,7 @@ class StoppedMachine {
   }
   PcBoard* board_ = nullptr;
   std::optional<KeyTyper> keys_;
+  std::optional<BalloonWatch> balloon_;
   RemovableDevice cdrom_{nullptr, machine.events()};
   // Without files, whose names would be any.
   MediaDrives drives_{

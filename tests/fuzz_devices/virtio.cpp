@@ -104,7 +104,10 @@ struct Rig : Bench {
     } else if (auto* const tablet = dynamic_cast<VirtioTablet*>(&pci.device())) {
       tablet->place(input.word(), input.word(), static_cast<int8_t>(input.byte()), input.byte());
     } else if (auto* const balloon = dynamic_cast<VirtioBalloon*>(&pci.device())) {
-      balloon->set_wanted(Traffic::value(input));
+      if (input.below(2))
+        balloon->set_wanted(Traffic::value(input));
+      else [[maybe_unused]]
+        const bool asked = balloon->request_statistics();
     } else if (dynamic_cast<VirtioNet*>(&pci.device()) && network.waiting() < 10) {
       const auto frame = std::as_bytes(input.bytes(input.below(2000)));
       network.deliver({frame.begin(), frame.end()});
