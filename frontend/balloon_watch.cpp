@@ -14,8 +14,9 @@ constexpr Nanoseconds kSecond = 1'000'000'000;
 
 // By tag.
 constexpr std::array<const char*, VirtioBalloon::kStatistics> kNames = {
-    "stat-swap-in",      "stat-swap-out",         "stat-major-faults", "stat-minor-faults",  "stat-free-memory",
-    "stat-total-memory", "stat-available-memory", "stat-disk-caches",  "stat-htlb-pgalloc", "stat-htlb-pgfail"};
+    "stat-swap-in",      "stat-swap-out",     "stat-major-faults",     "stat-minor-faults",
+    "stat-free-memory",  "stat-total-memory", "stat-available-memory", "stat-disk-caches",
+    "stat-htlb-pgalloc", "stat-htlb-pgfail"};
 
 }  // namespace
 

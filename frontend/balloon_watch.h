@@ -1,5 +1,5 @@
-// What monitors tell of a memory balloon: that its size changed, and what the guest's driver says of its memory,
-// which is asked for again and again. vCPU thread.
+// What monitors tell of a memory balloon: that its size changed, and what the guest's driver says of its
+// memory, which is asked for again and again. vCPU thread.
 #pragma once
 
 #include <cstdint>

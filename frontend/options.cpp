@@ -932,7 +932,8 @@ Command parse_run(std::span<const char* const> arguments) {
   word("m", words.memory, "memory: 512M, 1G; a plain number is MiB (512)");
   word("smp", words.processors, "number of processors: 1");
   word("cpu", options.cpu, "CPU model: max, base (max)");
-  app.add_flag("--nographic", words.nographic, "no window, as without -display; firmware talks to COM1 in any case");
+  app.add_flag("--nographic", words.nographic,
+               "no window, as without -display; firmware talks to COM1 in any case");
   list("serial", words.serials, "stdio, file:PATH, null or chardev:ID; first COM1, up to COM4 (stdio)");
   list("parallel", words.parallels, "what a printer gets: file:PATH, stdio, null, chardev:ID or none (none)");
   list("pflash", words.pflashes,

@@ -7,9 +7,9 @@ namespace penumbra {
 
 namespace {
 // The first two characters of the font that all VGA BIOSes have: nothing, and a face.
-constexpr std::array<uint8_t, 32> kBeginning = {0, 0, 0, 0, 0,    0,    0,    0,    0,    0,    0,
-                                                0, 0, 0, 0, 0,    0,    0,    0x7e, 0x81, 0xa5, 0x81,
-                                                0x81, 0xbd, 0x99, 0x81, 0x81, 0x7e, 0,    0,    0,    0};
+constexpr std::array<uint8_t, 32> kBeginning = {0,    0,    0,    0,    0,    0,    0, 0,    0,    0,    0,
+                                                0,    0,    0,    0,    0,    0,    0, 0x7e, 0x81, 0xa5, 0x81,
+                                                0x81, 0xbd, 0x99, 0x81, 0x81, 0x7e, 0, 0,    0,    0};
 constexpr uint32_t kForeground = 0xaaaaaa, kBackground = 0x000000;
 }  // namespace
 

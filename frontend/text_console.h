@@ -16,7 +16,8 @@ namespace penumbra {
 class TextConsole {
  public:
   static constexpr unsigned kColumns = 80, kRows = 25, kGlyphWidth = 8, kGlyphHeight = 16;
-  using Font = std::array<uint8_t, size_t{256} * kGlyphHeight>;  // a byte a line, the leftmost pixel its bit 7
+  using Font =
+      std::array<uint8_t, size_t{256} * kGlyphHeight>;  // a byte a line, the leftmost pixel its bit 7
 
   // Of a VGA BIOS, which has it somewhere.
   static std::optional<Font> find_font(std::span<const std::byte> rom);
