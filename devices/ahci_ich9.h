@@ -26,6 +26,7 @@ class AhciIch9 : public PciFunction, public MmioHandler {
 
   void attach(unsigned port, std::unique_ptr<AtaDrive> drive) { ports_[port].attach(std::move(drive)); }
   AtaDrive* drive(unsigned port) { return ports_[port].drive(); }
+  bool signals_nmi() const override { return msi_.signals_nmi(); }
 
   uint64_t mmio_read(uint64_t offset, unsigned size) override;
   void mmio_write(uint64_t offset, unsigned size, uint64_t value) override;

@@ -23,6 +23,8 @@ struct ApicMessage {
   uint8_t vector = 0;
   bool level = false;  // trigger mode
 
+  // A device's write there is an interrupt.
+  static constexpr bool is_at(uint64_t address) { return address >> 20 == 0xfee; }
   // Of the address and data that a device writes (SDM vol. 3, 10.11).
   static ApicMessage from_msi(uint64_t address, uint32_t data) {
     return {.destination = static_cast<uint8_t>(address >> 12),
@@ -30,6 +32,9 @@ struct ApicMessage {
             .delivery = static_cast<uint8_t>(data >> 8 & 7),
             .vector = static_cast<uint8_t>(data),
             .level = (data & 0x8000) != 0};
+  }
+  static bool is_nmi(uint64_t address, uint32_t data) {
+    return is_at(address) && from_msi(address, data).delivery == kNmi;
   }
 };
 

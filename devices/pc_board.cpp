@@ -273,8 +273,7 @@ void PcBoard::key(KeyCode code, bool down) {
 
 // A message is a write like any other; those to FEExxxxxh are interrupts (SDM vol. 3, 10.11.1).
 void PcBoard::send_msi(PhysicalMap& map, uint64_t address, uint32_t data) {
-  constexpr uint64_t kInterrupts = 0xfee;
-  if (address >> 20 == kInterrupts) return local_apic_.receive(ApicMessage::from_msi(address, data));
+  if (ApicMessage::is_at(address)) return local_apic_.receive(ApicMessage::from_msi(address, data));
   if (map.is_ram(PhysAddr{address}, sizeof data))
     map.write_bytes(PhysAddr{address}, std::as_bytes(std::span(&data, 1)));
 }

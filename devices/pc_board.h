@@ -145,9 +145,9 @@ class PcBoard final : public Board {
 
   InterruptSource& interrupts() override { return local_apic_; }
   LocalApic& local_apic() { return local_apic_; }
-  // Whether an interrupt line ends in an NMI, so that a halt with interrupts off may have an end. (Messages
-  // of PCI functions that say NMI are not looked for.)
-  bool routes_nmi() const { return local_apic_.routes_nmi() || io_apic_.routes_nmi(); }
+  // Whether an interrupt line or a function's message ends in an NMI, so that a halt with interrupts off may
+  // have an end.
+  bool routes_nmi() const { return local_apic_.routes_nmi() || io_apic_.routes_nmi() || pci_.signals_nmi(); }
   PicPair& pics() { return pics_; }
   PciBus& pci() { return pci_; }
   HostBridge440fx& host_bridge() { return host_bridge_; }

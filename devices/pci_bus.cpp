@@ -1,5 +1,6 @@
 #include "devices/pci_bus.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
@@ -43,6 +44,11 @@ uint32_t PciBus::read_config(uint8_t address, unsigned offset, unsigned size) co
 
 void PciBus::write_config(uint8_t address, unsigned offset, unsigned size, uint32_t value) {
   if (PciFunction* function = functions_[address]) function->config().write(offset, size, value);
+}
+
+bool PciBus::signals_nmi() const {
+  return std::ranges::any_of(functions_,
+                             [](const PciFunction* function) { return function && function->signals_nmi(); });
 }
 
 void PciBus::reset() {

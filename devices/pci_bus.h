@@ -39,6 +39,9 @@ class PciBus {
   uint32_t read_config(uint8_t address, unsigned offset, unsigned size) const;
   void write_config(uint8_t address, unsigned offset, unsigned size, uint32_t value);
 
+  // Whether some function's message is an NMI.
+  bool signals_nmi() const;
+
   void reset();
   // The levels of the interrupt pins, by function address.
   DeviceState save() const;

@@ -19,6 +19,9 @@ class PciFunction : public Device {
   PciConfig& config() { return config_; }
   const PciConfig& config() const { return config_; }
 
+  // Whether one of its messages (MSI) is an NMI.
+  virtual bool signals_nmi() const { return false; }
+
   // Firmware's code for the function (PCI Local Bus Specification 3.0, 6.2.5.2 and 6.3); nothing where there
   // is none.
   void add_rom(PhysicalMap& map, std::span<const std::byte> rom);

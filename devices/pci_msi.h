@@ -7,6 +7,7 @@
 #include <functional>
 #include <utility>
 
+#include "devices/apic_message.h"
 #include "devices/pci_config.h"
 
 namespace penumbra {
@@ -28,16 +29,19 @@ class PciMsi {
 
   bool enabled() const { return config_.word(at(kControl)) & kEnable; }
   // A message is a bus-master write, which needs the enable of those.
+  bool sends() const { return enabled() && config_.bus_master(); }
+  bool signals_nmi() const { return sends() && ApicMessage::is_nmi(address(), config_.word(at(kData))); }
   void notify() {
-    if (!enabled() || !config_.bus_master()) return;
-    send_(uint64_t{config_.dword(at(kUpperAddress))} << 32 | config_.dword(at(kAddress)),
-          config_.word(at(kData)));
+    if (sends()) send_(address(), config_.word(at(kData)));
   }
 
  private:
   static constexpr uint8_t kControl = 2, kAddress = 4, kUpperAddress = 8, kData = 12;  // in the capability
   static constexpr uint16_t kEnable = 0x0001;
   uint8_t at(uint8_t offset) const { return static_cast<uint8_t>(capability_ + offset); }
+  uint64_t address() const {
+    return uint64_t{config_.dword(at(kUpperAddress))} << 32 | config_.dword(at(kAddress));
+  }
 
   PciConfig& config_;
   const uint8_t capability_;

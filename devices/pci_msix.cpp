@@ -1,5 +1,6 @@
 #include "devices/pci_msix.h"
 
+#include <algorithm>
 #include <cassert>
 #include <stdexcept>
 #include <utility>
@@ -13,7 +14,7 @@ constexpr uint8_t kCapabilityId = 0x11;
 constexpr uint8_t kControl = 2, kTable = 4, kPending = 8;  // in the capability
 constexpr uint16_t kEnable = 0x8000, kMaskAll = 0x4000;
 constexpr uint64_t kPendingOffset = 0x800;
-constexpr unsigned kEntryBytes = 16, kControlWord = 3;
+constexpr unsigned kEntryBytes = 16, kDataWord = 2, kControlWord = 3;
 }  // namespace
 
 PciMsix::PciMsix(PciConfig& config, uint8_t capability, unsigned base, unsigned vectors, MsiSink send)
@@ -35,20 +36,30 @@ bool PciMsix::masked(const Entry& entry) const {
 }
 
 // A message is a bus-master write, which needs the enable of those.
+bool PciMsix::sends(const Entry& entry) const {
+  return !masked(entry) && config_.bus_master();
+}
+
+bool PciMsix::signals_nmi() const {
+  return enabled() && std::ranges::any_of(entries_, [this](const Entry& entry) {
+           return sends(entry) && ApicMessage::is_nmi(entry.address(), entry.words[kDataWord]);
+         });
+}
+
 void PciMsix::notify(unsigned vector) {
   if (vector >= entries_.size() || !enabled()) return;
   Entry& entry = entries_[vector];
-  if (masked(entry) || !config_.bus_master()) {
+  if (!sends(entry)) {
     entry.pending = true;
     return;
   }
-  send_(uint64_t{entry.words[1]} << 32 | entry.words[0], entry.words[2]);
+  send_(entry.address(), entry.words[kDataWord]);
 }
 
 void PciMsix::send_pending() {
   for (unsigned vector = 0; vector < entries_.size(); vector++) {
     Entry& entry = entries_[vector];
-    if (!entry.pending || masked(entry) || !config_.bus_master()) continue;
+    if (!entry.pending || !sends(entry)) continue;
     entry.pending = false;
     notify(vector);
   }

@@ -23,6 +23,7 @@ class PciMsix : public MmioHandler {
 
   unsigned vectors() const { return static_cast<unsigned>(entries_.size()); }
   bool enabled() const;
+  bool signals_nmi() const;
   // Sends the vector's message now, or when it is unmasked.
   void notify(unsigned vector);
   // After a write to the configuration space.
@@ -39,9 +40,11 @@ class PciMsix : public MmioHandler {
   struct Entry {
     uint32_t words[4] = {0, 0, 0, kMasked};  // address, its upper half, data, control
     bool pending = false;
+    uint64_t address() const { return uint64_t{words[1]} << 32 | words[0]; }
   };
   static constexpr uint32_t kMasked = 1;
   bool masked(const Entry& entry) const;
+  bool sends(const Entry& entry) const;
   void send_pending();
   uint32_t read_dword(uint64_t offset) const;
 

@@ -24,6 +24,7 @@ class VirtioPci : public PciFunction, public MmioHandler {
             LineOutput interrupt, MsiSink msi);
 
   VirtioDevice& device() { return *device_; }
+  bool signals_nmi() const override { return msix_ && msix_->signals_nmi(); }
 
   uint64_t mmio_read(uint64_t offset, unsigned size) override;
   void mmio_write(uint64_t offset, unsigned size, uint64_t value) override;

@@ -421,6 +421,23 @@ TEST_F(AhciTest, MessagesTakeTheLinesPlace) {
   EXPECT_EQ(messages_.size(), 3u);
 }
 
+// Delivery mode 4 (SDM vol. 3, 10.11.2) in a message that the function may send.
+TEST_F(AhciTest, TheMessageMayBeAnNmi) {
+  ahci_.config().write(0x84, 4, 0xfee0'0000);
+  ahci_.config().write(0x8c, 2, 0x0400);
+  EXPECT_FALSE(ahci_.signals_nmi()) << "MSI is disabled";
+  ahci_.config().write(0x82, 2, 1);
+  EXPECT_TRUE(ahci_.signals_nmi());
+  ahci_.config().write(0x04, 2, 3);
+  EXPECT_FALSE(ahci_.signals_nmi()) << "no bus master";
+  ahci_.config().write(0x04, 2, 7);
+  ahci_.config().write(0x8c, 2, 0x0041);
+  EXPECT_FALSE(ahci_.signals_nmi()) << "a fixed vector";
+  ahci_.config().write(0x8c, 2, 0x0400);
+  ahci_.config().write(0x84, 4, 0x0010'0000);
+  EXPECT_FALSE(ahci_.signals_nmi()) << "a write to memory";
+}
+
 TEST_F(AhciTest, InterruptsCanBeSwitchedOff) {
   put(kGhc, 0);
   issue(0, 0, {.code = 0xea}, {});

@@ -288,6 +288,22 @@ TEST_F(VirtioBlkTest, MsixMessages) {
   EXPECT_EQ(get(kModern + 26, 2), 0xffffu) << "there are two";
 }
 
+// Delivery mode 4 (SDM vol. 3, 10.11.2) in a message that the function may send.
+TEST_F(VirtioBlkTest, MessagesMayBeNmis) {
+  start();
+  set(kMsix + 16, 4, 0xfee0'0000);
+  set(kMsix + 24, 4, 0x0400);
+  set(kMsix + 28, 4, 0);
+  EXPECT_FALSE(pci_.signals_nmi()) << "MSI-X is disabled";
+  pci_.config().write(0x98 + 2, 2, 0x8000);
+  EXPECT_TRUE(pci_.signals_nmi());
+  set(kMsix + 28, 4, 1);
+  EXPECT_FALSE(pci_.signals_nmi()) << "masked";
+  set(kMsix + 28, 4, 0);
+  set(kMsix + 24, 4, 0x0041);
+  EXPECT_FALSE(pci_.signals_nmi()) << "a fixed vector";
+}
+
 // 2.6.7.2: used_event in place of the flag.
 TEST_F(VirtioBlkTest, EventIndexHoldsInterruptsBack) {
   start(uint64_t{1} << 32 | 1u << 29);

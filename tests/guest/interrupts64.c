@@ -240,6 +240,57 @@ static void non_maskable(void) {
   forget_nmis();
 }
 
+// --- A message of a PCI function (MSI) that is an NMI: the AHCI controller of tests/boot/guest_test.py tells that its disk has read.
+
+static uint32_t pci_read(unsigned device, unsigned offset) {
+  out32(0xcf8, 0x80000000u | device << 11 | offset);
+  return in32(0xcfc);
+}
+static void pci_write(unsigned device, unsigned offset, uint32_t value) {
+  out32(0xcf8, 0x80000000u | device << 11 | offset);
+  out32(0xcfc, value);
+}
+
+static void message_of_a_disk(void) {
+  enum { AHCI_ID = 0x29228086, COMMAND_REGISTER = 0x04, BAR5 = 0x24, MSI = 0x80, PLACE = 0xe0000000u, MEMORY_AND_MASTER = 6 };
+  say("-- a PCI function's message that is an NMI, IF clear\n");
+  unsigned device = 0;
+  while (pci_read(device, 0) != AHCI_ID) {
+    if (++device == 32) return say("no AHCI controller\n");
+  }
+  pci_write(device, BAR5, PLACE);
+  pci_write(device, COMMAND_REGISTER, MEMORY_AND_MASTER);
+  pci_write(device, MSI + 4, 0xfee00000);
+  pci_write(device, MSI + 8, 0);
+  pci_write(device, MSI + 12, NMI_MODE);
+  pci_write(device, MSI, 0x10000);
+  ((uint64_t*)FREE_PAGES)[1024 + 2] = PLACE | 0x13;
+  volatile uint32_t* const ahci = (volatile uint32_t*)(APIC + 0x2000);
+  volatile uint32_t* const port = ahci + 0x100 / 4;
+  // The list of commands, what is received, the command's table, the sector.
+  const uint32_t list = FREE_PAGES + 0x10000, received = list + 0x1000, table = list + 0x2000, sector = list + 0x3000;
+  memset((void*)(unsigned long)list, 0, 0x4000);
+  const uint32_t header[] = {5 | 1 << 16, 0, table, 0}, region[] = {sector, 0, 0, 511};
+  const uint8_t read_dma_ext[] = {0x27, 0x80, 0x25, 0, 0, 0, 0, 0x40, 0, 0, 0, 0, 1, 0, 0, 0};
+  memcpy((void*)(unsigned long)list, header, sizeof header);
+  memcpy((void*)(unsigned long)table, read_dma_ext, sizeof read_dma_ext);
+  memcpy((void*)(unsigned long)(table + 0x80), region, sizeof region);
+  ahci[1] = 0x80000002;  // AHCI enable, interrupts
+  port[0] = list;
+  port[1] = 0;
+  port[2] = received;
+  port[3] = 0;
+  port[6] = 0x10;
+  port[6] = 0x11;
+  port[12] = port[4] = 0xffffffff;
+  port[5] = 1;
+  // It may come before the processor halts.
+  RUN("mov dword ptr [rbx], 1; 1: hlt; jmp 1b", .bx = APIC + 0x2138);
+  say("AHCI, HLT: vector %x\n", caught.vector);
+  pci_write(device, MSI, 0);
+  forget_nmis();
+}
+
 void guest_main(void) {
   default_gates();
   write_msr(0xc0000081, 0x0018000800000000);                   // STAR: SYSCALL to 08, SYSRET to 18 + 16
@@ -252,5 +303,6 @@ void guest_main(void) {
   traps();
   halt_and_repeat();
   non_maskable();
+  message_of_a_disk();
   finish();
 }
