@@ -194,8 +194,13 @@ void VirtioPci::write_status(uint8_t value) {
   const bool starts = value & ~status_ & kDriverOk;
   status_ = static_cast<uint8_t>(value | (status_ & kNeedsReset));
   if (!starts) return;
-  for (Virtqueue& queue : queues_) queue.set_event_index(accepted_ & VirtioDevice::kEventIndex);
   device_->start(accepted_);
+}
+
+// At once: drivers may offer the first buffers before they say that they are ready, and would not be asked to
+// tell of more.
+void VirtioPci::features_accepted() {
+  for (Virtqueue& queue : queues_) queue.set_event_index(accepted_ & VirtioDevice::kEventIndex);
 }
 
 void VirtioPci::notify(unsigned queue) {
@@ -327,6 +332,7 @@ void VirtioPci::write_common(uint64_t offset, uint64_t value) {
       return;
     case kDriverFeature:
       if (accepted_select_ < 2 && !(status_ & kFeaturesOk)) half(accepted_, accepted_select_ == 1);
+      features_accepted();
       return;
     case kMsixConfig:
       configuration_vector_ = checked_vector(word);
@@ -422,6 +428,7 @@ void VirtioPci::write(uint16_t offset, unsigned size, uint32_t value) {
   switch (offset) {
     case kLegacyDriverFeatures:
       accepted_ = value & offered_features();
+      features_accepted();
       return;
     case kLegacyQueueAddress:
       // A driver that takes its queue away resets the device by it.

@@ -44,6 +44,7 @@ class VirtioPci : public PciFunction, public MmioHandler {
   uint64_t read_device(uint64_t offset, unsigned size) const;
   void write_device(uint64_t offset, unsigned size, uint64_t value);
   void write_status(uint8_t value);
+  void features_accepted();
   void notify(unsigned queue);
   void interrupt(unsigned queue);
   void configuration_changed();

@@ -315,6 +315,24 @@ TEST_F(VirtioBlkTest, EventIndexHoldsInterruptsBack) {
 }
 
 // 4.1.4.8: one page-aligned allocation with the used ring on a page of its own; 256 entries, always.
+TEST_F(VirtioBlkTest, ABufferBeforeTheDriverIsReadyDoesNotSilenceIt) {
+  constexpr uint64_t kEventIndex = uint64_t{1} << 29;
+  set(kModern + 20, 1, 3);
+  set(kModern + 8, 4, 0);
+  set(kModern + 12, 4, kEventIndex);
+  set(kModern + 8, 4, 1);
+  set(kModern + 12, 4, 1);
+  set(kModern + 20, 1, 11);
+  set(kModern + 22, 2, 0);
+  set(kModern + 24, 2, kEntries);
+  set(kModern + 32, 8, kDescriptors);
+  set(kModern + 40, 8, kAvailable);
+  set(kModern + 48, 8, kUsed);
+  set(kModern + 28, 2, 1);
+  EXPECT_EQ(request(kIn, 0, 512, true), kOk);
+  EXPECT_EQ(get(kUsed + 4 + 8 * kEntries, 2), 1u) << "avail_event: it is to tell of the next one";
+}
+
 TEST_F(VirtioBlkTest, LegacyDriver) {
   constexpr uint64_t kQueue = 0x2'0000, kLegacyAvailable = kQueue + 256 * 16, kLegacyUsed = kQueue + 0x2000;
   io_.write(kLegacy + 18, 1, 3);
