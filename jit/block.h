@@ -136,7 +136,8 @@ struct PatchedBytes {
 struct WindowUse {
   bool wraps = false;  // 32-bit addresses of this block have been seen to wrap
   const uint64_t* hints =
-      nullptr;  // registers as they were at some entry to the block; only speed depends on them
+      nullptr;             // registers as they were at some entry to the block; only speed depends on them
+  uint64_t code_page = 0;  // of a shared block, likewise
   KeptDeltas likely = kAllDeltas;  // what jumps to the block know, probably; only speed depends on it
 };
 
@@ -202,6 +203,8 @@ struct Block {
   uint8_t swap_count = 0;
   uint8_t warm_count = 0;
   uint8_t linked_offset = 0;        // where patched jumps enter it: they come from the same page
+  uint32_t stack_entry_offset = 0;  // where jumps through the jump cache that know the region of RSP do; of
+                                    // shared ones with such an entry, else 0
   const WarmEntry* warm = nullptr;  // each knows what the ones before know, and more
   uint64_t constant = 0;            // kConstantBase in them
   BlockLink* loop =
@@ -209,8 +212,10 @@ struct Block {
   BlockLink* links = nullptr;     // its own jumps
   BlockLink* incoming = nullptr;  // jumps of others that are patched to come here
 
-  // Where to enter it with these deltas.
+  // Where a patched jump enters it with these deltas.
   uint64_t entry_with(KeptDeltas known, uint64_t other_constant) const;
+  // Where a jump through the jump cache does that knows the delta of RSP.
+  uint64_t entry_with_stack() const;
 };
 
 }  // namespace penumbra::jit

@@ -161,6 +161,7 @@ Block* BlockTranslator::translate(const BlockKey& key, std::span<const uint8_t> 
   forget_kept_deltas();
   link_stubs_.clear();
   warm_entries_.clear();
+  stack_entry_.reset();
   instruction_offsets_.clear();
   sites_.clear();
   poll_targets_.clear();
@@ -303,6 +304,7 @@ void BlockTranslator::emit_out_of_line() {
   forget_kept_deltas();
   for (const SlowPath& slow : slow_paths_) emit_tlb_miss(slow);
   for (const WindowCheck& check : window_checks_) emit_window_out_of_line(check);
+  if (stack_entry_.isValid()) emit_stack_entry();
   for (const SideExit& side : side_exits_) {
     a_.bind(side.entry);
     flags_ = FlagHome::Host;

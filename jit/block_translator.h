@@ -160,6 +160,8 @@ class BlockTranslator {
   bool worth_keeping(unsigned gpr) const;
   bool is_base(const GuestInstruction& insn, const ZydisDecodedOperand& operand, unsigned gpr) const;
   uint64_t first_constant() const;
+  std::optional<uint64_t> constant_with_base(const ZydisDecodedOperandMem& mem,
+                                             const GuestInstruction& insn) const;
   KeptDeltas carried_deltas() const;
   KeptDeltas first_deltas() const;
   void check_first(KeptDeltas deltas);
@@ -232,6 +234,7 @@ class BlockTranslator {
   bool can_link(uint64_t rip) const;
   void load_rip(const x86::Gp& to, uint64_t rip);
   void emit_shared_entry();
+  void emit_stack_entry();
   bool may_be_shared(const GuestInstruction& insn) const;
   bool leaves_segment(uint64_t target) const;
   bool one_instruction() const;
@@ -292,6 +295,7 @@ class BlockTranslator {
   std::vector<SlowPath> slow_paths_;
   std::vector<LinkStub> link_stubs_;
   std::vector<WarmEntry> warm_entries_;
+  asmjit::Label stack_entry_;  // behind the check of RSP, if that is the first one of a shared block
 };
 
 // Which FPU state an instruction needs, and whether the mode lets it run; see ModeBits::kX87 and on.

@@ -35,6 +35,14 @@ bool Translator::may_use_windows(const BlockKey& key) const {
          windows_->serves(window_width());
 }
 
+// jit/README.md, "Blocks for the windows".
+bool Translator::wants_windows(const BlockKey& key) const {
+  if (!may_use_windows(key) || hot_.cold(key)) return false;
+  const bool mature = hot_.mature(vcpu_.tlb().current_space());
+  if (!vcpu_.code64()) return mature && hot_.hot(key);
+  return mature || !key.mode.has(ModeBits::kUser);
+}
+
 // User code, since it is what one page of which is mapped at many addresses. Near the end of the lower half
 // of the address space a jump might leave it.
 bool Translator::may_be_shared(const BlockKey& key) const {
@@ -50,9 +58,8 @@ Result<Translator::FoundBlock> Translator::block_for(BlockKey key, KeptDeltas li
   const auto physical = vcpu_.translate_fetch(key.linear());
   if (!physical) return std::unexpected(physical.error());
   key.physical = *physical;
-  if (may_use_windows(key) && hot_.mature(vcpu_.tlb().current_space()) && hot_.hot(key)) {
-    key.mode.value |= ModeBits::kWindows;
-  } else if (may_be_shared(key)) {
+  if (wants_windows(key)) key.mode.value |= ModeBits::kWindows;
+  if (may_be_shared(key)) {
     const BlockKey shared = key.as_shared();
     FoundBlock& found = found_before(shared);
     if (found.block && found.key == shared) [[likely]]
@@ -135,10 +142,8 @@ uint64_t Translator::next_host_code(KeptDeltas likely) noexcept {
       const uint64_t page = linear.value >> kPageShift;
       const TlbEntry& entry = vcpu_.tlb().entry(vcpu_.current_view(), linear);
       const bool global = entry.read_tag == linear.page().value && entry.info & TlbEntry::kGlobal;
-      const uint64_t stack_known =
-          block->key.shared() ? block->host : block->block->entry_with(kStackDelta, 0);
-      current_jump_cache_->insert(state_.rip, block->host, stack_known, page, page + block->crosses_page,
-                                  global);
+      current_jump_cache_->insert(state_.rip, block->host, block->block->entry_with_stack(), page,
+                                  page + block->crosses_page, global);
     }
     if (options_.trace_execution) trace_entry(*block->block, shadow);
     state_.spilled_overflow = (state_.rflags & flag::kOf) != 0;
@@ -200,8 +205,14 @@ bool Translator::overlaps(const Block* block, PageFrame frame, uint64_t offset,
   return false;
 }
 
+// Whether the address belongs to an address space whose windows would not pay yet: the kernel's code, whose
+// own memory is in windows from the start, accesses it, too.
+bool Translator::is_too_young(LinearAddr linear) const {
+  return vcpu_.code64() && linear.value >> 63 == 0 && !hot_.mature(vcpu_.tlb().current_space());
+}
+
 bool Translator::open_window(LinearAddr linear) noexcept {
-  if (!is_canonical(linear.value)) return false;
+  if (!is_canonical(linear.value) || is_too_young(linear)) return false;
   const TlbView view = vcpu_.current_view();
   if (!vcpu_.tlb().open_window(view, linear)) return false;
   vcpu_.tlb().select_windows(state_.windows, view, window_width());
@@ -216,7 +227,7 @@ uint64_t Translator::window_select(LinearAddr linear, WindowSite& site) noexcept
   if (windows.table[region] == ShadowWindows::kNoChunk) {
     const HostVectorScope scope(state_);
     if (!open_window(linear)) {
-      if (hot_.fault(site.block->key)) kill_block(*site.block);
+      if (hot_.fault(site.block->key, true)) kill_block(*site.block);
       return ShadowWindows::kNoChunk;
     }
   }
@@ -380,10 +391,18 @@ void Translator::kill_block(Block& block) {
   block.incoming = nullptr;
   if (block.loop) point_link(*block.loop, block.host + block.loop->stub_offset);
   // The jump that is put at its entry does not stop those who enter behind it.
-  for (unsigned space = 0; block.warm_count != 0 && space < SoftTlb::kSpaces; ++space) {
+  const bool entered_behind = block.warm_count != 0 && !block.key.shared();
+  for (unsigned space = 0; entered_behind && space < SoftTlb::kSpaces; ++space) {
     for_each_jump_cache(space, [&block](JumpCache& cache) { cache.forget(block.key.rip); });
   }
 
+  redirect_entry(block, block.host);
+  if (block.stack_entry_offset != 0) redirect_entry(block, block.host + block.stack_entry_offset);
+  ++counters_.blocks_killed;
+}
+
+// Puts a jump to Thunks::redispatch there.
+void Translator::redirect_entry(const Block& block, uint64_t entry) {
   std::byte code[kEntryPatchBytes];
   const auto put = [&code](unsigned at_byte, uint64_t value, unsigned bytes) {
     for (unsigned i = 0; i < bytes; ++i) code[at_byte + i] = static_cast<std::byte>(value >> 8 * i);
@@ -391,9 +410,8 @@ void Translator::kill_block(Block& block) {
   put(0, 0xbb49, 2);  // mov r11, imm64
   put(2, reinterpret_cast<uint64_t>(&block), 8);
   put(10, 0xe9, 1);  // jmp rel32
-  put(11, static_cast<uint32_t>(thunks_.redispatch - (block.host + kEntryPatchBytes)), 4);
-  cache_.patch(block.host, code);
-  ++counters_.blocks_killed;
+  put(11, static_cast<uint32_t>(thunks_.redispatch - (entry + kEntryPatchBytes)), 4);
+  cache_.patch(entry, code);
 }
 
 // --- mappings that change
@@ -466,7 +484,7 @@ void Translator::pages_unmapped(LinearAddr first, uint64_t bytes) {
 }
 
 void Translator::space_flushed(unsigned space) {
-  hot_.flushed(space);
+  hot_.flushed(space, state_.cr3 >> kPageShift);
   if (windows_ && windows_->has_many_chunks(space)) {
     const HostVectorScope scope(state_);
     windows_->recycle(space);
@@ -477,7 +495,6 @@ void Translator::space_flushed(unsigned space) {
 
 void Translator::all_flushed() {
   for (unsigned space = 0; space < SoftTlb::kSpaces; ++space) {
-    hot_.flushed(space);
     for_each_jump_cache(space, [](JumpCache& cache) { cache.clear(); });
   }
 }

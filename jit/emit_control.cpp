@@ -254,6 +254,15 @@ void BlockTranslator::emit_shared_entry() {
   block_->linked_offset = static_cast<uint8_t>(a_.offset());
 }
 
+// The same for those who know the delta of RSP. Of kEntryPatchBytes at least.
+void BlockTranslator::emit_stack_entry() {
+  block_->stack_entry_offset = static_cast<uint32_t>(a_.offset());
+  a_.lea(kLinear, x86::ptr(kLinear, -static_cast<int32_t>(key_.rip)));
+  a_.mov(a_.state_field(offsetof(VcpuState, code_page), 8), kLinear);
+  a_.long_().jmp(stack_entry_);
+  assert(a_.offset() - block_->stack_entry_offset >= kEntryPatchBytes);
+}
+
 // Whether the instruction can be part of a shared block: nothing outside of translated code must know its
 // RIP.
 bool BlockTranslator::may_be_shared(const GuestInstruction& insn) const {

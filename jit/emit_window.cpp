@@ -8,7 +8,9 @@
 //     op    [base + r9 + displacement]
 // Further operands with that base need no check: the displacement, and the constants that the block adds to
 // the base, stay within the guards. Their delta is in r9 still, or in WindowState::kept. Where the flags are
-// in use, the delta comes from the table instead, without a comparison.
+// in use, the delta comes from the table instead, without a comparison. Constant addresses have a base in
+// common: the first of them, or, in shared blocks, the page of the code, whose host address is kept instead
+// of its delta.
 //
 // 32-bit code: gs:[base + index * scale + displacement].
 #include <algorithm>
@@ -125,7 +127,7 @@ void BlockTranslator::emit_window_operand(const ZydisDecodedOperandMem& mem, con
     const int64_t displacement = displacement_of(mem);
     emit_window_by_register(*base_gpr(mem), static_cast<int32_t>(displacement), access);
     return;
-  } else if (const auto address = insn.constant_offset(mem);
+  } else if (const auto address = constant_with_base(mem, insn);
              address && access.segment != kFs && access.segment != kGs) {
     emit_window_at_constant(*address, access);
     return;
@@ -143,6 +145,11 @@ void BlockTranslator::emit_window_by_register(unsigned gpr, int32_t displacement
 }
 
 void BlockTranslator::emit_window_at_constant(uint64_t address, const MemoryAccess& access) {
+  if (key_.shared()) {
+    hold_window_delta(kConstantBase, std::nullopt, static_cast<int64_t>(address), access);
+    operand_ = x86::ptr(kHostAddend, static_cast<int32_t>(address));
+    return;
+  }
   if (!kept_[kConstantBase].known || !is_within(address, constant_, kFarthest)) {
     kept_[kConstantBase].known = false;
     constant_ = address;
@@ -172,12 +179,19 @@ void BlockTranslator::hold_window_delta(unsigned gpr, const std::optional<x86::G
 }
 
 void BlockTranslator::emit_window_delta(unsigned gpr, const std::optional<x86::Gp>& base, bool store) {
-  const uint64_t address = !base ? constant_ : window_use_.hints ? window_use_.hints[gpr] : 0;
+  const bool code_page = key_.shared() && gpr == kConstantBase;
+  if (code_page) a_.mov(kLinear, a_.state_field(offsetof(VcpuState, code_page), 8));
+  const uint64_t address = code_page           ? window_use_.code_page
+                           : !base             ? constant_
+                           : window_use_.hints ? window_use_.hints[gpr]
+                                               : 0;
+  const std::optional<x86::Gp> checked = code_page ? std::optional(kLinear) : base;
   if (may_clobber_flags()) {
-    emit_window_check(base, address);
+    emit_window_check(checked, address);
   } else {
-    emit_window_lookup(base, address);
+    emit_window_lookup(checked, address);
   }
+  if (code_page) a_.lea(kHostAddend, x86::ptr(kHostAddend, kLinear));
   for (KeptDelta& other : kept_) {
     if (other.home == static_cast<int>(gpr)) other.known = false;
   }
@@ -304,12 +318,23 @@ void BlockTranslator::forget_kept_deltas() {
   held_ = kNothingHeld;
 }
 
+// The operand's address if it is constant and has kConstantBase for a base; in a shared block, from the page
+// of the code.
+std::optional<uint64_t> BlockTranslator::constant_with_base(const ZydisDecodedOperandMem& mem,
+                                                            const GuestInstruction& insn) const {
+  const auto address = insn.constant_offset(mem);
+  if (key_.shared() && (insn.zydis.address_width != 64 || (address && !is_within(*address, 0, kFarthest))))
+    return std::nullopt;
+  return address;
+}
+
 uint64_t BlockTranslator::first_constant() const {
+  if (key_.shared()) return 0;
   for (const GuestInstruction& insn : instructions_) {
     const ZydisDecodedOperand* const memory = insn.memory_operand();
     if (!memory || memory->mem.segment == ZYDIS_REGISTER_FS || memory->mem.segment == ZYDIS_REGISTER_GS)
       continue;
-    if (const auto address = insn.constant_offset(memory->mem)) return *address;
+    if (const auto address = constant_with_base(memory->mem, insn)) return *address;
   }
   return 0;
 }
@@ -321,7 +346,7 @@ bool BlockTranslator::is_base(const GuestInstruction& insn, const ZydisDecodedOp
       operand.mem.segment == ZYDIS_REGISTER_GS) {
     return false;
   }
-  if (const auto address = insn.constant_offset(operand.mem)) {
+  if (const auto address = constant_with_base(operand.mem, insn)) {
     return gpr == kConstantBase && is_within(*address, constant_, kFarthest);
   }
   return operand.mem.index == ZYDIS_REGISTER_NONE && insn.zydis.address_width == 64 &&
@@ -421,6 +446,10 @@ void BlockTranslator::check_first(KeptDeltas deltas) {
     warm.known |= KeptDeltas{1} << gpr;
     warm.host_offset = static_cast<uint32_t>(a_.offset());
     warm_entries_.push_back(warm);
+    if (gpr == kRsp && key_.shared() && options_.warm_entries && swaps_.empty()) {
+      stack_entry_ = a_.newLabel();
+      a_.bind(stack_entry_);
+    }
   }
   if (!options_.warm_entries || !swaps_.empty()) warm_entries_.clear();
   held_ = kNothingHeld;
@@ -436,6 +465,11 @@ uint64_t Block::entry_with(KeptDeltas known, uint64_t other_constant) const {
     entry = host + at.host_offset;
   }
   return entry;
+}
+
+uint64_t Block::entry_with_stack() const {
+  if (!key.shared()) return entry_with(kStackDelta, 0);
+  return host + stack_entry_offset;
 }
 
 // What a jump may take for known at its target.

@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
+#include <x86intrin.h>
 
 #include <csignal>
 #include <cstring>
@@ -19,6 +20,8 @@ namespace {
 
 // The translator whose guest code this thread runs; only the signal handler reads it.
 thread_local Translator* current_translator = nullptr;
+
+constexpr uint64_t kMatureMilliseconds = 4;
 
 constexpr int kFaultSignals[] = {SIGSEGV, SIGFPE, SIGILL, SIGBUS};
 struct sigaction previous_actions[NSIG];
@@ -69,23 +72,32 @@ class SampleTimer {
   SampleTimer& operator=(const SampleTimer&) = delete;
 
   void start() {
-    if (!running_) set(kSampleNanoseconds);
+    if (!running_) set(interval_);
     running_ = true;
   }
   void stop() {
     if (running_) set(0);
     running_ = false;
   }
+  // Samples that tell nothing become rare: where the host is a virtual machine itself, each costs it a tenth
+  // of a millisecond.
+  void pace(bool useful) {
+    const unsigned next = useful ? 1 : std::min(2 * interval_, kLongest);
+    if (std::exchange(interval_, next) != next && running_) set(next);
+  }
+  unsigned interval() const { return interval_; }  // in the shortest ones
 
  private:
-  static constexpr long kSampleNanoseconds = 500'000;
-  void set(long nanoseconds) {
-    itimerspec interval = {};
-    interval.it_value.tv_nsec = interval.it_interval.tv_nsec = nanoseconds;
-    if (exists_) timer_settime(timer_, 0, &interval, nullptr);
+  static constexpr long kShortestNanoseconds = 500'000;
+  static constexpr unsigned kLongest = 16;
+  void set(unsigned interval) {
+    itimerspec period = {};
+    period.it_value.tv_nsec = period.it_interval.tv_nsec = interval * kShortestNanoseconds;
+    if (exists_) timer_settime(timer_, 0, &period, nullptr);
   }
   timer_t timer_ = {};
   bool exists_ = false;
+  unsigned interval_ = 1;
   volatile bool running_ = false;  // also changed by the signal handler
 };
 
@@ -164,7 +176,8 @@ Translator::Translator(Vcpu& vcpu, const TranslatorOptions& options, TraceSink t
                                    .debug = &vcpu.debug()}),
       buckets_(kBuckets),
       found_before_(kFoundBefore),
-      hot_(options.mmu == TranslatorOptions::Mmu::Windows, options.mmu == TranslatorOptions::Mmu::Tlb) {
+      hot_(options.mmu == TranslatorOptions::Mmu::Windows, options.mmu == TranslatorOptions::Mmu::Tlb,
+           vcpu.model().tsc_hz() / 1000 * kMatureMilliseconds) {
   // Every block comes to the dispatcher, with the flags that its registers are shown with.
   if (options_.trace_execution) options_.chain = options_.jump_cache = options_.flag_liveness = false;
   if (options_.trace_guest_code || options_.trace_host_code)
@@ -202,8 +215,16 @@ Translator::~Translator() {
 
 void Translator::run() {
   if (poll_closed_.exchange(false)) mprotect(cache_.poll_page(), kPageSize, PROT_READ);
+  if (std::exchange(matured_, false)) mode_changed();
   if (state_.attention.load() && !state_.interrupt_shadow) return;
+  const uint64_t began = __rdtsc();
   enter_guest();
+  // All of it counts as the address space's that the vCPU is in at the end, an interrupt's as a rule: it is a
+  // sample.
+  const unsigned space = vcpu_.tlb().current_space();
+  const bool was_mature = hot_.mature(space);
+  hot_.ran(space, __rdtsc() - began);
+  matured_ = matured_ || hot_.mature(space) != was_mature;
 }
 
 void Translator::step() {
@@ -325,16 +346,17 @@ Translator::WindowFault Translator::window_fault(const Site& site, const void* i
       break;
     }
     case vector::kGp:
-    case vector::kSs:
+    case vector::kSs: {
       // The delta of a region that has no chunk yet. More than this access may go on with it, so it stays,
       // and the next time that the block is run it finds another one.
-      if (width == ShadowWindows::Width::Bits32 ||
-          static_cast<uint64_t>(regs[REG_R9]) != ShadowWindows::kNoChunk) {
+      const auto delta = static_cast<uint64_t>(regs[REG_R9]);
+      const bool of_code_page = block->key.shared() && delta - state_.code_page == ShadowWindows::kNoChunk;
+      if (width == ShadowWindows::Width::Bits32 || !(of_code_page || delta == ShadowWindows::kNoChunk))
         return WindowFault::None;
-      }
       in_window = false;
-      open_window(base_of_operand(pc, regs));
+      open_window(of_code_page ? LinearAddr{state_.code_page} : base_of_operand(pc, regs));
       break;
+    }
     default:
       return WindowFault::None;
   }
@@ -344,13 +366,20 @@ Translator::WindowFault Translator::window_fault(const Site& site, const void* i
     return WindowFault::NoWindow;
   }
   if (!in_window) return WindowFault::NoWindow;
+  const auto refused = [&] {
+    if (hot_.fault(block->key, true)) kill_block(*block);
+    return WindowFault::NoWindow;
+  };
+  if (is_too_young({address})) return refused();
   const TlbView view = vcpu_.current_view();
   const auto translation = vcpu_.walk({address}, write ? AccessKind::Write : AccessKind::Read, view);
-  const bool filled = translation && vcpu_.tlb().fill_window(view, width, {address}, *translation, write);
+  if (!translation) return WindowFault::NoWindow;
+  const bool filled = vcpu_.tlb().fill_window(view, width, {address}, *translation, write);
   if (windows_->version() != state_.windows.version) vcpu_.tlb().select_windows(state_.windows, view, width);
   // The walk may have set a bit in the page that the block is on, and dropped it: its first bytes are a jump
   // by now.
-  if (!filled || block->dead) return WindowFault::NoWindow;
+  if (block->dead) return WindowFault::NoWindow;
+  if (!filled) return refused();
   ++counters_.window_fills;
   if (translation->page_bytes == kPageSize) {
     const LinearAddr first{address & ~(ShadowWindows::kNeighbours * kPageSize - 1)};
@@ -374,16 +403,27 @@ void Translator::handle_sample(void* context_pointer) {
 void Translator::take_sample(uint64_t pc) noexcept {
   Block* const block = block_at(pc);
   if (!block || block->dead) return;
+  const bool hot_page = hot_.sample(block->key, sample_timer->interval());
+  const bool may_move = !block->windows && may_use_windows(block->key) && !hot_.cold(block->key);
+  // In 64-bit code a block moves when the address space is old enough, in other code when its page is hot.
+  sample_timer->pace(may_move && !vcpu_.code64());
+  if (may_move && block->key.shared()) {
+    // Younger address spaces keep the block. This one leaves it, by way of run(), which knows its age.
+    const uint64_t page = state_.code_page >> kPageShift;
+    for_each_jump_cache(vcpu_.tlb().current_space(), [=](JumpCache& cache) { cache.forget_pages(page, 1); });
+    interrupt();
+    return;
+  }
+  const auto is_late = [this](const Block& candidate) {
+    return !candidate.dead && !candidate.windows && wants_windows(candidate.key);
+  };
   const auto move = [&](Block& candidate) {
     // Not where kill_block() writes: the sampled code goes on there.
-    if (candidate.dead || candidate.windows || pc - candidate.host < kEntryPatchBytes) return;
-    if (!may_use_windows(candidate.key) || !hot_.mature(vcpu_.tlb().current_space()) ||
-        !hot_.hot(candidate.key))
-      return;
+    if (!is_late(candidate) || candidate.key.shared() || pc - candidate.host < kEntryPatchBytes) return;
     ++counters_.blocks_windowed;
     kill_block(candidate);
   };
-  if (!hot_.sample(block->key, vcpu_.tlb().current_space())) {
+  if (!hot_page) {
     move(*block);
     return;
   }
@@ -426,13 +466,16 @@ Result<Block*> Translator::translate_block(const BlockKey& key, KeptDeltas likel
 
   if (cache_.free_bytes() < kMaxBlockHostBytes || arena_.free_bytes() < kMaxBlockDataBytes)
     flush_translations();
-  const WindowUse windows{.wraps = hot_.wraps(key), .hints = state_.gpr.data(), .likely = likely};
+  const WindowUse windows{.wraps = hot_.wraps(key),
+                          .hints = state_.gpr.data(),
+                          .code_page = key.rip & ~kPageOffsetMask,
+                          .likely = likely};
   const auto translate = [&](const BlockKey& as) {
     return block_translator_.translate(as, code, crosses, cache_.next_address(), arena_, windows,
                                        hot_.patched_bytes(as, crosses ? nullptr : memory));
   };
   Block* made = nullptr;
-  if (!crosses && !key.mode.has(ModeBits::kWindows) && may_be_shared(key)) made = translate(key.as_shared());
+  if (!crosses && may_be_shared(key)) made = translate(key.as_shared());
   if (!made) made = translate(key);
   Block& block = *made;
   block.second_frame = second_frame;

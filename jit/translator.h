@@ -154,15 +154,18 @@ class Translator final : public Engine,
   Result<FoundBlock> block_for(BlockKey key, KeptDeltas likely = kAllDeltas) noexcept;
   Block* find_block(const BlockKey& key) const;
   bool may_use_windows(const BlockKey& key) const;
+  bool wants_windows(const BlockKey& key) const;
   bool may_be_shared(const BlockKey& key) const;
   Result<Block*> translate_block(const BlockKey& key, KeptDeltas likely);  // heavy
   void track_block(Block& block);
   bool overlaps(const Block* block, PageFrame frame, uint64_t offset, uint64_t size) const noexcept;
   void kill_block(Block& block);
+  void redirect_entry(const Block& block, uint64_t entry);
   void point_link(const BlockLink& link, uint64_t host);
   void flush_translations();
   enum class WindowFault : uint8_t { None, Filled, NoWindow };
   WindowFault window_fault(const Site& site, const void* info, void* context);
+  bool is_too_young(LinearAddr linear) const;
   bool open_window(LinearAddr linear) noexcept;  // false when the region has no window
   ShadowWindows::Width window_width() const {
     return vcpu_.code64() ? ShadowWindows::Width::Bits64 : ShadowWindows::Width::Bits32;
@@ -233,6 +236,7 @@ class Translator final : public Engine,
   std::unique_ptr<PerfMap> perf_map_;
   std::unique_ptr<ShadowWindows> windows_;
   HotBlocks hot_;
+  bool matured_ = false;                 // the current address space, since mode_changed()
   volatile bool missed_sample_ = false;  // by the signal, while it was not translated code that ran
   std::atomic<bool> poll_closed_{false};
   enum class Step : uint8_t { Off, Wanted, Taken };

@@ -60,8 +60,14 @@ struct WindowState {
   static constexpr uint32_t kNoTag = 0x8000'0000;
   static constexpr std::array<uint32_t, kSlots> kNoTags{kNoTag, kNoTag, kNoTag, kNoTag,
                                                         kNoTag, kNoTag, kNoTag, kNoTag};
+  // Of the lower half, by how far a region is from its upper end: systems that put stack, libraries and
+  // programs of each process at random addresses do so within such distances, and code that processes share
+  // guesses a slot.
   static constexpr unsigned slot_of(uint64_t region) {
-    return (region ^ region >> 4 ^ region >> 8) & (kSlots - 1);
+    constexpr uint64_t kLast = 0x7fff;
+    if (region > kLast) return (region ^ region >> 4 ^ region >> 8) & (kSlots - 1);
+    const int distance = std::bit_width(kLast - region);
+    return distance <= 2 ? 0 : distance <= 9 ? 1 : distance <= 13 ? 2 : distance == 14 ? 3 : 4 + region % 4;
   }
 
   // Lower half: user mode's, and the supervisor's while SMAP is lifted. Upper half: the supervisor's.
