@@ -102,5 +102,7 @@ class Conditions(unittest.TestCase):
         self.assertGreater(fills, 0)
 
     def test_no_timers_for_samples(self):
-        notes, fills = self.run_guest(64, "auto", limits=[(resource.RLIMIT_SIGPENDING, 0)])
-        self.assertEqual((notes, fills), ([], 0))
+        for bits in (64, 32):  # 64-bit code comes to its windows without them
+            with self.subTest(bits=bits):
+                notes, fills = self.run_guest(bits, "auto", limits=[(resource.RLIMIT_SIGPENDING, 0)])
+                self.assertEqual((notes, fills > 0), ([], bits == 64))
