@@ -195,7 +195,10 @@ uint64_t system(Translator& translator, uint64_t, uint64_t instruction, uint64_t
   const uint64_t killed = translator.counters().blocks_killed;
   translator.missed_sample() = false;
   if (!execute(translator, instruction)) return translator.next_host_code();
-  if (translator.missed_sample()) translator.take_sample(site);
+  if (translator.missed_sample()) {
+    const HostVectorScope scope(state);  // the pace of the timer is set by the C library
+    translator.take_sample(site);
+  }
   // An instruction that stored into code may have changed what follows it in its own block.
   if (state.attention.load(std::memory_order_relaxed) || translator.counters().blocks_killed != killed) {
     return translator.next_host_code();
