@@ -233,6 +233,7 @@ class BlockTranslator {
   void emit_poll(uint64_t resume_rip);
   bool can_link(uint64_t rip) const;
   void load_rip(const x86::Gp& to, uint64_t rip);
+  void emit_code_page();
   void emit_shared_entry();
   void emit_stack_entry();
   bool may_be_shared(const GuestInstruction& insn) const;

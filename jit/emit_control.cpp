@@ -247,18 +247,22 @@ bool BlockTranslator::is_loop() const {
          std::ranges::all_of(instructions_, [this](const GuestInstruction& insn) { return is_plain(insn); });
 }
 
-// Where a shared block is entered by way of the jump cache or the dispatcher, with its RIP in kLinear.
-void BlockTranslator::emit_shared_entry() {
+// Sets VcpuState::code_page from the RIP in kLinear.
+void BlockTranslator::emit_code_page() {
   a_.lea(kLinear, x86::ptr(kLinear, -static_cast<int32_t>(key_.rip)));
   a_.mov(a_.state_field(offsetof(VcpuState, code_page), 8), kLinear);
+}
+
+// Where a shared block is entered by way of the jump cache or the dispatcher, with its RIP in kLinear.
+void BlockTranslator::emit_shared_entry() {
+  emit_code_page();
   block_->linked_offset = static_cast<uint8_t>(a_.offset());
 }
 
 // The same for those who know the delta of RSP. Of kEntryPatchBytes at least.
 void BlockTranslator::emit_stack_entry() {
   block_->stack_entry_offset = static_cast<uint32_t>(a_.offset());
-  a_.lea(kLinear, x86::ptr(kLinear, -static_cast<int32_t>(key_.rip)));
-  a_.mov(a_.state_field(offsetof(VcpuState, code_page), 8), kLinear);
+  emit_code_page();
   a_.long_().jmp(stack_entry_);
   assert(a_.offset() - block_->stack_entry_offset >= kEntryPatchBytes);
 }

@@ -334,7 +334,7 @@ uint64_t BlockTranslator::first_constant() const {
     const ZydisDecodedOperand* const memory = insn.memory_operand();
     if (!memory || memory->mem.segment == ZYDIS_REGISTER_FS || memory->mem.segment == ZYDIS_REGISTER_GS)
       continue;
-    if (const auto address = constant_with_base(memory->mem, insn)) return *address;
+    if (const auto address = insn.constant_offset(memory->mem)) return *address;
   }
   return 0;
 }

@@ -414,12 +414,11 @@ void Translator::take_sample(uint64_t pc) noexcept {
     interrupt();
     return;
   }
-  const auto is_late = [this](const Block& candidate) {
-    return !candidate.dead && !candidate.windows && wants_windows(candidate.key);
-  };
   const auto move = [&](Block& candidate) {
+    if (candidate.dead || candidate.windows || candidate.key.shared() || !wants_windows(candidate.key))
+      return;
     // Not where kill_block() writes: the sampled code goes on there.
-    if (!is_late(candidate) || candidate.key.shared() || pc - candidate.host < kEntryPatchBytes) return;
+    if (pc - candidate.host < kEntryPatchBytes) return;
     ++counters_.blocks_windowed;
     kill_block(candidate);
   };
