@@ -6,7 +6,6 @@
 #include "devices/ata_disk.h"
 #include "devices/atapi_cdrom.h"
 #include "devices/ide_piix3.h"
-#include "tests/devices/memory_disk.h"
 #include "tests/fuzz_devices/traffic.h"
 
 namespace penumbra {
@@ -35,11 +34,8 @@ struct Media : Bench {
   MemoryDisk disk{200 * 512}, disc{20 * 2048}, empty{0};
 
   void happen(Input& input) {
-    for (MemoryDisk* medium : {&disk, &disc}) {
-      medium->holds = input.below(2);
-      medium->next_error = input.below(8) == 0 ? EIO : 0;
-      if (!medium->holds) medium->release();
-    }
+    disturb(disk, input);
+    disturb(disc, input);
     if (input.below(4) == 0) disc.medium++;
     if (input.below(8) == 0) disc.contents.resize(disc.contents.empty() ? 20 * 2048 : 0);
   }
@@ -183,20 +179,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Input input(data, size);
   Rig rig;
   Traffic traffic(rig.io, rig.map, rig.places());
-  while (!input.done()) {
-    const uint8_t what = input.byte();
-    if (what < 110) {
-      rig.use(input);
-    } else if (what < 220) {
-      traffic.step(input);
-    } else if (what < 250) {
-      rig.happen(input);
-    } else if (what < 253) {
-      rig.reload(rig.chip());
-    } else {
-      rig.chip().reset();
-    }
-  }
+  const Action actions[] = {
+      {110, [&] { rig.use(input); }},   {110, [&] { traffic.step(input); }},
+      {30, [&] { rig.happen(input); }}, {3, [&] { rig.reload(rig.chip()); }},
+      {3, [&] { rig.chip().reset(); }},
+  };
+  while (!input.done()) choose(input, actions);
   rig.disk.release();
   rig.disc.release();
   return 0;

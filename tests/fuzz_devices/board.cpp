@@ -162,23 +162,19 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Input input(data, size);
   Rig rig;
   Traffic traffic(rig.io, rig.map, rig.places);
-  while (!input.done()) {
-    const uint8_t what = input.byte();
-    if (what < 180) {
-      traffic.step(input);
-    } else if (what < 200) {
-      rig.time.advance(input.dword() % 100'000'000);
-    } else if (what < 235) {
-      rig.happen(input);
-    } else if (what < 250) {
-      rig.damage(input);
-    } else if (what < 253) {
-      rig.set_holding(false);
-      rig.board.load(rig.board.save());
-    } else {
-      rig.board.reset();
-    }
-  }
+  const Action actions[] = {
+      {180, [&] { traffic.step(input); }},
+      {20, [&] { rig.time.advance(input.dword() % 100'000'000); }},
+      {35, [&] { rig.happen(input); }},
+      {15, [&] { rig.damage(input); }},
+      {3,
+       [&] {
+         rig.set_holding(false);
+         rig.board.load(rig.board.save());
+       }},
+      {3, [&] { rig.board.reset(); }},
+  };
+  while (!input.done()) choose(input, actions);
   rig.set_holding(false);
   return 0;
 }

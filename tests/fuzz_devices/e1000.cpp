@@ -76,21 +76,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                    {Memory, kRegisters + 0x5000, 0xa00},
                    {Ports, kPorts, 8},
                    {Configuration, 0, 256, &rig.card}});
+  const Action actions[] = {
+      {80, [&] { rig.send(input); }},      {40, [&] { rig.receive(input); }},
+      {100, [&] { traffic.step(input); }}, {25, [&] { rig.time.advance(input.dword()); }},
+      {8, [&] { rig.reload(rig.card); }},  {3, [&] { rig.card.reset(); }},
+  };
   while (!input.done()) {
-    const uint8_t what = input.byte();
-    if (what < 80) {
-      rig.send(input);
-    } else if (what < 120) {
-      rig.receive(input);
-    } else if (what < 220) {
-      traffic.step(input);
-    } else if (what < 245) {
-      rig.time.advance(input.dword());
-    } else if (what < 253) {
-      rig.reload(rig.card);
-    } else {
-      rig.card.reset();
-    }
+    choose(input, actions);
     rig.network.sent.clear();
   }
   return 0;

@@ -1,7 +1,6 @@
 // The floppy disk controller and the DMA controller that it transfers by.
 #include "devices/dma_8237.h"
 #include "devices/fdc_82077aa.h"
-#include "tests/devices/memory_disk.h"
 #include "tests/fuzz_devices/traffic.h"
 
 namespace penumbra {
@@ -43,11 +42,8 @@ struct Rig : Bench {
       writes ? io.write(0x3f5, 1, i & 0xff) : static_cast<void>(io.read(0x3f5, 1));
   }
   void happen(Input& input) {
-    for (MemoryDisk* disk : {&first, &second}) {
-      disk->holds = input.below(2);
-      disk->next_error = input.below(8) == 0 ? EIO : 0;
-      if (!disk->holds) disk->release();
-    }
+    disturb(first, input);
+    disturb(second, input);
     if (input.below(4) == 0) {
       static constexpr size_t kSizes[] = {0, 512, 163'840, 368'640, 737'280, 1'228'800, 1'474'560, 2'949'120};
       second.contents.resize(kSizes[input.below(std::size(kSizes))]);
@@ -65,25 +61,20 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Rig rig;
   using enum Place::Kind;
   Traffic traffic(rig.io, rig.map, {{Ports, 0x3f0, 8}, {Ports, 0, 16}, {Ports, 0x81, 15}});
-  while (!input.done()) {
-    const uint8_t what = input.byte();
-    if (what < 70) {
-      rig.command(input);
-    } else if (what < 100) {
-      rig.channel(input);
-    } else if (what < 130) {
-      rig.data(input);
-    } else if (what < 220) {
-      traffic.step(input);
-    } else if (what < 245) {
-      rig.happen(input);
-    } else if (what < 253) {
-      rig.reload(rig.fdc);
-      rig.reload(rig.dma);
-    } else {
-      rig.fdc.reset();
-    }
-  }
+  const Action actions[] = {
+      {70, [&] { rig.command(input); }},
+      {30, [&] { rig.channel(input); }},
+      {30, [&] { rig.data(input); }},
+      {90, [&] { traffic.step(input); }},
+      {25, [&] { rig.happen(input); }},
+      {8,
+       [&] {
+         rig.reload(rig.fdc);
+         rig.reload(rig.dma);
+       }},
+      {3, [&] { rig.fdc.reset(); }},
+  };
+  while (!input.done()) choose(input, actions);
   rig.first.release();
   rig.second.release();
   return 0;

@@ -55,23 +55,22 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Rig rig;
   using enum Place::Kind;
   Traffic traffic(rig.io, rig.map, {{Memory, kFlash, kFlashBytes}, {Ports, 0x510, 12}});
-  while (!input.done()) {
-    const uint8_t what = input.byte();
-    if (what < 60) {
-      rig.program(input);
-    } else if (what < 100) {
-      rig.transfer(input);
-    } else if (what < 220) {
-      traffic.step(input);
-    } else if (what < 235) {
-      rig.keeps = input.below(2);
-    } else if (what < 253) {
-      rig.reload(rig.flash);
-      rig.reload(rig.fw_cfg);
-    } else {
-      rig.flash.reset();
-      rig.fw_cfg.reset();
-    }
-  }
+  const Action actions[] = {
+      {60, [&] { rig.program(input); }},
+      {40, [&] { rig.transfer(input); }},
+      {120, [&] { traffic.step(input); }},
+      {15, [&] { rig.keeps = input.below(2); }},
+      {18,
+       [&] {
+         rig.reload(rig.flash);
+         rig.reload(rig.fw_cfg);
+       }},
+      {3,
+       [&] {
+         rig.flash.reset();
+         rig.fw_cfg.reset();
+       }},
+  };
+  while (!input.done()) choose(input, actions);
   return 0;
 }

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
+#include <functional>
 #include <span>
 #include <stdexcept>
 #include <utility>
@@ -12,6 +14,7 @@
 #include "devices/pci_function.h"
 #include "mmu/physical_map.h"
 #include "tests/devices/chip_fixture.h"
+#include "tests/devices/memory_disk.h"
 #include "tests/fuzz_devices/input.h"
 
 namespace penumbra {
@@ -93,6 +96,22 @@ class Traffic {
   const std::vector<Place> places_;
 };
 
+// One of the things that may happen, and for how many of a byte's 256 values it does.
+struct Action {
+  unsigned weight;
+  std::function<void()> act;
+};
+
+// The thing that the input's next byte chooses. While weights and order stay, so does what an input means.
+inline void choose(Input& input, std::span<const Action> actions) {
+  unsigned left = input.byte();
+  for (const Action& action : actions) {
+    if (left < action.weight) return action.act();
+    left -= action.weight;
+  }
+  abort();  // the weights are less than 256
+}
+
 // What chips are plugged into.
 struct Bench {
   TestClock time;
@@ -101,6 +120,12 @@ struct Bench {
   TestLine line;
 
   void put(uint64_t address, unsigned size, uint64_t value) { map.write({address}, size, value); }
+  // The medium waits, goes on, fails once.
+  static void disturb(MemoryDisk& medium, Input& input) {
+    medium.holds = input.below(2);
+    medium.next_error = input.below(8) == 0 ? EIO : 0;
+    if (!medium.holds) medium.release();
+  }
   // What is saved can be loaded. With a request under way nothing is saved.
   static void reload(Device& chip) {
     DeviceState saved;

@@ -10,7 +10,6 @@
 #include "devices/virtio_pci.h"
 #include "devices/virtio_rng.h"
 #include "devices/virtio_serial.h"
-#include "tests/devices/memory_disk.h"
 #include "tests/devices/memory_network.h"
 #include "tests/fuzz_devices/traffic.h"
 
@@ -112,9 +111,7 @@ struct Rig : Bench {
       const auto frame = std::as_bytes(input.bytes(input.below(2000)));
       network.deliver({frame.begin(), frame.end()});
     }
-    disk.holds = input.below(2);
-    if (!disk.holds) disk.release();
-    disk.next_error = input.below(8) == 0 ? EIO : 0;
+    disturb(disk, input);
   }
 };
 
@@ -139,20 +136,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                    {Ports, kLegacy, 0x80},
                    {Memory, kMsix, 0x1000},
                    {Configuration, 0, 256, &rig.pci}});
-  while (!input.done()) {
-    const uint8_t what = input.byte();
-    if (what < 100) {
-      rig.offer(input);
-    } else if (what < 200) {
-      traffic.step(input);
-    } else if (what < 250) {
-      rig.happen(input);
-    } else if (what < 254) {
-      rig.reload(rig.pci);
-    } else {
-      rig.pci.reset();
-    }
-  }
+  const Action actions[] = {
+      {100, [&] { rig.offer(input); }}, {100, [&] { traffic.step(input); }},
+      {50, [&] { rig.happen(input); }}, {4, [&] { rig.reload(rig.pci); }},
+      {2, [&] { rig.pci.reset(); }},
+  };
+  while (!input.done()) choose(input, actions);
   rig.disk.release();
   return 0;
 }
