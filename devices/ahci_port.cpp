@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "core/little_endian.h"
 #include "devices/chip.h"
 
 namespace penumbra {
@@ -57,11 +58,6 @@ constexpr uint8_t kReadQueued = 0x60, kWriteQueued = 0x61, kDiagnostic = 0x90, k
 // Of all queued commands that are under way: bounds the memory that a guest can claim.
 constexpr size_t kMostUnderWay = size_t{64} << 20;
 
-uint32_t dword(std::span<const std::byte> bytes, size_t at) {
-  uint32_t value = 0;
-  for (unsigned i = 0; i < 4; i++) value |= uint32_t{static_cast<uint8_t>(bytes[at + i])} << 8 * i;
-  return value;
-}
 uint8_t byte(std::span<const std::byte> bytes, size_t at) {
   return static_cast<uint8_t>(bytes[at]);
 }
@@ -301,9 +297,9 @@ bool AhciPort::start_next() {
   std::array<std::byte, kHeaderBytes> header;
   std::array<std::byte, kFisBytes> fis;
   if (!dma_.read(list_ + slot * kHeaderBytes, header)) return bus_error(), false;
-  const uint64_t table = (uint64_t{dword(header, 12)} << 32 | dword(header, 8)) & ~uint64_t{0x7f};
+  const uint64_t table = load_field<uint64_t>(header, 8) & ~uint64_t{0x7f};
   if (!dma_.read(table, fis)) return bus_error(), false;
-  const Regions regions{.table = table, .entries = dword(header, 0) >> 16};
+  const Regions regions{.table = table, .entries = load_field<uint16_t>(header, 2)};
   const bool is_command = byte(fis, 1) & kIsCommand;
   const uint8_t command = byte(fis, 2);
   const bool queued = is_command && drive_->queues() && (command == kReadQueued || command == kWriteQueued);
@@ -407,7 +403,7 @@ void AhciPort::end_command() {
   const bool interrupts = drive_->interrupt(), failed = drive_->status() & AtaDrive::kError;
   drive_->clear_interrupt();
   std::array<std::byte, 4> transferred;
-  for (unsigned i = 0; i < 4; i++) transferred[i] = static_cast<std::byte>(bytes_ >> 8 * i);
+  store_field(transferred, 0, bytes_);
   const unsigned slot = std::exchange(slot_, kSlots);
   if (!dma_.write(list_ + slot * kHeaderBytes + kTransferredOffset, transferred)) return bus_error();
   // A command that failed stays issued and stops the port (6.2.2.1).
@@ -480,8 +476,8 @@ AhciPort::Moved AhciPort::move(Regions& regions, std::span<std::byte> data, bool
     std::array<std::byte, kRegionBytes> entry;
     if (!dma_.read(regions.table + kRegionsOffset + uint64_t{regions.entry} * kRegionBytes, entry))
       return Moved::Failed;
-    const uint32_t length = (dword(entry, 12) & kRegionBytesMask) + 1;
-    const uint64_t address = (uint64_t{dword(entry, 4)} << 32 | dword(entry, 0)) + regions.offset;
+    const uint32_t length = (load_field<uint32_t>(entry, 12) & kRegionBytesMask) + 1;
+    const uint64_t address = load_field<uint64_t>(entry, 0) + regions.offset;
     const size_t left = length - std::min(length, regions.offset);  // the entry may have changed
     const auto piece = data.first(std::min(left, data.size()));
     if (!piece.empty() && !(to_memory ? dma_.write(address, piece) : dma_.read(address, piece)))
@@ -489,7 +485,7 @@ AhciPort::Moved AhciPort::move(Regions& regions, std::span<std::byte> data, bool
     data = data.subspan(piece.size());
     regions.offset += static_cast<uint32_t>(piece.size());
     if (regions.offset < length) continue;
-    regions.interrupts |= (dword(entry, 12) & kRegionInterrupts) != 0;
+    regions.interrupts |= (load_field<uint32_t>(entry, 12) & kRegionInterrupts) != 0;
     regions.entry++;
     regions.offset = 0;
   }

@@ -6,6 +6,7 @@
 #include <tuple>
 #include <utility>
 
+#include "core/little_endian.h"
 #include "devices/chip.h"
 
 namespace penumbra {
@@ -319,8 +320,7 @@ void AtaDisk::flush() {
 void AtaDisk::trim(std::span<const std::byte> list) {
   trims_.clear();
   for (size_t at = 0; at + 8 <= list.size(); at += 8) {
-    uint64_t entry = 0;
-    for (unsigned i = 0; i < 8; i++) entry |= uint64_t{static_cast<uint8_t>(list[at + i])} << 8 * i;
+    const auto entry = load_field<uint64_t>(list, at);
     const uint64_t sector = entry & (kLba48Sectors - 1), count = entry >> 48;
     if (count == 0) continue;
     if (sector >= sectors() || count > sectors() - sector) {

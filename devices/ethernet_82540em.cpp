@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "core/little_endian.h"
 #include "devices/chip.h"
 #include "devices/internet_checksum.h"
 
@@ -208,11 +209,6 @@ std::array<uint16_t, Ethernet82540em::kEepromWords> make_eeprom(const MacAddress
   return words;
 }
 
-uint64_t little64(const std::byte* bytes) {
-  uint64_t value;
-  std::memcpy(&value, bytes, sizeof value);
-  return value;
-}
 uint16_t big16(std::span<const std::byte> bytes, size_t offset) {
   return static_cast<uint16_t>(static_cast<unsigned>(bytes[offset]) << 8 |
                                static_cast<unsigned>(bytes[offset + 1]));
@@ -548,7 +544,7 @@ void Ethernet82540em::transmit() {
     const uint64_t address = ring_base(kTdbal) + at(kTdh) * kDescriptorBytes;
     std::array<std::byte, kDescriptorBytes> descriptor;
     if (!dma_.read(address, descriptor)) break;
-    const uint64_t first = little64(descriptor.data()), control = little64(descriptor.data() + 8);
+    const auto first = load_field<uint64_t>(descriptor, 0), control = load_field<uint64_t>(descriptor, 8);
     const bool legacy = !(control & kExtended);
     if (!legacy && (control & kTypeMask) == kContextType) {
       take_context(first, control);

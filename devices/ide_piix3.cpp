@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/little_endian.h"
 #include "devices/chip.h"
 
 namespace penumbra {
@@ -131,13 +132,8 @@ void IdePiix3::stop(Channel& channel, uint8_t status) {
 bool IdePiix3::next_descriptor(Channel& channel) {
   std::array<std::byte, kDescriptorBytes> bytes;
   if (!dma_.read(channel.next, bytes)) return false;
-  const auto dword = [&bytes](unsigned at) {
-    uint32_t value = 0;
-    for (unsigned i = 0; i < 4; i++) value |= uint32_t{static_cast<uint8_t>(bytes[at + i])} << 8 * i;
-    return value;
-  };
-  const uint32_t control = dword(4);
-  channel.address = dword(0) & ~uint32_t{1};
+  const auto control = load_field<uint32_t>(bytes, 4);
+  channel.address = load_field<uint32_t>(bytes, 0) & ~uint32_t{1};
   channel.bytes_left = control & 0xfffe;
   if (channel.bytes_left == 0) channel.bytes_left = kMostBytes;
   channel.last = control & kEndOfTable;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "core/little_endian.h"
 #include "devices/chip.h"
 #include "mmu/discard_page.h"
 
@@ -14,15 +15,9 @@ constexpr uint64_t kStatisticsFeature = 1u << 1;  // 5.5.3
 constexpr uint16_t kQueueSize = 128;
 // The configuration (5.5.4): how many pages are wanted, how many there are
 constexpr unsigned kActual = 4, kConfigurationBytes = 8;
-constexpr size_t kEntryBytes = 4;                         // page numbers, little-endian (5.5.6)
-constexpr uint32_t kNoQuestion = 0x1'0000;                // in a saved state: beyond all heads
-constexpr size_t kTagBytes = 2, kStatisticBytes = 2 + 8;  // tag and value, packed (5.5.6.3)
-
-uint64_t field(std::span<const std::byte> bytes) {
-  uint64_t value = 0;
-  for (size_t i = 0; i < bytes.size(); i++) value |= uint64_t{static_cast<uint8_t>(bytes[i])} << 8 * i;
-  return value;
-}
+constexpr size_t kEntryBytes = 4;           // page numbers, little-endian (5.5.6)
+constexpr uint32_t kNoQuestion = 0x1'0000;  // in a saved state: beyond all heads
+constexpr size_t kStatisticBytes = 2 + 8;   // tag and value, packed (5.5.6.3)
 }  // namespace
 
 std::vector<uint16_t> VirtioBalloon::queue_sizes() const {
@@ -81,9 +76,8 @@ void VirtioBalloon::read_statistics(const VirtqueueBuffer& buffer) {
   const size_t got = buffer.read(map_, 0, entries);
   statistics_ = nothing_said();
   for (size_t at = 0; at + kStatisticBytes <= got; at += kStatisticBytes) {
-    const auto entry = std::span(entries).subspan(at, kStatisticBytes);
-    const uint64_t tag = field(entry.first(kTagBytes));
-    if (tag < kStatistics) statistics_[tag] = field(entry.subspan(kTagBytes));
+    const auto tag = load_field<uint16_t>(entries, at);
+    if (tag < kStatistics) statistics_[tag] = load_field<uint64_t>(entries, at + sizeof tag);
   }
   if (statistics_listener_) statistics_listener_();
 }
@@ -99,7 +93,7 @@ void VirtioBalloon::inflate(const VirtqueueBuffer& buffer) {
   size_t offset = 0;
   while (const size_t got = buffer.read(map_, offset, entries)) {
     for (size_t at = 0; at + kEntryBytes <= got; at += kEntryBytes)
-      discard_page(map_, PhysAddr{field(std::span(entries).subspan(at, kEntryBytes)) * kPageBytes});
+      discard_page(map_, PhysAddr{load_field<uint32_t>(entries, at) * kPageBytes});
     offset += got;
   }
 }

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "core/little_endian.h"
 #include "devices/ata_disk.h"
 #include "devices/chip.h"
 
@@ -37,12 +38,6 @@ constexpr uint16_t kQueueSize = 256;
 constexpr uint32_t kMostRangeSectors = 1u << 22;
 constexpr uint32_t kUnmap = 1;
 constexpr uint32_t kUsualDiscard = 4096;
-
-uint64_t field(std::span<const std::byte> bytes, size_t at, unsigned size) {
-  uint64_t value = 0;
-  for (unsigned i = 0; i < size; i++) value |= uint64_t{static_cast<uint8_t>(bytes[at + i])} << 8 * i;
-  return value;
-}
 }  // namespace
 
 VirtioBlk::VirtioBlk(PhysicalMap& map, BlockDevice& medium, std::string serial, BlockSizes sizes)
@@ -111,8 +106,8 @@ void VirtioBlk::run(VirtqueueBuffer buffer) {
   std::array<std::byte, kHeaderBytes> header{};
   if (buffer.read(map_, 0, header) != kHeaderBytes || buffer.writable_bytes() == 0)
     return end(buffer, kIoError, 0);
-  const auto type = static_cast<uint32_t>(field(header, 0, 4));
-  const uint64_t sector = field(header, 8, 8);
+  const auto type = load_field<uint32_t>(header, 0);
+  const auto sector = load_field<uint64_t>(header, 8);
   const size_t out_bytes = buffer.readable_bytes() - kHeaderBytes, in_bytes = buffer.writable_bytes() - 1;
   auto request = std::make_unique<BlockRequest>();
   const auto set_offset = [&request, this](uint64_t first) {
@@ -151,13 +146,12 @@ void VirtioBlk::run(VirtqueueBuffer buffer) {
       std::array<std::byte, kRangeBytes> range{};
       if (out_bytes != kRangeBytes || buffer.read(map_, kHeaderBytes, range) != kRangeBytes)
         return end(buffer, kUnsupported, 0);
-      const auto sectors = static_cast<uint32_t>(field(range, 8, 4)),
-                 flags = static_cast<uint32_t>(field(range, 12, 4));
+      const auto sectors = load_field<uint32_t>(range, 8), flags = load_field<uint32_t>(range, 12);
       const bool discard = type == kDiscardRequest;
       if ((discard && !medium_.discards()) || flags & ~(discard ? 0 : kUnmap))
         return end(buffer, kUnsupported, 0);
       if (sectors > kMostRangeSectors || sectors * kSector % sizes_.logical != 0 ||
-          !set_offset(field(range, 0, 8)))
+          !set_offset(load_field<uint64_t>(range, 0)))
         return end(buffer, kIoError, 0);
       request->kind = discard ? Discard : WriteZeroes;
       request->bytes = uint64_t{sectors} * kSector;

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "core/little_endian.h"
 #include "devices/chip.h"
 #include "devices/internet_checksum.h"
 
@@ -23,10 +24,6 @@ constexpr std::byte kNeedsChecksum{1};
 constexpr size_t kMostFrame = 65'550;
 constexpr size_t kUdpChecksum = 6;  // where it is in its header
 constexpr uint16_t kLinkUp = 1;
-
-uint16_t little16(std::span<const std::byte> bytes, size_t at) {
-  return static_cast<uint16_t>(static_cast<unsigned>(bytes[at]) | static_cast<unsigned>(bytes[at + 1]) << 8);
-}
 }  // namespace
 
 VirtioNet::VirtioNet(PhysicalMap& map, NetworkBackend& network, const MacAddress& address)
@@ -80,7 +77,8 @@ void VirtioNet::send(const VirtqueueBuffer& buffer) {
   frame_.resize(bytes - header_size);
   buffer.read(map_, header_size, frame_);
   if ((header[0] & kNeedsChecksum) != std::byte{0}) {
-    const size_t start = little16(header, kChecksumStart), offset = little16(header, kChecksumOffset);
+    const size_t start = load_field<uint16_t>(header, kChecksumStart),
+                 offset = load_field<uint16_t>(header, kChecksumOffset);
     if (start + offset + 2 > frame_.size()) return;
     uint16_t sum = internet_checksum(std::span(frame_).subspan(start));
     if (sum == 0 && offset == kUdpChecksum) sum = 0xffff;
@@ -105,8 +103,7 @@ bool VirtioNet::receive(std::span<const std::byte> frame) {
     spare_.push_back(std::move(*buffer));
   }
   std::array<std::byte, kHeaderBytes> header{};
-  header[kBuffers] = static_cast<std::byte>(spare_.size());
-  header[kBuffers + 1] = static_cast<std::byte>(spare_.size() >> 8);
+  store_field(header, kBuffers, static_cast<uint16_t>(spare_.size()));
   frame_.assign(header.begin(), header.begin() + static_cast<ptrdiff_t>(header_bytes()));
   frame_.insert(frame_.end(), frame.begin(), frame.end());
   // A single buffer that is too small loses the frame.

@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "core/little_endian.h"
+
 namespace penumbra {
 
 namespace {
@@ -127,12 +129,7 @@ void VirtioSerial::take_control() {
     const bool whole = buffer->read(map_, 0, bytes) == bytes.size();
     give_back(kControlTransmitQueue, *buffer, 0);
     if (!whole || !multiport_) continue;
-    const auto field = [&bytes](size_t at, size_t size) {
-      uint32_t value = 0;
-      for (size_t i = 0; i < size; i++) value |= uint32_t{static_cast<uint8_t>(bytes[at + i])} << 8 * i;
-      return value;
-    };
-    control(field(0, 4), static_cast<uint16_t>(field(4, 2)), static_cast<uint16_t>(field(6, 2)));
+    control(load_field<uint32_t>(bytes, 0), load_field<uint16_t>(bytes, 4), load_field<uint16_t>(bytes, 6));
   }
   flush_control();
 }

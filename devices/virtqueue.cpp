@@ -5,6 +5,7 @@
 #include <bit>
 #include <stdexcept>
 
+#include "core/little_endian.h"
 #include "devices/chip.h"
 
 namespace penumbra {
@@ -96,12 +97,13 @@ std::optional<uint16_t> Virtqueue::read16(uint64_t address) const {
   if (!map_.is_ram(PhysAddr{address}, 2)) return std::nullopt;
   std::array<std::byte, 2> bytes;
   map_.read_bytes(PhysAddr{address}, bytes);
-  return static_cast<uint16_t>(static_cast<unsigned>(bytes[0]) | static_cast<unsigned>(bytes[1]) << 8);
+  return load_field<uint16_t>(bytes, 0);
 }
 
 bool Virtqueue::write16(uint64_t address, uint16_t value) {
   if (!map_.is_ram(PhysAddr{address}, 2)) return false;
-  const std::array bytes = {static_cast<std::byte>(value), static_cast<std::byte>(value >> 8)};
+  std::array<std::byte, 2> bytes;
+  store_field(bytes, 0, value);
   map_.write_bytes(PhysAddr{address}, bytes);
   return true;
 }
@@ -137,14 +139,9 @@ bool Virtqueue::follow(VirtqueueBuffer& buffer, uint64_t table, uint32_t entries
     const PhysAddr at{table + kDescriptorBytes * index};
     if (!map_.is_ram(at, bytes.size())) return false;
     map_.read_bytes(at, bytes);
-    const auto field = [&bytes](unsigned offset, unsigned size) {
-      uint64_t value = 0;
-      for (unsigned i = 0; i < size; i++) value |= uint64_t{static_cast<uint8_t>(bytes[offset + i])} << 8 * i;
-      return value;
-    };
-    const uint64_t address = field(0, 8);
-    const auto length = static_cast<uint32_t>(field(8, 4));
-    const auto flags = static_cast<uint16_t>(field(12, 2));
+    const auto address = load_field<uint64_t>(bytes, 0);
+    const auto length = load_field<uint32_t>(bytes, 8);
+    const auto flags = load_field<uint16_t>(bytes, 12);
     if (flags & kIndirect) {
       // The only one of its chain.
       const uint32_t inner = length / kDescriptorBytes;
@@ -163,7 +160,7 @@ bool Virtqueue::follow(VirtqueueBuffer& buffer, uint64_t table, uint32_t entries
       buffer.readable.push_back({address, length});
     }
     if (!(flags & kNext)) return true;
-    index = static_cast<uint16_t>(field(14, 2));
+    index = load_field<uint16_t>(bytes, 14);
   }
   return false;  // a loop
 }
@@ -176,8 +173,8 @@ bool Virtqueue::give_back(const VirtqueueBuffer& buffer, uint32_t written) {
     return false;
   }
   std::array<std::byte, kUsedEntryBytes> bytes{};
-  for (unsigned i = 0; i < 2; i++) bytes[i] = static_cast<std::byte>(buffer.head >> 8 * i);
-  for (unsigned i = 0; i < 4; i++) bytes[4 + i] = static_cast<std::byte>(written >> 8 * i);
+  store_field(bytes, 0, buffer.head);
+  store_field(bytes, 4, written);
   map_.write_bytes(PhysAddr{entry}, bytes);
   const uint16_t before = given_++;
   if (!write16(used + kIndex, given_)) {

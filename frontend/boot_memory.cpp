@@ -5,7 +5,7 @@
 #include <cassert>
 #include <utility>
 
-#include "frontend/image_field.h"
+#include "core/little_endian.h"
 
 namespace penumbra {
 

@@ -8,8 +8,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "core/little_endian.h"
 #include "frontend/host_file.h"
-#include "frontend/image_field.h"
 
 namespace penumbra {
 

@@ -5,11 +5,11 @@
 #include <optional>
 #include <utility>
 
+#include "core/little_endian.h"
 #include "frontend/board_setup.h"
 #include "frontend/boot_format.h"
 #include "frontend/boot_memory.h"
 #include "frontend/host_file.h"
-#include "frontend/image_field.h"
 #include "frontend/linuxboot_rom.h"
 #include "frontend/loaded_boot.h"
 

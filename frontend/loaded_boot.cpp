@@ -1,8 +1,8 @@
 #include "frontend/loaded_boot.h"
 
+#include "core/little_endian.h"
 #include "core/vcpu.h"
 #include "core/vcpu_state.h"
-#include "frontend/image_field.h"
 
 namespace penumbra {
 

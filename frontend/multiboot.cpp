@@ -3,12 +3,12 @@
 #include <optional>
 #include <utility>
 
+#include "core/little_endian.h"
 #include "frontend/boot_format.h"
 #include "frontend/boot_info.h"
 #include "frontend/boot_memory.h"
 #include "frontend/elf_image.h"
 #include "frontend/host_file.h"
-#include "frontend/image_field.h"
 #include "frontend/loaded_boot.h"
 
 namespace penumbra {

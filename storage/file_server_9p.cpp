@@ -11,6 +11,7 @@
 #include <cstring>
 #include <utility>
 
+#include "core/little_endian.h"
 #include "devices/file_server.h"
 
 namespace penumbra {
@@ -110,11 +111,8 @@ class FileServer9p::Reader {
 
   template <class Number>
   Number number() {
-    Number value = 0;
     const auto bytes = take(sizeof(Number));
-    for (size_t i = 0; i < bytes.size(); i++)
-      value |= static_cast<Number>(Number{static_cast<uint8_t>(bytes[i])} << 8 * i);
-    return value;
+    return bytes.empty() ? Number{0} : load_field<Number>(bytes, 0);
   }
   std::string text() {
     const auto bytes = take(number<uint16_t>());
@@ -143,7 +141,9 @@ class FileServer9p::Writer {
 
   template <class Number>
   void number(Number value) {
-    for (size_t i = 0; i < sizeof(Number); i++) bytes_.push_back(static_cast<std::byte>(value >> 8 * i));
+    const size_t at = bytes_.size();
+    bytes_.resize(at + sizeof value);
+    store_field(bytes_, at, value);
   }
   void text(std::string_view value) {
     number(static_cast<uint16_t>(value.size()));
@@ -164,17 +164,15 @@ class FileServer9p::Writer {
     const long got = fill(std::span(bytes_).subspan(at + kCountBytes));
     if (got < 0) return static_cast<int>(-got);
     bytes_.resize(at + kCountBytes + static_cast<size_t>(got));
-    for (size_t i = 0; i < kCountBytes; i++) bytes_[at + i] = static_cast<std::byte>(got >> 8 * i);
+    store_field(bytes_, at, static_cast<uint32_t>(got));
     return 0;
   }
 
   bool fits() const { return bytes_.size() <= room_; }
   Bytes finish(uint8_t type, uint16_t tag) {
-    const size_t length = bytes_.size();
-    for (size_t i = 0; i < 4; i++) bytes_[i] = static_cast<std::byte>(length >> 8 * i);
+    store_field(bytes_, 0, static_cast<uint32_t>(bytes_.size()));
     bytes_[4] = std::byte{type};
-    bytes_[5] = static_cast<std::byte>(tag);
-    bytes_[6] = static_cast<std::byte>(tag >> 8);
+    store_field(bytes_, 5, tag);
     return std::move(bytes_);
   }
 

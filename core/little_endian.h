@@ -1,4 +1,4 @@
-// Little-endian fields of file formats and boot structures, by offset.
+// Little-endian fields of files and of structures in guest memory, by offset.
 #pragma once
 
 #include <cassert>
