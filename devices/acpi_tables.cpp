@@ -7,6 +7,7 @@
 
 #include "devices/acpi_pm_piix4.h"
 #include "devices/aml.h"
+#include "devices/fdc_82077aa.h"
 #include "devices/hpet.h"
 #include "devices/io_apic.h"
 #include "devices/local_apic.h"
@@ -314,10 +315,36 @@ aml::Term sci_link() {
                             method("_SRS", 1, Term()));
 }
 
-aml::Term isa_device(std::string_view name, std::string_view id, unsigned number, const aml::Term& list) {
+aml::Term isa_device(std::string_view name, std::string_view id, unsigned number, const aml::Term& list,
+                     const aml::Term& more = {}) {
   using namespace aml;
   return device(name, aml::name("_HID", eisa_id(id)) + aml::name("_UID", integer(number)) +
-                          aml::name("_STA", integer(0x0f)) + aml::name("_CRS", resources(list)));
+                          aml::name("_STA", integer(0x0f)) + aml::name("_CRS", resources(list)) + more);
+}
+
+// ACPI 6.4, 9.9: which drives there are, and what each takes.
+aml::Term floppy_controller(const std::array<uint8_t, 2>& types) {
+  using namespace aml;
+  constexpr size_t kPresenceBytes = 4, kTape = 4;
+  constexpr uint8_t kPresent = 1, kNeverPresent = 2;
+  // The diskette's parameters (INT 1Eh), which are the same for all drives in SeaBIOS.
+  static constexpr uint8_t kParameters[] = {0xaf, 0x02, 0x25, 0x02, 0x12, 0x1b, 0xff, 0x6c, 0xf6, 0x0f, 0x08};
+  std::vector<uint8_t> presence(5 * kPresenceBytes);
+  presence[kTape * kPresenceBytes] = kNeverPresent;
+  Term drives;
+  for (unsigned i = 0; i < types.size(); i++) {
+    if (types[i] == 0) continue;
+    presence[i * kPresenceBytes] = kPresent;
+    const Fdc82077aa::Format most = Fdc82077aa::largest_of(types[i]);
+    std::vector<Term> information = {integer(i), integer(types[i]), integer(most.cylinders - 1u),
+                                     integer(most.sectors), integer(most.heads - 1u)};
+    for (const uint8_t parameter : kParameters) information.push_back(integer(parameter));
+    drives += device(i == 0 ? "FLPA" : "FLPB",
+                     aml::name("_ADR", integer(i)) + aml::name("_FDI", package(information)));
+  }
+  return isa_device("FDC0", "PNP0700", 0,
+                    io_ports(0x3f2, 4) + io_ports(0x3f7, 1) + irq(6) + dma(Fdc82077aa::kDmaChannel),
+                    aml::name("_FDE", buffer(presence)) + drives);
 }
 
 aml::Term isa_bridge(const AcpiBoard& board) {
@@ -338,6 +365,7 @@ aml::Term isa_bridge(const AcpiBoard& board) {
                          io_ports(kSerials[i].port, 8) + irq(kSerials[i].irq));
     }
   }
+  if (board.floppies[0] != 0 || board.floppies[1] != 0) body += floppy_controller(board.floppies);
   if (board.parallel) body += isa_device("LPT", "PNP0400", 1, io_ports(0x378, 8) + irq(7));
   return device("ISA", body);
 }

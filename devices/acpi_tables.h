@@ -3,6 +3,7 @@
 // ACPI 6.4, chapter 5; the FADT and the DSDT as QEMU's pc machine has them.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -15,6 +16,7 @@ struct AcpiBoard {
   uint8_t processors = 1;
   bool serial[4] = {};
   bool parallel = false;
+  std::array<uint8_t, 2> floppies{};  // types of drives as CMOS has them, 0: no drive
 };
 
 // Bytes with places to mend once their address is known.

@@ -125,6 +125,10 @@ Term eisa_id(std::string_view id) {
   return bytes({kDword}) + little_endian(__builtin_bswap32(value), 4);
 }
 
+Term buffer(const std::vector<uint8_t>& contents) {
+  return sized({kBuffer}, integer(contents.size()) + Term(contents));
+}
+
 Term package(const std::vector<Term>& elements) {
   Term body = bytes({static_cast<uint8_t>(elements.size())});
   for (const Term& element : elements) body += element;
@@ -200,8 +204,7 @@ Term if_true(const Term& condition, const Term& body) {
 // --- Resource descriptors (ACPI 6.4, 6.4.2 and 6.4.3)
 
 Term resources(const Term& descriptors) {
-  const Term list = descriptors + bytes({0x79, 0});  // end tag, with no checksum
-  return sized({kBuffer}, integer(list.bytes().size()) + list);
+  return buffer((descriptors + bytes({0x79, 0})).bytes());  // end tag, with no checksum
 }
 
 Term io_ports(uint16_t first, uint16_t count) {
@@ -211,6 +214,10 @@ Term io_ports(uint16_t first, uint16_t count) {
 
 Term irq(unsigned number) {
   return bytes({0x22}) + little_endian(1u << number, 2);
+}
+
+Term dma(unsigned channel) {
+  return bytes({0x2a, static_cast<uint8_t>(1u << channel), 0});
 }
 
 Term memory32_fixed(bool writable, uint32_t start, uint32_t size) {

@@ -27,6 +27,7 @@ Term path(std::string_view path);
 Term integer(uint64_t value);
 Term string(std::string_view text);
 Term eisa_id(std::string_view id);  // "PNP0A03"
+Term buffer(const std::vector<uint8_t>& bytes);
 Term package(std::initializer_list<Term> elements);
 Term package(const std::vector<Term>& elements);
 
@@ -58,7 +59,8 @@ Term if_true(const Term& condition, const Term& body);
 // Resource descriptors (ACPI 6.4, 6.4); resources() closes their list and makes it a buffer.
 Term resources(const Term& descriptors);
 Term io_ports(uint16_t first, uint16_t count);
-Term irq(unsigned number);  // ISA: edge-triggered, active high
+Term irq(unsigned number);   // ISA: edge-triggered, active high
+Term dma(unsigned channel);  // ISA: bytes at the 8237A's own speed
 Term memory32_fixed(bool writable, uint32_t start, uint32_t bytes);
 Term interrupts(std::initializer_list<uint32_t> numbers);  // level-triggered, active high, shared
 // What a bridge passes on.

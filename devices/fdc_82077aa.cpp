@@ -50,7 +50,7 @@ constexpr unsigned kSectorBytes = 512, kSizeCode = 2, kMostSectors = 36;
 constexpr uint8_t kPowerOnConfiguration = 0x20, kNoPolling = 0x10;
 constexpr uint8_t kLastCylinder = 84;
 
-// Rates: 0 500 kb/s, 1 300 (double density in a drive for high density), 2 250, 3 1000.
+// By size. Rates: 0 500 kb/s, 1 300 (double density in a drive for high density), 2 250, 3 1000.
 constexpr Fdc82077aa::Format kFormats[] = {
     {40, 1, 8, 1, 2}, {40, 1, 9, 1, 2},  {40, 2, 8, 1, 2},  {40, 2, 9, 1, 2},
     {80, 2, 9, 2, 4}, {80, 2, 15, 0, 2}, {80, 2, 18, 0, 4}, {80, 2, 36, 3, 5},
@@ -101,6 +101,14 @@ Fdc82077aa::Format Fdc82077aa::format_of(uint64_t bytes) {
     if (bytes <= format.bytes()) return format;
   }
   return kFormats[std::size(kFormats) - 1];
+}
+
+Fdc82077aa::Format Fdc82077aa::largest_of(uint8_t drive_type) {
+  Format largest;
+  for (const Format& format : kFormats) {
+    if (format.drive_type == drive_type) largest = format;
+  }
+  return largest;
 }
 
 Fdc82077aa::Fdc82077aa(Dma8237& dma, LineOutput interrupt, std::array<BlockDevice*, kDrives> drives)

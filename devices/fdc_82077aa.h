@@ -32,6 +32,8 @@ class Fdc82077aa : public ByteDevice {
   };
   // Of a diskette of that many bytes; one that holds no standard format is as the next larger one.
   static Format format_of(uint64_t bytes);
+  // The largest that drives of a type take.
+  static Format largest_of(uint8_t drive_type);
 
   // `drives`: null where there is none.
   Fdc82077aa(Dma8237& dma, LineOutput interrupt, std::array<BlockDevice*, kDrives> drives);

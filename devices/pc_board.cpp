@@ -387,12 +387,13 @@ void PcBoard::add_floppies(IoBus& io, const PcBoardOptions& options) {
   add(io, 0x3f0, Fdc82077aa::kPorts, *floppy_);
   io.add(0x3f0 + Fdc82077aa::kDirectionPort, 1, *floppy_, Fdc82077aa::kDirectionPort);
   // An empty drive is one for 1.44 MB.
-  const auto type = [](BlockDevice* drive) -> uint8_t {
-    constexpr uint64_t kUsual = 1'474'560;
-    return drive ? Fdc82077aa::format_of(drive->bytes() ? drive->bytes() : kUsual).drive_type : 0;
-  };
+  constexpr uint64_t kUsual = 1'474'560;
+  for (unsigned i = 0; i < drives.size(); i++) {
+    if (const BlockDevice* const drive = drives[i])
+      floppy_types_[i] = Fdc82077aa::format_of(drive->bytes() ? drive->bytes() : kUsual).drive_type;
+  }
   constexpr uint8_t kHasFloppy = 0x01, kSecondFloppy = 0x40;
-  rtc_.set_memory(kFloppyTypes, static_cast<uint8_t>(type(drives[0]) << 4 | type(drives[1])));
+  rtc_.set_memory(kFloppyTypes, static_cast<uint8_t>(floppy_types_[0] << 4 | floppy_types_[1]));
   const uint8_t floppies = kHasFloppy | (drives[0] && drives[1] ? kSecondFloppy : 0);
   rtc_.set_memory(kEquipment, static_cast<uint8_t>(kFpuAndMouse | floppies));
 }
@@ -506,6 +507,7 @@ AcpiTables PcBoard::acpi_tables() const {
   AcpiBoard board{.ram_below_4g = map_.ram_below_4g()};
   for (unsigned i = 0; i < 4; i++) board.serial[i] = serials_[i] != nullptr;
   board.parallel = parallel_ != nullptr;
+  board.floppies = floppy_types_;
   return make_acpi_tables(board);
 }
 

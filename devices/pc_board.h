@@ -257,6 +257,7 @@ class PcBoard final : public Board {
   DmaPageRegisters dma_pages_;
   Dma8237 dma_1_, dma_2_;
   std::unique_ptr<Fdc82077aa> floppy_;
+  std::array<uint8_t, Fdc82077aa::kDrives> floppy_types_{};  // as CMOS has them, 0: no drive
   PostPort post_port_;
   Port92 port_92_;
   ResetControl reset_control_;

@@ -65,6 +65,7 @@ class Linux(Floppies):
     """The floppy driver of Debian's general kernels."""
 
     SCRIPT = """
+    for device in /sys/bus/pnp/devices/*; do grep -q PNP0700 $device/id && cat $device/resources; done
     insmod /floppy.ko
     tries=0; while [ ! -b /dev/fd0 ] && [ $tries -lt 50 ]; do sleep 0.1; tries=$((tries + 1)); done
     dmesg | grep -i -e fdc -e floppy
@@ -97,6 +98,7 @@ class Linux(Floppies):
                 )
                 status, output, errors = machine.run(command, 180)
                 self.assertEqual(status, 0, errors + output)
+                self.assertIn("io 0x3f2-0x3f5\nio 0x3f7-0x3f7\nirq 6\ndma 2\n", output)  # as ACPI tells
                 self.assertIn("FDC 0 is a post-1991 82077", output)
                 self.assertIn(before, output)
                 self.assertIn("the same", output)

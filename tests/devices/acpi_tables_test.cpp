@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <numeric>
 #include <string>
 
@@ -47,6 +48,7 @@ TEST(Aml, PackageLengths) {
 TEST(Aml, Descriptors) {
   EXPECT_EQ(aml::io_ports(0x70, 2).bytes(), (Bytes{0x47, 1, 0x70, 0, 0x70, 0, 1, 2}));
   EXPECT_EQ(aml::irq(8).bytes(), (Bytes{0x22, 0x00, 0x01}));
+  EXPECT_EQ(aml::dma(2).bytes(), (Bytes{0x2a, 0x04, 0x00}));
   EXPECT_EQ(aml::resources(aml::irq(8)).bytes(), (Bytes{0x11, 8, 0x0a, 5, 0x22, 0, 1, 0x79, 0}));
   EXPECT_EQ(aml::interrupts({9}).bytes(), (Bytes{0x89, 6, 0, 0x09, 1, 9, 0, 0, 0}));
 }
@@ -103,6 +105,27 @@ TEST_F(AcpiTablesTest, EverythingIsFoundFromTheRootPointer) {
   EXPECT_EQ(field(tables_.tables, fadt + 4, 4), 244u) << "revision 3's length";
   EXPECT_EQ(field(tables_.tables, fadt + 56, 4), 0xb000u) << "PM1a events follow the chip";
   EXPECT_EQ(field(tables_.tables, fadt + 140, 8), field(tables_.tables, fadt + 40, 4)) << "X_DSDT";
+}
+
+// ACPI 6.4, 9.9.1 and 9.9.2; as the disk parameter tables of SeaBIOS and QEMU's pc have it
+TEST(AcpiFloppies, AreDescribedByTheirController) {
+  const auto contains = [](const AcpiTables& tables, const Bytes& piece) {
+    return std::ranges::search(tables.tables, piece).size() == piece.size();
+  };
+  const Bytes name = {'F', 'D', 'C', '0'};
+  EXPECT_FALSE(contains(make_acpi_tables({}), name));
+  // A drive for 2.88 MB as the second, none as the first
+  const AcpiTables tables = make_acpi_tables({.floppies = {0, 5}});
+  EXPECT_TRUE(contains(tables, name));
+  EXPECT_TRUE(contains(tables, {0x47, 1, 0xf2, 3, 0xf2, 3,    1, 4,    0x47, 1, 0xf7, 3,
+                                0xf7, 3, 1,    1, 0x22, 0x40, 0, 0x2a, 4,    0, 0x79, 0}));
+  EXPECT_TRUE(contains(tables, {'_', 'F', 'D', 'E', 0x11, 23, 0x0a, 20, 0, 0, 0, 0, 1, 0,
+                                0,   0,   0,   0,   0,    0,  0,    0,  0, 0, 2, 0, 0, 0}));
+  EXPECT_FALSE(contains(tables, {'F', 'L', 'P', 'A'}));
+  EXPECT_TRUE(contains(tables, {'F', 'L', 'P', 'B', 0x08, '_', 'A', 'D', 'R', 0x01}));
+  // Drive 1, type 5, cylinders 0 to 79, sectors 1 to 36, heads 0 to 1
+  EXPECT_TRUE(contains(
+      tables, {0x08, '_', 'F', 'D', 'I', 0x12, 32, 16, 0x01, 0x0a, 5, 0x0a, 79, 0x0a, 36, 0x01, 0x0a, 0xaf}));
 }
 
 TEST_F(AcpiTablesTest, LoaderScriptHasTheLinksOfLink) {
