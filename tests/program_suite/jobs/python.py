@@ -42,7 +42,7 @@ LEFT_OUT = KERNELS_OWN + ENDLESS
 
 # The tests print what they like; lines that begin so are ours.
 OURS = "@ "
-SECONDS = 600  # that this process waits for a module; while all of it is paused, none passes
+SECONDS = 2400  # that this process waits for a module; while all of it is paused, none passes
 
 # No random addresses for programs that tests start again and again: what was translated once serves all of them.
 ADDR_NO_RANDOMIZE = 0x0040000
