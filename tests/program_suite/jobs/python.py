@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import select
 import signal
 import sys
@@ -38,7 +39,10 @@ xdrlib xml_dom_minicompat xml_etree xml_etree_c xxlimited xxtestfuzz yield_from 
 KERNELS_OWN = "xattr", "ExtendedAttribute"
 # The csv module of the packages still has the bug that these tests are about: regular expressions that take minutes to hours.
 ENDLESS = ("test_csv.TestSniffer.test_sniff_",)
-LEFT_OUT = KERNELS_OWN + ENDLESS
+# Looks at whichever allocation is the second in a table hashed by addresses, which are others under a 32-bit kernel than in a 32-bit
+# program under a 64-bit one. It fails in QEMU's guest, too.
+BY_ADDRESS = (r"TestTracemallocEnabled.test_snapshot$",)
+LEFT_OUT = KERNELS_OWN + ENDLESS + BY_ADDRESS
 
 # The tests print what they like; lines that begin so are ours.
 OURS = "@ "
@@ -90,7 +94,7 @@ def wanted(suite):
     for test in suite:
         if isinstance(test, unittest.TestSuite):
             yield type(test)(wanted(test))
-        elif not any(word in test.id() for word in LEFT_OUT):
+        elif not any(re.search(pattern, test.id()) for pattern in LEFT_OUT):
             yield test
 
 
