@@ -12,6 +12,9 @@ import machine
 EXIT = ("-device", "isa-debug-exit,iobase=0xf4,iosize=0x4")
 RESCUE_DISC = pathlib.Path("/usr/lib/grub-rescue/grub-rescue-cdrom.iso")
 
+# The BIOS sends to the serial port what it put on the screen when it has time, perhaps in between.
+TOLD = r"^sector one\n\.*\n?written\n$"
+
 
 class RawDisk(unittest.TestCase):
     @classmethod
@@ -36,11 +39,11 @@ class RawDisk(unittest.TestCase):
 
     def test_boot_sector_reads_and_writes(self):
         output, sector = self.boot("if=ide")
-        self.assertEqual(output, "sector one\nwritten\n")
+        self.assertRegex(output, TOLD)
         self.assertTrue(sector.startswith(b"sector one\n\0"), sector)
 
     def test_hda_is_the_same_disk(self):
-        self.assertEqual(self.boot(None)[0], "sector one\nwritten\n")
+        self.assertRegex(self.boot(None)[0], TOLD)
 
     def test_cache_modes(self):
         for mode in ("none", "writethrough", "directsync", "unsafe"):
@@ -49,7 +52,7 @@ class RawDisk(unittest.TestCase):
 
     def test_snapshot_leaves_the_image_alone(self):
         output, sector = self.boot("snapshot=on")
-        self.assertEqual(output, "sector one\nwritten\n")
+        self.assertRegex(output, TOLD)
         self.assertEqual(sector, bytes(512))
 
 
