@@ -149,7 +149,7 @@ class BlockTranslator {
                          const MemoryAccess& access);
   // The same, anew; `store`: into WindowState::kept too.
   void emit_window_delta(unsigned gpr, const std::optional<x86::Gp>& base, bool store);
-  void emit_window_at_linear(const MemoryAccess& access);
+  void emit_window_at_linear(const MemoryAccess& access, uint64_t hint = 0);
   void emit_window_lookup(const std::optional<x86::Gp>& base, uint64_t address);
   bool may_clobber_flags() const;
   // `address`: if there is no base, the address; else one that may be in the same region.

@@ -35,6 +35,12 @@ constexpr int64_t kFarthest = int64_t{1} << 30;
 constexpr int64_t kNear = 1 << 20;
 constexpr uint64_t kNearAtEntry = 4 * kNear;
 
+// A displacement so large is the address itself, and the register beside it an index: a kernel's static
+// arrays.
+bool is_address(const ZydisDecodedOperandMem& mem) {
+  return mem.disp.has_displacement && std::abs(mem.disp.value) > kFarthest;
+}
+
 bool is_within(uint64_t address, uint64_t other, int64_t farthest) {
   return address - other + static_cast<uint64_t>(farthest) <= 2 * static_cast<uint64_t>(farthest);
 }
@@ -123,7 +129,7 @@ void BlockTranslator::emit_window_operand(const ZydisDecodedOperandMem& mem, con
       return;
     }
   } else if (access.segment != kFs && access.segment != kGs && insn.zydis.address_width == 64 &&
-             base_gpr(mem) && mem.index == ZYDIS_REGISTER_NONE) {
+             base_gpr(mem) && mem.index == ZYDIS_REGISTER_NONE && !is_address(mem)) {
     const int64_t displacement = displacement_of(mem);
     emit_window_by_register(*base_gpr(mem), static_cast<int32_t>(displacement), access);
     return;
@@ -134,7 +140,7 @@ void BlockTranslator::emit_window_operand(const ZydisDecodedOperandMem& mem, con
   }
   emit_offset(mem, insn);
   emit_segment_base(access);
-  emit_window_at_linear(access);
+  emit_window_at_linear(access, is_address(mem) ? static_cast<uint64_t>(mem.disp.value) : 0);
 }
 
 void BlockTranslator::emit_window_by_register(unsigned gpr, int32_t displacement,
@@ -201,7 +207,7 @@ void BlockTranslator::emit_window_delta(unsigned gpr, const std::optional<x86::G
 }
 
 // The linear address is in kLinear.
-void BlockTranslator::emit_window_at_linear(const MemoryAccess& access) {
+void BlockTranslator::emit_window_at_linear(const MemoryAccess& access, uint64_t hint) {
   record_access(access);
   if (!code64()) {
     operand_ = x86::ptr(kLinear);
@@ -210,10 +216,10 @@ void BlockTranslator::emit_window_at_linear(const MemoryAccess& access) {
   }
   held_ = kNothingHeld;
   if (may_clobber_flags()) {
-    emit_window_check(kLinear, 0);
+    emit_window_check(kLinear, hint);
     record_access(access);
   } else {
-    emit_window_lookup(kLinear, 0);
+    emit_window_lookup(kLinear, hint);
   }
   operand_ = x86::ptr(kLinear, kHostAddend);
 }
@@ -350,7 +356,7 @@ bool BlockTranslator::is_base(const GuestInstruction& insn, const ZydisDecodedOp
     return gpr == kConstantBase && is_within(*address, constant_, kFarthest);
   }
   return operand.mem.index == ZYDIS_REGISTER_NONE && insn.zydis.address_width == 64 &&
-         base_gpr(operand.mem) == gpr;
+         base_gpr(operand.mem) == gpr && !is_address(operand.mem);
 }
 
 // Whether there is use for the delta of this base later in the block or, unchanged but for constants, in the
