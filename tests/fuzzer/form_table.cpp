@@ -32,6 +32,7 @@ jit::Decoder make_decoder(unsigned bits) {
   ModeBits mode;
   if (bits == 64) mode.value = ModeBits::kCode64;
   if (bits == 32) mode.value = ModeBits::kCode32 | ModeBits::kStack32;
+  if (__builtin_cpu_is("amd")) mode.value |= ModeBits::kAmd;
   return jit::Decoder(mode);
 }
 

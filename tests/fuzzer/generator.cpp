@@ -90,6 +90,13 @@ bool takes_selector(const jit::GuestInstruction& insn) {
   }
 }
 
+// Where in its memory operand a selector is that it loads or looks at.
+std::optional<unsigned> selector_offset(const jit::GuestInstruction& insn) {
+  if (insn.row.action == jit::Action::System && insn.row.system_op == SystemOp::LoadFarPointer)
+    return insn.zydis.operand_width / 8;
+  return takes_selector(insn) ? std::optional(0u) : std::nullopt;
+}
+
 // Its limit says which of the host's processors this runs on.
 bool names_cpu_number(const Memory& memory, uint64_t offset) {
   if (offset + 2 > memory.size()) return false;
@@ -552,12 +559,9 @@ void Attempt::fill_memory_operand(uint64_t offset, uint64_t size) {
       if (real || random.percent(90)) data[1] &= ~1;  // TF
       break;
     default:
-      if (insn.row.action == jit::Action::System) {
-        unsigned at = 0;
-        if (insn.row.system_op == SystemOp::LoadFarPointer) at = insn.zydis.operand_width / 8;
-        if (at == 0 && !takes_selector(insn)) break;
+      if (const auto at = selector_offset(insn)) {
         const uint16_t chosen = random_selector();
-        std::memcpy(data + at, &chosen, 2);
+        std::memcpy(data + *at, &chosen, 2);
       }
       break;
   }
@@ -787,7 +791,8 @@ bool Generator::make(ZydisMnemonic mnemonic, std::span<const uint8_t> fixed, uin
         if (real) out.may_exceed_limit |= address + operand->size / 8 > area::kBytes;
         address += attempt.segment_base(mem.segment);
         const uint64_t offset = address & (area::kBytes - 1);
-        if (takes_selector(attempt.insn) && names_cpu_number(out.program.memory, offset)) return false;
+        const auto selector_at = selector_offset(attempt.insn);
+        if (selector_at && names_cpu_number(out.program.memory, offset + *selector_at)) return false;
         add_holes(attempt.insn, offset, out.holes);
       }
     }
