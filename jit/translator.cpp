@@ -351,10 +351,13 @@ Translator::WindowFault Translator::window_fault(const Site& site, const void* i
       // and the next time that the block is run it finds another one.
       const auto delta = static_cast<uint64_t>(regs[REG_R9]);
       const bool of_code_page = block->key.shared() && delta - state_.code_page == ShadowWindows::kNoChunk;
-      if (width == ShadowWindows::Width::Bits32 || !(of_code_page || delta == ShadowWindows::kNoChunk))
-        return WindowFault::None;
+      if (width == ShadowWindows::Width::Bits32) return WindowFault::None;
       in_window = false;
-      open_window(of_code_page ? LinearAddr{state_.code_page} : base_of_operand(pc, regs));
+      if (of_code_page) {
+        open_window({state_.code_page});
+      } else if (delta == ShadowWindows::kNoChunk) {
+        open_window(base_of_operand(pc, regs));
+      }  // else the guest's own, and the host's operand does not tell whether it is #SS or #GP
       break;
     }
     default:
