@@ -109,9 +109,11 @@ Result<Outcome> Vcpu::transfer_far(const SystemInstruction& insn) {
   if (auto done = check_jump_code(*code, selector, offset); !done) return std::unexpected(done.error());
   if (auto done = set_accessed(*code); !done) return std::unexpected(done.error());
   if (call) {
+    // Of AMD's CPUs, REX.W widens what is pushed, and not the pointer.
+    const unsigned bytes = insn.rex_w ? 8 : insn.operand_bytes;
     const uint64_t frame[2] = {state_.segments[kCs].selector, insn.next_rip() & code_mask()};
     auto sp = write_frame({state_.segments[kSs], stack_mask(), current_view(), 0, true}, state_.gpr[kRsp],
-                          frame, 2, insn.operand_bytes);
+                          frame, 2, bytes);
     if (!sp) return std::unexpected(sp.error());
     set_sp(*sp);
   }
